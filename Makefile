@@ -1,0 +1,59 @@
+# Needs Python 3.11 to 3.14 and make; everything else is installed into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+# The first Python on PATH that fits; `make setup PYTHON=…` takes another.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format lock clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY)  ## make .venv with everything, and fetch the embedded broker
+
+$(READY): requirements.lock pyproject.toml tasks/broker/jars.txt
+	@test -n "$(PYTHON)" || { echo "no Python from 3.11 to 3.14 is on PATH: install one, or make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "$(PYTHON) is not Python 3.11 to 3.14: install one, or make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(BIN)/python -c '$(SUPPORTED)' 2>/dev/null || { echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing the packages of requirements.lock (once)"
+	@# The lock is whole and hashed, so nothing is resolved; the build backend comes from it too.
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "fetching the embedded broker (once, 46 MB)"
+	@$(BIN)/python -m tasks.broker.jars
+	@touch $@
+
+demo: setup  ## embedded broker, generate, sort by three keys, verify
+	@$(BIN)/kafka-sort demo $(ARGS)
+
+test: setup  ## the tests, without the slow ones
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: setup  ## all tests, also of faults and scale
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup  ## format, lint, types
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+
+format: setup  ## format and sort imports
+	@$(BIN)/ruff check --fix --select I
+	@$(BIN)/ruff format
+
+lock: setup  ## refresh requirements.lock from pyproject.toml
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --extra embedded --extra dev --output-file requirements.lock pyproject.toml
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

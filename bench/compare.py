@@ -1,0 +1,279 @@
+"""The benchmark: this project, `kcat | sort | kcat`, the floor, and any other program, in turn on one broker.
+
+    python bench/compare.py --records 1000000 10000000 --rounds 3 [--program 'NAME=COMMAND {bootstrap} {topic}']
+
+Rounds alternate between the systems, since one machine's speed drifts. Printed and written as JSON for each system and
+size: wall time, CPU of all processes (the broker's too), peak memory of the system's processes together (PSS, without
+broker and Prefect server), bytes on disk, and the ratios to the pipe and to the floor, round by round.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from tasks.broker.embedded import EmbeddedBroker
+from tasks.generate import generate_records
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import create_topic
+from tasks.settings.connection import Connection
+
+KEYS = {"id": "-k1,1n", "name": "-k2,2", "continent": "-k4,4"}
+PARTITIONS = 4
+# As an expert would tune them (acks=all, lz4, large batches); the same producer serves pipe and floor.
+PRODUCE = (
+    "kcat -b {bootstrap} -P -t {output} -p 0 -X acks=all -X compression.type=lz4 -X linger.ms=50 "
+    "-X batch.num.messages=100000 -X queue.buffering.max.messages=1000000 < {file}"
+)
+CONSUME = "kcat -b {bootstrap} -C -t {topic} -o beginning -e -q > {file}"
+SORT = "LC_ALL=C sort --parallel=2 -S 1G -t, -s {key} {file} > {sorted}"
+SAMPLE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    system: str
+    records: int
+    round: int
+    wall_seconds: float
+    cpu_seconds: float
+    broker_cpu_seconds: float
+    peak_pss_bytes: int
+    disk_bytes: int
+    stages: dict[str, float]
+
+
+class Watch:
+    """Peak memory of a process and its children together, and the most bytes in a folder, by sampling."""
+
+    def __init__(self, process: psutil.Process, folder: Path) -> None:
+        self.peak_pss = 0
+        self.peak_disk = 0
+        self._process = process
+        self._folder = folder
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self.peak_pss = max(self.peak_pss, sum(_pss(p) for p in self._family()))
+            self.peak_disk = max(self.peak_disk, _size(self._folder))
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            return [self._process, *self._process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+class Bench:
+    def __init__(self, broker: EmbeddedBroker, folder: Path, programs: dict[str, str], memory_limit: str) -> None:
+        self._broker = broker
+        self._folder = folder
+        self._programs = programs
+        self._memory_limit = memory_limit
+        self._connection = Connection(broker.bootstrap_servers)
+        self._admin = make_admin(self._connection)
+
+    def source(self, records: int) -> str:
+        topic = f"bench-{records}"
+        generate_records(self._connection, topic, records, 1, PARTITIONS)
+        return topic
+
+    def systems(self) -> dict[str, Callable[[str, Path], str]]:
+        named = {name: self._program(text) for name, text in self._programs.items()}
+        return {"kafka-sort": self._kafka_sort, "pipe": self._pipe, "floor": self._floor, **named}
+
+    def measure(self, system: str, records: int, number: int, topic: str) -> Measurement:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        script = self.systems()[system](topic, folder)
+        broker = psutil.Process(self._broker.pid)
+        before, children = _cpu(broker), os.times()
+        started = time.perf_counter()
+        process = subprocess.Popen(["bash", "-o", "pipefail", "-ec", script], stdout=subprocess.DEVNULL, cwd=folder)
+        watch = Watch(psutil.Process(process.pid), folder)
+        status = process.wait()
+        wall = time.perf_counter() - started
+        watch.end()
+        after = os.times()
+        cpu = after.children_user + after.children_system - children.children_user - children.children_system
+        stages = self._stages(folder)
+        shutil.rmtree(folder)
+        if status:
+            sys.exit(f"{system} failed with status {status}: {script}")
+        self._delete_outputs()
+        return Measurement(
+            system, records, number, wall, cpu, _cpu(broker) - before, watch.peak_pss, watch.peak_disk, stages
+        )
+
+    def _kafka_sort(self, topic: str, folder: Path) -> str:
+        job = f"bench-job-{uuid4().hex[:8]}"
+        sorts = " ".join(f"--sort {key}={job}-{key}" for key in KEYS)
+        command = Path(sys.executable).with_name("kafka-sort")
+        return (
+            f"{command} sort --bootstrap-servers {self._broker.bootstrap_servers} --source-topic {topic} "
+            f"--job-name {job} {sorts}"
+            f" --dead-letter-topic {job}-dead --workdir {folder} --memory-limit {self._memory_limit} 2> log"
+        )
+
+    def _pipe(self, topic: str, _: Path) -> str:
+        lines = []
+        for name, key in KEYS.items():
+            lines += [self._consume(topic), SORT.format(key=key, file="raw", sorted="sorted")]
+            lines.append(self._produce(name, "sorted"))
+        return "\n".join(lines)
+
+    def _floor(self, topic: str, _: Path) -> str:
+        return "\n".join([self._consume(topic), *(self._produce(name, "raw") for name in KEYS)])
+
+    def _program(self, text: str) -> Callable[[str, Path], str]:
+        return lambda topic, folder: text.format(bootstrap=self._broker.bootstrap_servers, topic=topic, folder=folder)
+
+    def _consume(self, topic: str) -> str:
+        return CONSUME.format(bootstrap=self._broker.bootstrap_servers, topic=topic, file="raw")
+
+    def _produce(self, name: str, file: str) -> str:
+        output = f"bench-out-{uuid4().hex[:8]}-{name}"
+        create_topic(self._admin, output, 1)
+        return PRODUCE.format(bootstrap=self._broker.bootstrap_servers, output=output, file=file)
+
+    def _stages(self, folder: Path) -> dict[str, float]:
+        """What kafka-sort says of its stages, in the last line of its log."""
+        log = folder / "log"
+        lines = [line for line in (log.read_text() if log.exists() else "").splitlines() if "committed" in line]
+        words = [word.partition("=") for line in lines for word in line.split()]
+        return {name: float(value) for name, _, value in words if name in {"dump", "sort", "publish"}}
+
+    def _delete_outputs(self) -> None:
+        names = [
+            name for name in self._admin.list_topics(timeout=30).topics if name.startswith(("bench-out", "bench-job"))
+        ]
+        if names:
+            for future in self._admin.delete_topics(names).values():
+                future.result()
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[None]:
+    """A Prefect server, as a production set-up has one running."""
+    port = 14_280
+    environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    os.environ.update(environment)
+    command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--port", str(port)]
+    with (folder / "prefect.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        time.sleep(25)
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def ratios(measurements: list[Measurement], system: str, against: str, records: int) -> list[float]:
+    """Wall time of one system over the other's, round by round."""
+    walls = {(m.system, m.round): m.wall_seconds for m in measurements if m.records == records}
+    rounds = sorted({number for _, number in walls})
+    return [walls[system, n] / walls[against, n] for n in rounds if (system, n) in walls and (against, n) in walls]
+
+
+def print_table(measurements: list[Measurement]) -> None:
+    heads = ("wall s", "CPU s", "broker", "PSS MB", "disk MB")
+    print(f"{'records':>12} {'system':12} " + " ".join(f"{h:>8}" for h in heads) + "  /pipe /floor")
+    for records in sorted({m.records for m in measurements}):
+        for system in dict.fromkeys(m.system for m in measurements):
+            mine = [m for m in measurements if (m.system, m.records) == (system, records)]
+            if not mine:
+                continue
+            cells: list[Any] = [_median(m.wall_seconds for m in mine), _median(m.cpu_seconds for m in mine)]
+            cells += [_median(m.broker_cpu_seconds for m in mine)]
+            cells += [max(m.peak_pss_bytes for m in mine) / 1e6, max(m.disk_bytes for m in mine) / 1e6]
+            by = [_median(ratios(measurements, system, against, records)) for against in ("pipe", "floor")]
+            print(
+                f"{records:12,} {system:12} "
+                + " ".join(f"{c:8.1f}" for c in cells)
+                + " "
+                + " ".join(f"{r:6.2f}" for r in by)
+            )
+
+
+def _median(numbers: Any) -> float:
+    values = list(numbers)
+    return statistics.median(values) if values else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-limit", default="2GB")
+    parser.add_argument("--systems", nargs="+", default=["kafka-sort", "pipe", "floor"])
+    parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--out", type=Path, default=Path("bench/out/compare.json"))
+    arguments = parser.parse_args()
+    programs = dict(text.split("=", 1) for text in arguments.program)
+    for name in shlex.split("kcat sort"):
+        if shutil.which(name) is None:
+            sys.exit(f"{name} is not installed: apt-get install kcat coreutils")
+    measurements: list[Measurement] = []
+    with tempfile.TemporaryDirectory(prefix="kafka-sort-bench-") as temporary:
+        folder = Path(temporary)
+        with EmbeddedBroker(data=folder / "broker") as broker, prefect_server(folder):
+            bench = Bench(broker, folder, programs, arguments.memory_limit)
+            for records in arguments.records:
+                topic = bench.source(records)
+                for number in range(arguments.rounds):
+                    for system in [*arguments.systems, *programs]:
+                        measurements.append(bench.measure(system, records, number, topic))
+                        print(
+                            f"  {system} {records:,} round {number}: {measurements[-1].wall_seconds:.1f} s", flush=True
+                        )
+    print_table(measurements)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps([asdict(m) for m in measurements], indent=1))
+
+
+if __name__ == "__main__":
+    main()

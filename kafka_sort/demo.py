@@ -1,0 +1,100 @@
+"""The demo: a Kafka of its own, sample data, two sorting runs, each read back and verified; then all of it is gone.
+
+Touches no cluster and no work folder of the user's: both lie in a temporary folder, which ends with this process.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka_sort.prefect_server import start_prefect
+from tasks.broker.embedded import EmbeddedBroker
+from tasks.observe.logs import LOGGER
+from tasks.settings.connection import Connection, use_connection
+from tasks.settings.job import Job
+
+PARTITIONS = 4
+# The second run sorts so many times fewer records than the first.
+LATER_SHARE = 4
+
+FAREWELL = """
+Kafka and the data of this demo are gone. The same by hand, with a Kafka that stays:
+
+  {command} broker --data kafka-data      in a terminal of its own
+  {command} generate --records {records}
+  {command} sort                          and again: each run sorts what is new
+  {command} verify
+  {command} status
+
+With a cluster and a topic of yours:
+
+  {command} sort --bootstrap-servers HOST:9092 --source-topic orders --columns order:int,customer,total --sort customer
+
+README.md has the guarantees, the settings and what a job may do on the cluster."""
+
+
+class Steps:
+    """Numbered steps, each with the time it took."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[None]:
+        """Say what is being done, then how long it took."""
+        self._number += 1
+        print(f"\n{self._number}. {title}", flush=True)
+        began = time.monotonic()
+        yield
+        print(f"   {time.monotonic() - began:.1f} s", flush=True)
+
+
+def run_demo(records: int) -> None:
+    """Generate, sort by three keys, verify; then a second time with a quarter as many records, and verify both runs."""
+    show_little()
+    steps, began = Steps(), time.monotonic()
+    broker = EmbeddedBroker()
+    try:
+        with steps.step("Start Kafka and Prefect"):
+            prefect = start_prefect()
+            broker.start()
+            prefect.result()
+        with use_connection(Connection(broker.bootstrap_servers)):
+            job = Job(workdir=broker.home / "work")
+            show_run(steps, job, records, seed=1)
+            show_run(steps, job, max(1, records // LATER_SHARE), seed=2)
+    except BaseException:
+        # Nothing is kept, so there is nothing to stop in order; Ctrl-C shall not wait.
+        broker.kill()
+        raise
+    finally:
+        broker.stop()
+    print(f"\nDone in {time.monotonic() - began:.0f} s.")
+    print(FAREWELL.format(command="kafka-sort" if shutil.which("kafka-sort") else sys.argv[0], records=records))
+
+
+def show_little() -> None:
+    """Of the log, the terminal gets progress and warnings: the tables say the rest."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.getMessage().startswith("progress")
+
+    for handler in logging.getLogger(LOGGER).handlers:
+        handler.addFilter(is_wanted)
+
+
+def show_run(steps: Steps, job: Job, records: int, seed: int) -> None:
+    """More records, a run that sorts them, and the verification of all runs so far."""
+    from flows.generate_records import generate_records
+    from kafka_sort.terminal import run_sort, run_verify
+
+    with steps.step(f"Generate {records:,} records in topic {job.source_topic}"):
+        generate_records(job.source_topic, records, seed, PARTITIONS)
+    columns = ", ".join(sort.columns for sort in job.sort_list)
+    with steps.step(f"Sort what is new by {columns}: each into a topic of its own, all in one transaction"):
+        run_sort(job)
+    with steps.step("Verify: read the topics back, compare order and content with the source"):
+        run_verify(job, None)

@@ -1,0 +1,179 @@
+"""The command `kafka-sort`: flags to settings, errors to one line and an exit status. No logic of its own."""
+
+import atexit
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kafka_sort.options import connection_options, job_options
+from kafka_sort.prefect_server import start_prefect
+from tasks.errors import KafkaSortError
+from tasks.kafka.clients import make_admin
+from tasks.preflight import check_before_lease
+from tasks.settings.connection import resolve_connection, use_connection
+from tasks.settings.job import Job, load_job
+
+# Prefect reads these when it is imported, which the commands below do late: it takes seconds.
+PREFECT_DEFAULTS = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "kafka_sort",
+    # Prefect's own lines go to its run log; the terminal has ours.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+
+DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect's own log lines.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def cli() -> None:
+    """Sort Kafka topics by key: exactly once, in bounded memory."""
+
+
+@cli.command()
+@click.option("--port", default=9092, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that is kept; default: a temporary one.")
+def broker(port: int, data: Path | None) -> None:
+    """Run the embedded Apache Kafka in the foreground."""
+    from tasks.broker.embedded import run_foreground
+
+    run_foreground(port, data)
+
+
+@cli.command()
+@click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=0), help="Records to make.")
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
+@click.option("--topic", default="source", show_default=True, help="Topic to fill; made if absent.")
+@click.option("--partitions", default=4, show_default=True, type=click.IntRange(min=1), help="Of a topic that is made.")
+@connection_options
+@DEBUG
+def generate(records: int, seed: int, topic: str, partitions: int, **flags: Any) -> None:
+    """Fill a topic with the sample data."""
+    connection = _connection(flags)
+    _start(flags)
+    start_prefect().result()
+    from flows.generate_records import generate_records
+
+    with use_connection(connection):
+        generate_records(topic=topic, records=records, seed=seed, partitions=partitions)
+    click.echo(f"generated {records:,} records in {topic}")
+
+
+@cli.command()
+@job_options
+@connection_options
+@DEBUG
+def sort(job_file: Path | None, **flags: Any) -> None:
+    """Sort what is new in a topic: one run of the flow sort-topic."""
+    connection = _connection(flags)
+    _start(flags)
+    job = load_job(_job_flags(flags), os.environ, job_file)
+    prefect = start_prefect()
+    # Wrong settings and absent brokers are told while Prefect takes its seconds to start.
+    check_before_lease(job, connection, make_admin(connection))
+    prefect.result()
+    from kafka_sort.terminal import run_sort
+
+    with use_connection(connection):
+        run_sort(job)
+
+
+@cli.command()
+@click.option("--runs", type=click.IntRange(min=1), help="Only so many of the newest runs.")
+@job_options
+@connection_options
+@DEBUG
+def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
+    """Read the outputs back and compare them with the source, run by run."""
+    connection = _connection(flags)
+    _start(flags)
+    job = load_job(_job_flags(flags), os.environ, job_file)
+    start_prefect().result()
+    from kafka_sort.terminal import run_verify
+
+    with use_connection(connection):
+        run_verify(job, runs)
+
+
+@cli.command()
+@connection_options
+@DEBUG
+def status(**flags: Any) -> None:
+    """Jobs, their runs, state, owner and lag, from the ledgers."""
+    from kafka_sort.status import print_status
+
+    print_status(_connection(flags))
+
+
+@cli.command()
+@click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Records to make.")
+@DEBUG
+def demo(records: int, **flags: Any) -> None:
+    """Embedded broker, sample data, sort by three keys, verify; then more data and a second run."""
+    _start(flags)
+    from kafka_sort.demo import run_demo
+
+    run_demo(records)
+
+
+def _start(flags: dict[str, Any]) -> None:
+    for name, value in PREFECT_DEFAULTS.items():
+        if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")):
+            os.environ.setdefault(name, value)
+    from tasks.observe.logs import configure_logging
+
+    configure_logging(terminal=True)
+
+
+def _connection(flags: dict[str, Any]) -> Any:
+    return resolve_connection(flags["bootstrap_servers"], flags["kafka_config"], flags["properties"])
+
+
+def _job_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Only what was given, so that environment, file and defaults come behind it."""
+    given = {name: value for name, value in flags.items() if name in Job.model_fields}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None and v != ()}
+
+
+def main() -> None:
+    """Run the command; errors are one line on standard error, with a traceback only under --debug."""
+    status = _run()
+    # What is left to close closes now. Then out, past the interpreter's own end, where DuckDB's binding prints two
+    # hundred lines about objects that Prefect still holds.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _run() -> int:
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"kafka-sort: {error.format_message()} (-h lists the flags)", err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except KafkaSortError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"kafka-sort: {error}", err=True)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  # the last resort of a command: one line, not a traceback
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"kafka-sort: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

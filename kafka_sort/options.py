@@ -1,0 +1,65 @@
+"""Command-line options made from the job model, so that flags, form and file say the same words."""
+
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic.fields import FieldInfo
+
+from tasks.settings.job import Job
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Path(path_type=Path)}
+
+
+def job_options(command: F) -> F:
+    """One flag a field of the job, and --job FILE."""
+    for name, info in reversed(Job.model_fields.items()):
+        command = _job_option(name, info)(command)
+    file = click.option("--job", "job_file", type=click.Path(path_type=Path), metavar="FILE", help="Job file (TOML).")
+    return file(command)
+
+
+def _job_option(name: str, info: FieldInfo) -> Callable[[F], F]:
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    flag = "--" + str(extra.get("flag", name)).replace("_", "-")
+    kind = _plain_type(info.annotation)
+    text = f"{info.description} {_default(info)}".strip()
+    if kind is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    if kind is list:
+        return click.option(flag, name, multiple=True, metavar=str(extra.get("metavar")), help=f"{text} Repeatable.")
+    return click.option(flag, name, type=_CLICK_TYPES[kind], default=None, help=text)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """`int` of `int | None`, `list` of `list[str]`."""
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return typing.get_origin(annotation) or annotation
+
+
+def _default(info: FieldInfo) -> str:
+    return (
+        f"[default: {info.default}]"
+        if isinstance(info.default, str | int | float) and info.default is not False
+        else ""
+    )
+
+
+def connection_options(command: F) -> F:
+    """How to reach Kafka."""
+    options = (
+        click.option("--bootstrap-servers", help="Brokers, as HOST:PORT,… [default: localhost:9092]"),
+        click.option("--kafka-config", type=click.Path(path_type=Path), metavar="FILE", help="librdkafka properties."),
+        click.option(
+            "-X", "properties", multiple=True, metavar="NAME=VALUE", help="One librdkafka property. Repeatable."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

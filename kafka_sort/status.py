@@ -1,0 +1,104 @@
+"""Jobs as their ledgers show them: last run, lag, and who owns them now. Reads only, and without Prefect.
+
+A job that cannot be shown is a line of its own that says why; the others are shown all the same.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka.admin import AdminClient
+
+from kafka_sort.tables import print_table
+from tasks.errors import KafkaSortError
+from tasks.kafka.clients import kafka_errors, make_admin, require_broker
+from tasks.kafka.lease import describe_owner
+from tasks.kafka.ledger import read_ledger
+from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
+from tasks.records import RunRecord
+from tasks.settings.connection import Connection
+from tasks.settings.job import PREFIX
+
+_START_SECONDS = 30.0
+_LEDGER_SECONDS = 10.0
+_SUFFIX = ".ledger"
+_HEADER = ("job", "state", "last run", "records", "dead letters", "committed", "lag", "owner, or what is wrong")
+
+
+class SourceGoneError(KafkaSortError):
+    """The source that a ledger records is not there any more."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job. `last` is None before its first run; `lag` counts source offsets, None where it cannot be known."""
+
+    job: str
+    owner: str | None = None
+    last: RunRecord | None = None
+    lag: int | None = None
+    problem: str = ""
+
+    @property
+    def state(self) -> str:
+        """What a person wants to know first."""
+        if self.owner:
+            return "running"
+        if self.problem:
+            return "broken"
+        return "idle" if self.last else "never ran"
+
+    def row(self) -> tuple[str, ...]:
+        """For the table of jobs."""
+        last = self.last
+        return (
+            self.job,
+            self.state,
+            str(last.run) if last else "",
+            f"{last.records:,}" if last else "",
+            f"{last.dead_letters:,}" if last else "",
+            f"{datetime.fromisoformat(last.published):%Y-%m-%d %H:%M:%S %Z}" if last else "",
+            "" if self.lag is None else f"{self.lag:,}",
+            "; ".join(filter(None, (self.owner, self.problem))),
+        )
+
+
+def print_status(connection: Connection) -> None:
+    """The table of all jobs. BrokerUnavailableError if no broker answers."""
+    jobs = read_status(connection)
+    if jobs:
+        print_table(f"jobs at {connection.bootstrap_servers}", _HEADER, [job.row() for job in jobs], fold=True)
+    else:
+        print(f"no jobs at {connection.bootstrap_servers}: no topic is called {PREFIX}*{_SUFFIX}")
+
+
+def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -> list[JobStatus]:
+    """All jobs of the cluster, by name: each that has a ledger. BrokerUnavailableError if no broker answers."""
+    admin = make_admin(connection)
+    require_broker(admin, connection, start_timeout)
+    with kafka_errors("list of topics"):
+        topics = admin.list_topics(timeout=_START_SECONDS).topics
+    names = sorted(t[len(PREFIX) : -len(_SUFFIX)] for t in topics if t.startswith(PREFIX) and t.endswith(_SUFFIX))
+    return [_read_job(connection, admin, name) for name in names]
+
+
+def _read_job(connection: Connection, admin: AdminClient, name: str) -> JobStatus:
+    owner = describe_owner(admin, f"{PREFIX}{name}.owner")
+    last = None
+    try:
+        last = read_ledger(connection, admin, f"{PREFIX}{name}{_SUFFIX}", name, _LEDGER_SECONDS, fenced=False).last
+        return JobStatus(name, owner, last, _lag(admin, last) if last else None)
+    except KafkaSortError as error:
+        return JobStatus(name, owner, last, problem=str(error))
+
+
+def _lag(admin: AdminClient, last: RunRecord) -> int:
+    """Offsets of the source that no run has read: up to the last stable offset, as the next run would."""
+    source = describe_topic(admin, last.source_topic)
+    if source is None:
+        raise SourceGoneError(f"its source {last.source_topic} was deleted")
+    if source.id != last.source_topic_id:
+        raise SourceGoneError(f"its source {source.name} was deleted and made again")
+    ends = list_offsets(admin, source.name, source.partitions, LATEST)
+    unknown = list_offsets(admin, source.name, [p for p in source.partitions if p not in last.ends], EARLIEST)
+    starts = last.ends | unknown
+    return sum(ends[p] - starts[p] for p in source.partitions)

@@ -1,0 +1,26 @@
+"""Tables on standard output; what is in their cells is data, and never read as markup."""
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Where the output goes to a file: wide enough for the tables here, and the same on every machine.
+_FILE_WIDTH = 140
+
+
+def make_console() -> Console:
+    """Standard output, as wide as the terminal."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False, markup=False)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fold: bool = False) -> None:
+    """One table. Cells that are too long end in an ellipsis, or go on in the next line with `fold`."""
+    table = Table(title=Text(title), title_justify="left")
+    for name in header:
+        table.add_column(name, overflow="fold" if fold else "ellipsis")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    make_console().print(table)

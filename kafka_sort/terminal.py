@@ -1,0 +1,40 @@
+"""Flows run from a terminal: progress on standard error, tables on standard output."""
+
+from flows.sort_topic import sort_topic
+from flows.verify_topic import verify_topic
+from kafka_sort.tables import print_table
+from tasks.observe.report import headline, outputs_table, stages_table
+from tasks.records import RunRecord
+from tasks.settings.job import Job
+from tasks.verify import Verification
+
+
+def run_sort(job: Job) -> RunRecord | None:
+    """One run; prints what was done."""
+    record = sort_topic(job)
+    if record is None:
+        print(f"{job.name}: nothing new in {job.source_topic}")
+    else:
+        print_run(record)
+    return record
+
+
+def run_verify(job: Job, runs: int | None) -> Verification:
+    """The newest `runs` runs verified, or all; prints what was found. VerificationError where something differs."""
+    verification: Verification = verify_topic(job, runs)
+    print_verification(verification)
+    return verification
+
+
+def print_run(record: RunRecord) -> None:
+    """The run's tables."""
+    print(headline(record))
+    print_table("outputs", *outputs_table(record))
+    print_table("stages", *stages_table(record))
+
+
+def print_verification(verification: Verification) -> None:
+    """One line a run."""
+    rows = verification.table()
+    print(verification.headline())
+    print_table("verified", list(rows[0]), [list(row.values()) for row in rows], fold=True)

@@ -1,0 +1,67 @@
+"""The errors of the project: one root with two branches, which the retry condition of every task reads.
+
+A message says what happened, where, and what to do. Facts a caller may act on are attributes.
+"""
+
+from collections.abc import Sequence
+
+from tasks.records import LostRange
+
+
+class KafkaSortError(Exception):
+    """Root of all errors that are shown to a person as one line."""
+
+    exit_code = 1
+
+
+class TransientError(KafkaSortError):
+    """May succeed when tried again: a lost connection, a broker that restarts."""
+
+
+class TerminalError(KafkaSortError):
+    """Will not succeed when tried again, until somebody changes something."""
+
+
+class SettingsError(TerminalError):
+    """Wrong settings or an unfit topic, found before any work."""
+
+    exit_code = 2
+
+
+class BrokerUnavailableError(TransientError):
+    """No broker answered within the start timeout."""
+
+    exit_code = 2
+
+
+class EmbeddedBrokerError(TerminalError):
+    """The embedded broker could not be set up or did not start."""
+
+
+class StoppedError(TerminalError):
+    """The run was asked to stop before it was done. `signal` asked, or None."""
+
+    def __init__(self, signal: int | None = None) -> None:
+        super().__init__(
+            "stopped before it was done: nothing of this run is visible; the next start goes on where the last "
+            "committed run ended"
+        )
+        self.signal = signal
+        self.exit_code = 128 + signal if signal else 1
+
+
+class SourceLostError(TerminalError):
+    """Records were removed before they were read. `lost` names them."""
+
+    def __init__(self, topic: str, lost: Sequence[LostRange]) -> None:
+        super().__init__(
+            f"source {topic}: {'; '.join(map(str, lost))} were removed before they were read: nothing was published; "
+            "--skip-lost goes on without them and records them"
+        )
+        self.lost = lost
+
+
+class VerificationError(KafkaSortError):
+    """Verification found a difference. The message is the first one."""
+
+    exit_code = 3

@@ -1,0 +1,45 @@
+"""Named instants of the protocol at which a test can kill or stop the process.
+
+`KAFKA_SORT_FAILPOINT=NAME=ACTION` in the environment arms one: `kill` (SIGKILL) or `stop` (SIGSTOP) of this very
+process, or `raise` (a transient error, once). Unset, a failpoint is one dictionary look-up.
+"""
+
+import os
+import signal
+from typing import Final
+
+from tasks.errors import TransientError
+
+VARIABLE: Final = "KAFKA_SORT_FAILPOINT"
+_STEPS: Final = (
+    "lease",
+    "init",
+    "ledger-read",
+    "snapshot",
+    "dump",
+    "dump-chunk",
+    "sort",
+    "begin",
+    "publish-batch",
+    "publish",
+    "flush",
+    "ledger-record",
+    "offsets",
+    "commit",
+)
+NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in ("before", "after")), "after-dump-block")
+
+
+class InjectedError(TransientError):
+    """Raised by an armed failpoint."""
+
+
+def reach(name: str) -> None:
+    """Do what the environment says of this failpoint; nothing where it is not armed."""
+    armed, _, action = os.environ.get(VARIABLE, "").partition("=")
+    if armed != name:
+        return
+    if action == "raise":
+        os.environ.pop(VARIABLE)
+        raise InjectedError(f"failpoint {name}")
+    os.kill(os.getpid(), signal.SIGSTOP if action == "stop" else signal.SIGKILL)

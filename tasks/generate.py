@@ -1,0 +1,249 @@
+"""The sample data: rows `id,name,address,continent`, made and sent a block at a time.
+
+Guarantee: record i is a function of the seed and of i alone, and goes to partition i mod the number of partitions. When
+a call returns, each record is in the topic once, acknowledged by all in-sync replicas, behind what was there before.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from tasks.errors import KafkaSortError, SettingsError, StoppedError, TerminalError, TransientError
+from tasks.kafka import native
+from tasks.kafka.clients import kafka_errors, make_admin, make_producer, require_broker, translate
+from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
+from tasks.observe.context import Stop, current_run
+from tasks.settings.connection import Connection
+from tasks.settings.job import check_topic_name
+
+Bytes = npt.NDArray[np.uint8]
+
+START_SECONDS: Final = 30.0
+BLOCK_RECORDS: Final = 50_000
+MAX_SEED: Final = 2**64 - 1
+
+_CONTINENTS: Final = (b"North America", b"Asia", b"South America", b"Europe", b"Africa", b"Australia")
+_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_NAME_LENGTHS: Final = (10, 15)
+_ADDRESS_LENGTHS: Final = (15, 20)
+
+# The random bytes of one record, and what is made of them. Two steps of Philox's counter give 64 bytes.
+_STEPS: Final = 2
+_ID: Final = slice(0, 4)
+_NAME_LENGTH: Final = 4
+_ADDRESS_LENGTH: Final = 5
+_CONTINENT: Final = 6
+_NAME: Final = slice(8, 8 + _NAME_LENGTHS[1])
+_ADDRESS: Final = slice(24, 24 + _ADDRESS_LENGTHS[1])
+
+_QUEUE: Final = {
+    "queue.buffering.max.messages": 400_000,
+    "queue.buffering.max.kbytes": 65_536,
+    # Without reports for what went well a record costs no Python; what went wrong is seen by the topic's growth.
+    "delivery.report.only.error": True,
+}
+_FULL_QUEUE_SECONDS: Final = 0.05
+
+
+class GenerationStoppedError(StoppedError):
+    """Stopped between two blocks. `sent` records stay in the topic."""
+
+    def __init__(self, topic: str, sent: int, stop: Stop) -> None:
+        super().__init__(stop.signal)
+        self.args = (f"stopped after {sent:,} records, which stay in topic {topic}",)
+        self.sent = sent
+
+
+def generate_records(
+    connection: Connection,
+    topic: str,
+    records: int,
+    seed: int,
+    partitions: int,
+    replication_factor: int | None = None,
+) -> int:
+    """Append sample records to `topic`; how many were delivered.
+
+    The topic is made with `partitions` partitions if absent; one that exists keeps its own. TerminalError if it did not
+    grow by what was sent, which also another writer causes.
+    """
+    _check_settings(topic, records, seed)
+    admin = make_admin(connection)
+    require_broker(admin, connection, START_SECONDS)
+    target = describe_topic(admin, topic) or create_topic(admin, topic, partitions, replication_factor)
+    before = _ends(admin, target)
+    _send_all(connection, target, records, seed)
+    _check_growth(target, before, _ends(admin, target), records)
+    return records
+
+
+def make_block(seed: int, first: int, count: int) -> pa.Array:
+    """Records `first` to `first + count` of a seed, as an Arrow binary array.
+
+    Philox gives any part of its stream without what is before it, and its raw output is the same in every NumPy.
+    """
+    raw = np.random.Philox(key=seed, counter=first * _STEPS).random_raw(count * _STEPS * 4)
+    bits = raw.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
+    columns = (
+        _make_ids(bits[:, _ID]),
+        _make_texts(bits[:, _NAME], bits[:, _NAME_LENGTH], _NAME_LENGTHS, _NAME_TABLE),
+        _make_texts(bits[:, _ADDRESS], bits[:, _ADDRESS_LENGTH], _ADDRESS_LENGTHS, _ADDRESS_TABLE),
+        pa.array(_CONTINENTS, pa.binary()).take(pa.array(bits[:, _CONTINENT] % len(_CONTINENTS))),
+    )
+    return pc.binary_join_element_wise(*columns, pa.scalar(b",", pa.binary()))
+
+
+def _make_ids(random: Bytes) -> pa.Array:
+    """Decimal numbers from 0 to 2**31 - 1."""
+    numbers = np.ascontiguousarray(random).view("<u4")[:, 0] >> 1
+    return pa.array(numbers).cast(pa.string()).cast(pa.binary())
+
+
+def _make_texts(random: Bytes, random_lengths: Bytes, bounds: tuple[int, int], table: Bytes) -> pa.Array:
+    """Texts of bounds[0] to bounds[1] characters: the first ones of each row, by `table`."""
+    shortest, longest = bounds
+    lengths = shortest + random_lengths % (longest - shortest + 1)
+    # Row k keeps the first k characters. "clip" spares the check of each index; a byte is within its table always.
+    kept = np.take(np.tri(longest + 1, longest, -1, bool), lengths, axis=0, mode="clip")
+    characters = np.take(table, random, mode="clip")[kept]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(characters)])
+
+
+def _make_table(alphabet: bytes) -> Bytes:
+    """Random byte → character of the alphabet."""
+    return np.frombuffer(alphabet, np.uint8)[np.arange(256) % len(alphabet)]
+
+
+_NAME_TABLE: Final = _make_table(_LETTERS)
+_ADDRESS_TABLE: Final = _make_table(_LETTERS + b"0123456789 ")
+
+
+def _check_settings(topic: str, records: int, seed: int) -> None:
+    try:
+        check_topic_name(topic, "the topic")
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if records < 0:
+        raise SettingsError(f"records {records}: give 0 or more")
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingsError(f"seed {seed}: give a number from 0 to {MAX_SEED}")
+
+
+# A topic that was just made has a leader before that leader knows of it (NOT_LEADER_FOR_PARTITION).
+@retry(
+    retry=retry_if_exception_type(TransientError),
+    wait=wait_exponential(multiplier=0.05, max=1.0),
+    stop=stop_after_delay(START_SECONDS),
+    reraise=True,
+)
+def _ends(admin: AdminClient, topic: Topic) -> dict[int, int]:
+    return list_offsets(admin, topic.name, topic.partitions, LATEST, committed=False)
+
+
+def _send_all(connection: Connection, topic: Topic, records: int, seed: int) -> None:
+    stop, meter = current_run().stop, current_run().progress.meter("generate", records)
+    sender = (_NativeSender if native.AVAILABLE else _PlainSender)(make_producer(connection, **_QUEUE), topic)
+    try:
+        for first in range(0, records, BLOCK_RECORDS):
+            if stop.is_set():
+                sender.flush()
+                raise GenerationStoppedError(topic.name, first, stop)
+            count = min(BLOCK_RECORDS, records - first)
+            sender.send(make_block(seed, first, count), first)
+            meter.add(count)
+        sender.flush()
+    finally:
+        sender.close()
+
+
+def deal(first: int, partitions: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
+    """Each partition with the rows that go there, of a block that begins at record `first`."""
+    for index, partition in enumerate(partitions):
+        yield partition, slice((index - first) % len(partitions), None, len(partitions))
+
+
+class _PlainSender:
+    """Record by record, where the native path is not to be had."""
+
+    def __init__(self, producer: Producer, topic: Topic) -> None:
+        self._producer = producer
+        self._topic = topic
+
+    def send(self, values: pa.Array, first: int) -> None:
+        """Queue a block, in order within each partition."""
+        records = values.to_pylist()
+        for partition, rows in deal(first, self._topic.partitions):
+            for record in records[rows]:
+                self._send_one(partition, record)
+        self._producer.poll(0)
+
+    def _send_one(self, partition: int, record: bytes) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic.name, record, partition=partition)
+            except BufferError:
+                self._producer.poll(_FULL_QUEUE_SECONDS)
+            except KafkaException as error:
+                raise self._refused(error.args[0]) from error
+            else:
+                return
+
+    def _refused(self, error: KafkaError) -> KafkaSortError:
+        return translate(f"sending to topic {self._topic.name}", error)
+
+    def flush(self) -> None:
+        """Wait until every record is answered."""
+        with kafka_errors(f"sending to topic {self._topic.name}"):
+            while self._producer.flush(1.0):
+                pass
+
+    def close(self) -> None:
+        """Give up what is still queued."""
+        self._producer.purge()
+
+
+class _NativeSender(_PlainSender):
+    """A partition's part of a block in one call."""
+
+    def __init__(self, producer: Producer, topic: Topic) -> None:
+        super().__init__(producer, topic)
+        self._handle = native.NativeTopic(producer, topic.name)
+
+    def send(self, values: pa.Array, first: int) -> None:
+        messages = native.lay_out(values, None)
+        for partition, rows in deal(first, self._topic.partitions):
+            self._send_rows(partition, np.ascontiguousarray(messages[rows]))
+        self._producer.poll(0)
+
+    def _send_rows(self, partition: int, messages: native.Message) -> None:
+        taken = 0
+        while taken < len(messages):
+            more, code = self._handle.produce(partition, messages[taken:])
+            taken += more
+            if native.is_queue_full(code):
+                self._producer.poll(_FULL_QUEUE_SECONDS)
+            elif code:
+                raise self._refused(KafkaError(code))
+
+    def close(self) -> None:
+        self._handle.close()
+        super().close()
+
+
+def _check_growth(topic: Topic, before: Mapping[int, int], after: Mapping[int, int], records: int) -> None:
+    """What librdkafka could not deliver is reported to nobody here: the topic itself says what arrived."""
+    for partition, rows in deal(0, topic.partitions):
+        sent, grown = len(range(records)[rows]), after[partition] - before[partition]
+        if grown != sent:
+            raise TerminalError(
+                f"topic {topic.name}, partition {partition}: {sent:,} records were sent, but it grew by {grown:,}: "
+                "either not all could be delivered, or something else writes to it; delete the topic and generate again"
+            )

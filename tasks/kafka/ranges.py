@@ -1,0 +1,151 @@
+"""Read a bounded range of offsets of one partition, in blocks.
+
+Guarantee 3 (nothing lost in silence): a range is read when the position is at or past its end, never by counting,
+since control, aborted and compacted records leave gaps. What was removed before it was read is an event, not a gap:
+the consumer has no reset policy, so the broker's "out of range" comes up as an error.
+"""
+
+import time
+from collections.abc import Iterator
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tasks.errors import TerminalError
+from tasks.kafka.clients import translate
+from tasks.kafka.topics import EARLIEST, LATEST, list_offsets
+from tasks.observe.context import Stop
+from tasks.records import LostRange, OffsetRange
+
+Block = list[Message]
+
+# 5000 messages stay in the processor's cache; 20,000 do not (FACTS: 490,000 → 1,650,000 records/s with the rest).
+_BLOCK_RECORDS = 5000
+_BLOCK_BYTES = 8_000_000
+_CONSUME_SECONDS = 0.25
+_STALL_SECONDS = 5.0
+
+
+class RangeEndError(TerminalError):
+    """The partition ends before the range does: its log was truncated."""
+
+
+class RangeReader:
+    """Reads consecutive ranges of one partition with one consumer. `lost`: what was removed before it was read."""
+
+    def __init__(self, consumer: Consumer, admin: AdminClient, topic: str, stop: Stop, request_timeout: float) -> None:
+        self.lost: list[LostRange] = []
+        self._consumer = consumer
+        self._admin = admin
+        self._topic = topic
+        self._stop = stop
+        self._timeout = request_timeout
+        self._next = -1
+        # What lies below was removed: of this range, and of those behind it.
+        self._removed_to = 0
+        self._carried: Block = []
+        self._mean_bytes = 1000.0
+
+    def read(self, wanted: OffsetRange) -> Iterator[Block]:
+        """Blocks of error-free messages with offsets in the range, in order."""
+        start = max(wanted.start, min(self._removed_to, wanted.end))
+        if start > wanted.start:
+            self.lost.append(LostRange(wanted.partition, wanted.start, start))
+        if self._next != start:
+            self._seek(wanted.partition, start)
+        progress = time.monotonic()
+        while self._next < wanted.end:
+            self._stop.check()
+            block = self._cut(self._take(wanted), wanted.end)
+            if block:
+                progress = time.monotonic()
+                yield block
+            elif not self._advance(wanted) and time.monotonic() > progress + _STALL_SECONDS:
+                self._check_stall(wanted, progress)
+        self._next = wanted.end
+
+    def _seek(self, partition: int, offset: int) -> None:
+        self._carried = []
+        self._next = offset
+        self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+
+    def _take(self, wanted: OffsetRange) -> Block:
+        if self._carried:
+            block, self._carried = self._carried, []
+            return block
+        # No more than what is left: `consume` waits out its time for messages that are not to come.
+        most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(_BLOCK_BYTES / self._mean_bytes)))
+        block = self._consumer.consume(most, _CONSUME_SECONDS)
+        if any(map(Message.error, block)):
+            block = self._without_errors(block, wanted)
+        return block
+
+    def _without_errors(self, block: Block, wanted: OffsetRange) -> Block:
+        good = []
+        for message in block:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
+                return good or self._skip_removed(wanted, error)
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise translate(f"reading {self._topic} partition {wanted.partition}", error)
+        return good
+
+    def _skip_removed(self, wanted: OffsetRange, error: KafkaError) -> Block:
+        """Note what retention removed under the reader, and go on behind it."""
+        partition = wanted.partition
+        log_start = list_offsets(self._admin, self._topic, [partition], EARLIEST)[partition]
+        if log_start <= self._next:
+            self._check_end(wanted)
+            raise translate(f"reading {self._topic} partition {partition} at offset {self._next}", error)
+        self._note_removed(wanted, log_start)
+        return []
+
+    def _note_removed(self, wanted: OffsetRange, log_start: int) -> None:
+        self.lost.append(LostRange(wanted.partition, self._next, min(log_start, wanted.end)))
+        self._removed_to = log_start
+        self._seek(wanted.partition, log_start)
+
+    def _cut(self, block: Block, end: int) -> Block:
+        """The messages below `end`; those above are carried to the next range."""
+        if not block:
+            return block
+        self._mean_bytes = sum(map(len, block[::100])) / len(block[::100]) + 100
+        last = block[-1].offset()
+        if last is None:
+            raise RuntimeError("a message without error has an offset")
+        if last < end:
+            self._next = last + 1
+            return block
+        below = [m for m in block if (m.offset() or 0) < end]
+        self._carried = block[len(below) :]
+        self._next = end
+        return below
+
+    def _advance(self, wanted: OffsetRange) -> bool:
+        """Move over what is no record: the consumer's position passes control records."""
+        position = self._consumer.position([TopicPartition(self._topic, wanted.partition)])[0].offset
+        if position > self._next:
+            self._next = position
+            return True
+        return False
+
+    def _check_stall(self, wanted: OffsetRange, progress: float) -> None:
+        """Nothing came for a while: removed, truncated, or the broker is slow."""
+        self._check_end(wanted)
+        partition = wanted.partition
+        log_start = list_offsets(self._admin, self._topic, [partition], EARLIEST)[partition]
+        if log_start > self._next:
+            self._note_removed(wanted, log_start)
+        elif time.monotonic() > progress + self._timeout:
+            error = KafkaError(KafkaError._TIMED_OUT)
+            raise translate(f"reading {self._topic} partition {partition} at offset {self._next}", error)
+
+    def _check_end(self, wanted: OffsetRange) -> None:
+        end = list_offsets(self._admin, self._topic, [wanted.partition], LATEST)[wanted.partition]
+        if end < wanted.end:
+            raise RangeEndError(
+                f"source {self._topic} partition {wanted.partition} ends at offset {end}, before {wanted.end}, where "
+                "it ended when the run began: its log was truncated; nothing was published, start again"
+            )

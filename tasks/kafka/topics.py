@@ -1,0 +1,145 @@
+"""Topics as the admin client sees them: identity, partitions, settings, offsets, creation."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from tasks.errors import TransientError
+from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, kafka_errors
+
+# Asking for a thousand partitions at once stays far below a broker's request limits.
+_REQUEST_TIMEOUT = 30.0
+_VISIBLE_TIMEOUT = 30.0
+_PATIENCE_SECONDS = 20.0
+
+# A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
+_patiently = retry(
+    retry=retry_if_exception_type(KafkaTransientError),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
+    stop=stop_after_delay(_PATIENCE_SECONDS),
+    reraise=True,
+)
+
+EARLIEST = OffsetSpec.earliest()
+LATEST = OffsetSpec.latest()
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic by its id: one that was deleted and made again has another."""
+
+    name: str
+    id: str
+    partitions: tuple[int, ...]
+    leaderless: tuple[int, ...] = ()
+
+
+@_patiently
+def describe_topic(admin: AdminClient, name: str) -> Topic | None:
+    """The topic, or None if there is none."""
+    with kafka_errors(f"topic {name}"):
+        future = admin.describe_topics(TopicCollection([name]), request_timeout=_REQUEST_TIMEOUT)[name]
+        try:
+            found = future.result()
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise
+    leaderless = tuple(p.id for p in found.partitions if p.leader is None or p.leader.id < 0)
+    return Topic(name, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)), leaderless)
+
+
+def topic_settings(admin: AdminClient, name: str) -> dict[str, str]:
+    """The topic's effective configuration."""
+    return _settings(admin, ResourceType.TOPIC, name)
+
+
+def broker_settings(admin: AdminClient) -> dict[str, str]:
+    """The configuration of one broker; empty where the principal may not see it."""
+    with kafka_errors("cluster"):
+        node = next(iter(admin.list_topics(timeout=_REQUEST_TIMEOUT).brokers))
+    try:
+        return _settings(admin, ResourceType.BROKER, str(node))
+    except KafkaTerminalError as error:
+        if error.code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return {}
+        raise
+
+
+@_patiently
+def _settings(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
+    resource = ConfigResource(kind, name)
+    with kafka_errors(f"settings of {kind.name.lower()} {name}"):
+        entries = admin.describe_configs([resource], request_timeout=_REQUEST_TIMEOUT)[resource].result()
+    return {key: entry.value for key, entry in entries.items() if entry.value is not None}
+
+
+def create_topic(
+    admin: AdminClient,
+    name: str,
+    partitions: int,
+    replication_factor: int | None = None,
+    config: Mapping[str, str] | None = None,
+) -> Topic:
+    """Make the topic unless it exists, and wait until it is visible: creation is answered before it propagates."""
+    new = NewTopic(
+        name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
+    )
+    with kafka_errors(f"topic {name} could not be made"):
+        try:
+            admin.create_topics([new], operation_timeout=_REQUEST_TIMEOUT)[name].result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+    deadline = time.monotonic() + _VISIBLE_TIMEOUT
+    while time.monotonic() < deadline:
+        topic = describe_topic(admin, name)
+        if topic and topic.partitions and not topic.leaderless:
+            # The leaders answer for it a moment later than the controller does.
+            list_offsets(admin, name, topic.partitions, EARLIEST)
+            return topic
+        time.sleep(0.05)
+    raise TransientError(f"topic {name} was made, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+
+
+@_patiently
+def list_offsets(
+    admin: AdminClient,
+    topic: str,
+    partitions: Iterable[int],
+    spec: Any,
+    *,
+    committed: bool = True,
+) -> dict[int, int]:
+    """Partition → offset. `committed`: LATEST is the last stable offset, else the high watermark.
+
+    The admin client's own default is the high watermark, also for a reader that is `read_committed`.
+    """
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    asked = {TopicPartition(topic, partition): spec for partition in partitions}
+    if not asked:
+        return {}
+    with kafka_errors(f"offsets of topic {topic}"):
+        futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
+        return {tp.partition: future.result().offset for tp, future in futures.items()}
+
+
+@_patiently
+def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
+    """Partition → committed offset of the group, for partitions that have one."""
+    with kafka_errors(f"offsets of group {group}"):
+        asked = [ConsumerGroupTopicPartitions(group)]
+        found = admin.list_consumer_group_offsets(asked, request_timeout=_REQUEST_TIMEOUT)[group].result()
+    return {tp.partition: tp.offset for tp in found.topic_partitions or [] if tp.topic == topic and tp.offset >= 0}

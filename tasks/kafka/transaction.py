@@ -1,0 +1,232 @@
+"""One transaction on one producer instance: begun, filled, committed; whatever fails, the instance is thrown away.
+
+Guarantee 2 (all or nothing, exactly once): a commit succeeds only for the newest holder of the transactional id, and
+nothing is begun again on a producer that has seen trouble. librdkafka 2.16 lacks the client side of KIP-890, so a late
+commit of an older transaction must find a newer epoch, which only `init_transactions` of a new instance gives.
+"""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
+
+from tasks.kafka import native
+from tasks.kafka.clients import Property, kafka_errors, make_producer, make_reader, translate
+from tasks.observe.context import current_run
+from tasks.settings.connection import Connection
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+_ABORT_SECONDS = 10.0
+# A queue that is full is asked again after the broker had time for some batches.
+_FULL_QUEUE_SECONDS = 0.05
+# 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
+_BATCH_ROWS = 50_000
+
+
+def is_retriable(error: BaseException) -> bool:
+    """Whether librdkafka says that the very same call may be made again."""
+    return isinstance(error, KafkaException) and bool(error.args[0].retriable())
+
+
+class TransactionalProducer:
+    """A producer that holds a transactional id from `init` on; spent after any error since."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        transactional_id: str,
+        transaction_seconds: float,
+        queue_bytes: int,
+        batch_bytes: int,
+        timeout: float,
+    ) -> None:
+        self.spent = False
+        self._id = transactional_id
+        self._timeout = timeout
+        self._topics: dict[str, native.NativeTopic] = {}
+        over: dict[str, Property] = {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": round(transaction_seconds * 1000),
+            # Without delivery reports for what went well, a record costs no Python at all; what went wrong makes the
+            # commit fail.
+            "delivery.report.only.error": True,
+            # In kB; never 0, which is not "no limit". The default is 1 GB.
+            "queue.buffering.max.kbytes": max(queue_bytes // 1024, 1024),
+            "queue.buffering.max.messages": 2_000_000,
+            # librdkafka does not split a batch that a topic refuses as too large.
+            "batch.size": batch_bytes,
+            "error_cb": self._on_error,
+        }
+        self._producer: Producer = make_producer(connection, **over)
+        # Only carries the group's name: assigned, never subscribed, so its commits are unfenced by the group.
+        self._group: Consumer = make_reader(connection, transactional_id)
+
+    def _on_error(self, _: KafkaError) -> None:
+        self.spent = True
+
+    def init(self) -> None:
+        """Fence whoever held the id, and settle his transaction."""
+        with kafka_errors(f"fencing as {self._id}"):
+            for attempt in self._while_retriable():
+                with attempt:
+                    self._producer.init_transactions(self._timeout)
+        self.spent = False
+
+    def poll(self) -> None:
+        """Serve callbacks, so that trouble is seen."""
+        try:
+            self._producer.poll(0)
+        except KafkaException:
+            self.spent = True
+
+    def begin(self) -> None:
+        """Begin the one transaction."""
+        with kafka_errors(f"transaction {self._id} could not begin"):
+            self._producer.begin_transaction()
+
+    def send(
+        self,
+        topic: str,
+        partition: int,
+        values: pa.Array,
+        keys: pa.Array | None = None,
+        headers: pa.Array | None = None,
+        timestamps: pa.Array | None = None,
+    ) -> None:
+        """Queue records in order. Arrays of one length; `headers` list<struct<name, value>>, `timestamps` int64 ms."""
+        if native.AVAILABLE and headers is None and timestamps is None:
+            for first in range(0, len(values), _BATCH_ROWS):
+                part = slice(first, first + _BATCH_ROWS)
+                self._send_native(topic, partition, values[part], None if keys is None else keys[part])
+        else:
+            self._send_plain(topic, partition, values, keys, headers, timestamps)
+
+    def send_one(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int = -1,
+        headers: Headers = (),
+        timestamp: int = 0,
+    ) -> None:
+        """Queue one record; a null value is sent as null."""
+        while True:
+            try:
+                # A BufferError that was swallowed would be a lost record that no commit reports.
+                self._producer.produce(topic, value, key, partition, headers=list(headers), timestamp=timestamp)
+            except BufferError:
+                self._wait_for_space()
+            except KafkaException as error:
+                raise self._cause(topic, error.args[0]) from error
+            else:
+                return
+
+    def _send_native(self, topic: str, partition: int, values: pa.Array, keys: pa.Array | None) -> None:
+        handle = self._topics.get(topic) or self._topics.setdefault(topic, native.NativeTopic(self._producer, topic))
+        messages = native.lay_out(values, keys)
+        first = 0
+        while first < len(messages):
+            taken, code = handle.produce(partition, messages[first:])
+            first += taken
+            if native.is_queue_full(code):
+                self._wait_for_space()
+            elif code:
+                raise self._cause(topic, KafkaError(code))
+        self._serve(0)
+
+    def _send_plain(
+        self,
+        topic: str,
+        partition: int,
+        values: pa.Array,
+        keys: pa.Array | None,
+        headers: pa.Array | None,
+        timestamps: pa.Array | None,
+    ) -> None:
+        count = len(values)
+        columns: list[Iterable[object]] = [
+            [None] * count if column is None else column.to_pylist() for column in (keys, values, headers, timestamps)
+        ]
+        for key, value, header, timestamp in zip(*columns, strict=True):
+            pairs = [(h["name"], h["value"]) for h in header or ()]
+            self.send_one(topic, key, value, partition, pairs, max(timestamp or 0, 0))
+        self._serve(0)
+
+    def _serve(self, seconds: float) -> None:
+        """Poll; a fatal error comes up here, not in the error callback."""
+        with kafka_errors(f"transaction {self._id}"):
+            self._producer.poll(seconds)
+
+    def _wait_for_space(self) -> None:
+        current_run().stop.check()
+        self._serve(_FULL_QUEUE_SECONDS)
+
+    def flush(self) -> None:
+        """Wait until every record queued is answered; the error of one that failed."""
+        with kafka_errors(f"transaction {self._id}"):
+            while self._producer.flush(1.0):
+                current_run().stop.check()
+        self.require_healthy()
+
+    def require_healthy(self) -> None:
+        """The error that made the transaction fail, if one did."""
+        try:
+            # In a transaction that goes well this is refused for being in one; in one that failed, with its reason.
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise translate(f"transaction {self._id}", error.args[0]) from error
+
+    def _cause(self, topic: str, refused: KafkaError) -> Exception:
+        """Why the transaction failed, in place of "erroneous state" for the record that came after."""
+        try:
+            self.require_healthy()
+        except Exception as cause:  # noqa: BLE001  # returned, not swallowed
+            return cause
+        return translate(f"sending to {topic}", refused)
+
+    def send_offsets(self, topic: str, offsets: dict[int, int]) -> None:
+        """Source partition → next offset, committed with the transaction to the group named as the id is."""
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        with kafka_errors(f"offsets of group {self._id}"):
+            for attempt in self._while_retriable():
+                with attempt:
+                    metadata = self._group.consumer_group_metadata()
+                    self._producer.send_offsets_to_transaction(positions, metadata, self._timeout)
+
+    def commit(self) -> None:
+        """Commit. Any error leaves the outcome unknown: the ledger has it."""
+        with kafka_errors(f"commit of transaction {self._id}"):
+            for attempt in self._while_retriable():
+                with attempt:
+                    self._producer.commit_transaction(self._timeout)
+
+    def abort(self) -> None:
+        """Try to settle the transaction now, for the readers that wait behind it; fencing would do it otherwise."""
+        self.spent = True
+        with contextlib.suppress(KafkaException):
+            self._producer.purge(in_queue=True, in_flight=True)
+            self._producer.abort_transaction(_ABORT_SECONDS)
+
+    def close(self) -> None:
+        """Give up the instance. What it had in the air is settled by the next `init`."""
+        self.spent = True
+        for topic in self._topics.values():
+            topic.close()
+        self._topics.clear()
+        with contextlib.suppress(KafkaException):
+            self._producer.purge(in_queue=True, in_flight=True)
+        self._group.close()
+        del self._producer
+
+    def _while_retriable(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception(is_retriable),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
+            stop=stop_after_delay(self._timeout),
+            reraise=True,
+        )

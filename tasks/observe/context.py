@@ -1,0 +1,150 @@
+"""What every stage of a run can reach without being handed it: the stop flag and the progress meters.
+
+A context variable, because tasks are given small picklable values only; Prefect copies the context into task threads.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from tasks.errors import StoppedError
+
+
+class Stop:
+    """A request to stop, seen by every loop of a run within one block of records."""
+
+    def __init__(self) -> None:
+        # The signal that asked, for the exit status; None where it was another way.
+        self.signal: int | None = None
+        self._event = threading.Event()
+        self._interrupts: set[Callable[[], object]] = set()
+
+    def set(self) -> None:
+        """Ask the run to stop, and interrupt what cannot look."""
+        self._event.set()
+        for interrupt in tuple(self._interrupts):
+            interrupt()
+
+    def is_set(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """StoppedError if somebody asked to stop."""
+        if self._event.is_set():
+            raise StoppedError(self.signal)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, unless somebody asks to stop: then StoppedError at once."""
+        self._event.wait(seconds)
+        self.check()
+
+    @contextmanager
+    def interrupting(self, interrupt: Callable[[], object]) -> Iterator[None]:
+        """Call `interrupt` from another thread if the stop comes while the block runs."""
+        self._interrupts.add(interrupt)
+        try:
+            yield
+        finally:
+            self._interrupts.discard(interrupt)
+
+
+@dataclass
+class Meter:
+    """Records one stage has done, of how many, since when."""
+
+    stage: str
+    total: int = 0
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, records: int) -> None:
+        """Count records as done; from any thread, a block at a time."""
+        with self._lock:
+            self.done += records
+
+    def end(self) -> None:
+        """The stage is over."""
+        self.ended = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time the stage has taken so far."""
+        return (self.ended or time.monotonic()) - self.started
+
+    @property
+    def rate(self) -> float:
+        """Records per second."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the present rate; None while that is unknown."""
+        return (self.total - self.done) / self.rate if self.total and self.done else None
+
+
+class Progress:
+    """The meters of one run, by stage, in the order the stages began."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str, Meter] = {}
+        self._lock = threading.Lock()
+
+    def meter(self, stage: str, total: int = 0) -> Meter:
+        """The stage's meter, made at its first use."""
+        with self._lock:
+            meter = self._meters.setdefault(stage, Meter(stage))
+            meter.total = total or meter.total
+            return meter
+
+    @property
+    def meters(self) -> list[Meter]:
+        """All meters so far."""
+        with self._lock:
+            return list(self._meters.values())
+
+    @contextmanager
+    def stage(self, name: str, total: int = 0) -> Iterator[Meter]:
+        """The stage's meter, ended with the block."""
+        meter = self.meter(name, total)
+        try:
+            yield meter
+        finally:
+            meter.end()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Stage → seconds."""
+        return {meter.stage: round(meter.seconds, 3) for meter in self.meters}
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Stop flag and progress of the run that is under way."""
+
+    stop: Stop = field(default_factory=Stop)
+    progress: Progress = field(default_factory=Progress)
+
+
+_current: ContextVar[RunContext | None] = ContextVar("run_context", default=None)
+
+
+def current_run() -> RunContext:
+    """The run under way; outside of one, a context of its own that nobody stops."""
+    return _current.get() or RunContext()
+
+
+@contextmanager
+def run_context() -> Iterator[RunContext]:
+    """A new run's context, for this block and the tasks started in it."""
+    context = RunContext()
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

@@ -1,0 +1,39 @@
+"""SIGINT and SIGTERM ask a run to stop; a second one ends it at once, which is as safe as any kill."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tasks.observe.context import Stop
+from tasks.observe.logs import get_logger
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Install the handlers for the block, where signals can be handled at all: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        stop.signal = number
+        stop.set()
+        get_logger().warning(
+            f"{signal.Signals(number).name}: stopping; what is not committed is not visible, "
+            "and the next start goes on where the last committed run ended"
+        )
+
+    for number in _SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

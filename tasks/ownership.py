@@ -1,0 +1,114 @@
+"""Ownership of a job: lease, fence, ledger, in this order. Steps 1 to 3 of the protocol.
+
+Why a run is exactly once: a commit succeeds only for the newest holder of the transactional id, and every holder reads
+the ledger *after* it became one. `Owner.fence` is the one place where both happen.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from tasks.errors import SettingsError
+from tasks.failpoints import reach
+from tasks.kafka.clients import BATCH_BYTES, make_admin
+from tasks.kafka.lease import Lease
+from tasks.kafka.ledger import KEPT_RUNS, Ledger, read_ledger
+from tasks.kafka.topics import broker_settings, topic_settings
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.records import RunRecord
+from tasks.settings.budget import Budget
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+
+# The broker's default of transaction.max.timeout.ms, for those who may not read it.
+_DEFAULT_TRANSACTION_MS = 900_000
+
+
+class Owner:
+    """The one run of a job that may publish."""
+
+    def __init__(self, job: Job, connection: Connection) -> None:
+        self.job = job
+        self.connection = connection
+        self.admin = make_admin(connection)
+        self.budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+        self.ledger = Ledger(None, {})
+        self._lease = Lease(connection, job.owner_group, job.ledger, job.session_timeout)
+        self._producer: TransactionalProducer | None = None
+        broker = broker_settings(self.admin)
+        allowed = int(broker.get("transaction.max.timeout.ms", _DEFAULT_TRANSACTION_MS))
+        if job.transaction_timeout is not None and job.transaction_timeout * 1000 > allowed:
+            raise SettingsError(
+                f"transaction timeout {job.transaction_timeout:g} s is above the {allowed / 1000:g} s of the broker: "
+                "lower --transaction-timeout, or raise the broker's transaction.max.timeout.ms"
+            )
+        self.transaction_seconds = job.transaction_timeout or allowed / 1000
+        # Outputs take at least what the source takes, ledger and dead letters what the broker does.
+        limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
+        self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
+
+    def acquire(self) -> None:
+        """Take the lease, fence, read the ledger. LeaseTakenError names who is alive."""
+        reach("before-lease")
+        self._lease.acquire(self.admin, self.job.name)
+        reach("after-lease")
+        self.fence()
+
+    def fence(self) -> None:
+        """Become the newest holder of the transactional id on a new producer, then read the ledger.
+
+        Looks at the lease first: who lost it has a successor, and must not fence him.
+        """
+        self._lease.require()
+        self._close_producer()
+        reach("before-init")
+        self._producer = TransactionalProducer(
+            self.connection,
+            self.job.group,
+            self.transaction_seconds,
+            self.budget.producer_queue_bytes,
+            self._batch_bytes,
+            self.job.request_timeout,
+        )
+        self._producer.init()
+        reach("after-init")
+        reach("before-ledger-read")
+        self.ledger = read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout)
+        reach("after-ledger-read")
+        # Whose lease went while he fenced goes too: a successor may have fenced before him.
+        self._lease.require()
+
+    def healthy_producer(self) -> TransactionalProducer:
+        """The producer of the last fence; fenced anew, with the ledger read again, where that one is spent."""
+        if self._producer is not None and not self._producer.spent:
+            self._producer.poll()
+        if self._producer is None or self._producer.spent:
+            self.fence()
+        if self._producer is None:
+            raise RuntimeError("fence() leaves a producer")
+        return self._producer
+
+    def note_committed(self, record: RunRecord) -> None:
+        """The ledger is what was read after fencing and what was committed since, by this very producer."""
+        kept = {number: run for number, run in self.ledger.runs.items() if number > record.run - KEPT_RUNS}
+        self.ledger = Ledger(record, kept | {record.run: record})
+
+    def close(self) -> None:
+        """Give everything back; the lease last, so that a successor finds nothing of ours open."""
+        self._close_producer()
+        self._lease.close()
+
+    def _close_producer(self) -> None:
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+
+@contextlib.contextmanager
+def own_job(job: Job, connection: Connection) -> Iterator[Owner]:
+    """The job, owned for the duration of the block."""
+    owner = Owner(job, connection)
+    try:
+        owner.acquire()
+        yield owner
+    finally:
+        owner.close()

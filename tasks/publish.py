@@ -1,0 +1,379 @@
+"""Step 6, publish and commit: all rows of all sorts, dead letters, ledger record and source offsets in one transaction.
+
+Guarantee 2 (all or nothing, exactly once). One unit of retry: fence, then read, then act. After any failure the
+producer is thrown away, the next attempt becomes the newest holder of the transactional id, reads the ledger, and only
+then knows whether the run is there (done), is not (publish again, from the sorted files), or another one is.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from confluent_kafka import KafkaError
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import checksum
+from tasks.checksum import hash_records, sum_hashes
+from tasks.errors import TerminalError
+from tasks.failpoints import reach
+from tasks.kafka.clients import KafkaTransientError
+from tasks.kafka.ledger import LAST, run_key
+from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.observe.context import current_run
+from tasks.observe.logs import get_logger, log_context
+from tasks.ownership import Owner
+from tasks.records import (
+    Chunk,
+    KeyRange,
+    LostRange,
+    ReadRange,
+    RunRecord,
+    Snapshot,
+    SortedFile,
+    WrittenRange,
+    WrittenSort,
+)
+from tasks.settings.job import Job
+from tasks.snapshot import check_source_unchanged
+
+_TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
+_MARKER_SECONDS = 0.02
+# Kafka Connect's names, which users' tools know.
+_CONNECT = "__connect.errors."
+
+
+class SupersededError(TerminalError):
+    """Another run of the job was committed while this one worked."""
+
+
+class ContentError(TerminalError):
+    """What was to be published is not what was read."""
+
+
+class OutputChangedError(TerminalError):
+    """An output was replaced, changed its partitions, or has another writer."""
+
+
+class TransactionTimeoutError(TerminalError):
+    """Publishing took longer than a transaction may."""
+
+
+# The output topics as they were when the run began, by name.
+Outputs = Mapping[str, Topic]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """All that a publish attempt needs, besides the owner; the same for every attempt of one run."""
+
+    attempt: str
+    snapshot: Snapshot
+    chunks: tuple[Chunk, ...]
+    sorted_files: tuple[SortedFile, ...]
+    outputs: Outputs
+    started: datetime
+
+    @property
+    def records(self) -> int:
+        """Rows of each sort."""
+        return sum(chunk.records for chunk in self.chunks)
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that no sort can place."""
+        return sum(chunk.dead_letters for chunk in self.chunks)
+
+    @property
+    def lost(self) -> tuple[LostRange, ...]:
+        """What was removed before it was read."""
+        return (*self.snapshot.lost, *(lost for chunk in self.chunks for lost in chunk.lost))
+
+    @property
+    def checksum(self) -> int:
+        """Of the rows of each sort, as the dump read them."""
+        return sum(chunk.checksum for chunk in self.chunks) % 2**64
+
+
+def note_outputs(owner: Owner) -> Outputs:
+    """The outputs' ids and partitions, which must still be the same when the run publishes."""
+    return {sort.topic: _require_output(owner, sort.topic) for sort in owner.job.sort_list}
+
+
+def publish_run(owner: Owner, publication: Publication) -> RunRecord:
+    """Publish the run, or find it published. TransientError: try again, by the same rules."""
+    producer = owner.healthy_producer()
+    found = _find_run(owner, publication)
+    if found is not None:
+        return found
+    check_source_unchanged(owner, publication.snapshot)
+    _check_outputs(owner, publication.outputs)
+    began = time.monotonic()
+    try:
+        return _publish(owner, producer, publication)
+    except BaseException as error:
+        # Whatever it was, nothing is begun again on this instance.
+        producer.abort()
+        _raise_if_too_late(owner, error, time.monotonic() - began)
+        raise
+
+
+def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
+    """The run's record, if it is committed; None if it is to be published; SupersededError if another one is."""
+    last, snapshot = owner.ledger.last, publication.snapshot
+    if (last.run if last else 0) == snapshot.run - 1:
+        return None
+    if last is not None and last.attempt == publication.attempt:
+        return last
+    raise SupersededError(
+        f"run {snapshot.run} of job {owner.job.name} was published by another attempt while this one worked: "
+        "superseded; this one published nothing, and there is nothing to do"
+    )
+
+
+def _publish(owner: Owner, producer: TransactionalProducer, publication: Publication) -> RunRecord:
+    """One transaction.
+
+    1. Begin. 2. Rows of all sorts. 3. Dead letters. 4. Flush, count what was delivered. 5. Ledger record.
+    6. Source offsets. 7. Commit.
+    """
+    job = owner.job
+    firsts = _settled_ends(owner, publication.outputs)
+    # Step 1. Callbacks were polled by `healthy_producer`; from here the broker's timeout runs.
+    reach("before-begin")
+    producer.begin()
+    reach("after-begin")
+    # Step 2.
+    reach("before-publish")
+    progress = current_run().progress
+    meter = progress.meter("publish")
+    for sorted_file in publication.sorted_files:
+        _send_sorted(producer, sorted_file, publication.checksum, meter.add)
+    reach("after-publish")
+    # Step 3.
+    _send_dead_letters(producer, job, publication.chunks)
+    # Step 4. One writer: what the outputs grew by is what was delivered.
+    reach("before-flush")
+    producer.flush()
+    reach("after-flush")
+    written = _count_delivered(owner, producer, publication, firsts)
+    # Step 5.
+    record = _record(owner, publication, written, progress.seconds)
+    reach("before-ledger-record")
+    payload = record.to_json()
+    producer.send_one(job.ledger, run_key(record.run), payload, 0)
+    producer.send_one(job.ledger, LAST, payload, 0)
+    for number in owner.ledger.outdated(record.run):
+        producer.send_one(job.ledger, run_key(number), None, 0)
+    producer.flush()
+    reach("after-ledger-record")
+    # Step 6.
+    reach("before-offsets")
+    producer.send_offsets(job.source_topic, record.ends)
+    reach("after-offsets")
+    # Step 7.
+    reach("before-commit")
+    producer.commit()
+    owner.note_committed(record)
+    reach("after-commit")
+    return record
+
+
+def _send_sorted(
+    producer: TransactionalProducer, file: SortedFile, expected: int, count: Callable[[int], None]
+) -> None:
+    """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
+    total, rows = 0, 0
+    with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:
+        for i in range(reader.num_record_batches):
+            current_run().stop.check()
+            reach("before-publish-batch")
+            batch = reader.get_batch(i)
+            columns = {name: batch.column(name) for name in batch.schema.names}
+            for key_range, part in _cut_batch(file.ranges, rows, batch.num_rows):
+                sliced = {name: column[part] for name, column in columns.items()}
+                producer.send(
+                    file.topic,
+                    key_range.partition,
+                    sliced["value"],
+                    sliced.get("key"),
+                    sliced.get("headers"),
+                    sliced.get("timestamp"),
+                )
+            total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
+            rows += batch.num_rows
+            count(batch.num_rows)
+            reach("after-publish-batch")
+    if rows != file.rows or total % 2**64 != expected:
+        raise ContentError(
+            f"sort {file.topic}: the {rows} rows to publish are not the {file.rows} that were read (checksum "
+            f"{total % 2**64:016x}, expected {expected:016x}): disk or memory altered them; nothing was published, "
+            "start again"
+        )
+
+
+def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator[tuple[KeyRange, slice]]:
+    """The parts of a batch, rows [first, first + count) of the file, by output partition."""
+    for key_range in ranges:
+        start, end = max(key_range.first_row, first), min(key_range.end_row, first + count)
+        if start < end:
+            yield key_range, slice(start - first, end - first)
+
+
+def _send_dead_letters(producer: TransactionalProducer, job: Job, chunks: tuple[Chunk, ...]) -> None:
+    """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
+    for chunk in chunks:
+        if chunk.dead_letter_path is None:
+            continue
+        for batch in pq.ParquetFile(chunk.dead_letter_path).iter_batches():
+            current_run().stop.check()
+            for row in batch.to_pylist():
+                headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
+                names = {name for name, _ in headers}
+                headers += [
+                    (n, v) for n, v in _error_headers(job.name, job.source_topic, row).items() if n not in names
+                ]
+                # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
+                producer.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
+
+
+def _error_headers(job: str, source: str, row: Mapping[str, object]) -> dict[str, bytes]:
+    facts = {
+        "topic": source,
+        "partition": row["partition"],
+        "offset": row["offset"],
+        "connector.name": job,
+        "stage": "VALUE_CONVERTER",
+        "class.name": "tasks.formats.csv.CsvFormat",
+        "exception.class.name": "tasks.formats.csv.RowError",
+        "exception.message": row["reason"],
+    }
+    return {_CONNECT + name: str(value).encode() for name, value in facts.items()}
+
+
+def _count_delivered(
+    owner: Owner, producer: TransactionalProducer, publication: Publication, firsts: Mapping[str, Mapping[int, int]]
+) -> tuple[WrittenSort, ...]:
+    """What the outputs grew by, which must be what was sent; OutputChangedError otherwise."""
+    ends = _ends(owner, publication.outputs)
+    sorts = []
+    for sort, file in zip(owner.job.sort_list, publication.sorted_files, strict=True):
+        written = []
+        for key_range in file.ranges:
+            first, end = firsts[sort.topic][key_range.partition], ends[sort.topic][key_range.partition]
+            if end - first != key_range.count:
+                # Who was fenced finds the marker of his aborted transaction there; Kafka tells him when asked.
+                producer.send_offsets(owner.job.source_topic, publication.snapshot.ends)
+                raise OutputChangedError(
+                    f"output {sort.topic} partition {key_range.partition} grew by {end - first} records, "
+                    f"{key_range.count} were sent: something else writes there; nothing was published; stop the other "
+                    "writer, start again"
+                )
+            if key_range.count:
+                keys = (key_range.first_key, key_range.last_key)
+                written.append(WrittenRange(key_range.partition, first, end - 1, key_range.count, *keys))
+        topic = publication.outputs[sort.topic]
+        sorts.append(WrittenSort(sort.topic, topic.id, sort.columns, tuple(written)))
+    return tuple(sorts)
+
+
+def _ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
+    """High watermarks: of a partition with one writer they move by what he delivered, and by his markers."""
+    return {
+        name: list_offsets(owner.admin, name, topic.partitions, LATEST, committed=False)
+        for name, topic in outputs.items()
+    }
+
+
+def _settled_ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
+    """The ends before this run: once all markers are written, since a commit is answered before they are.
+
+    OutputChangedError where a transaction stays open, which is none of ours: we have fenced.
+    """
+    deadline = time.monotonic() + owner.job.request_timeout
+    while True:
+        ends = _ends(owner, outputs)
+        stable = {name: list_offsets(owner.admin, name, topic.partitions, LATEST) for name, topic in outputs.items()}
+        if stable == ends:
+            return ends
+        if time.monotonic() > deadline:
+            open_in = ", ".join(name for name in outputs if stable[name] != ends[name])
+            raise OutputChangedError(
+                f"output {open_in} has an open transaction of something else: nothing was published; stop the other "
+                "writer, start again"
+            )
+        current_run().stop.wait(_MARKER_SECONDS)
+
+
+def _record(
+    owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], seconds: Mapping[str, float]
+) -> RunRecord:
+    job, snapshot = owner.job, publication.snapshot
+    return RunRecord(
+        job=job.name,
+        run=snapshot.run,
+        attempt=publication.attempt,
+        source_topic=job.source_topic,
+        source_topic_id=snapshot.source_topic_id,
+        format={"columns": job.columns, "delimiter": job.delimiter},
+        read=tuple(ReadRange(r.partition, r.start, r.end) for r in snapshot.ranges),
+        lost=publication.lost,
+        records=publication.records + publication.dead_letters,
+        dead_letter_topic=job.dead_letters,
+        dead_letters=publication.dead_letters,
+        checksum={"name": checksum.NAME, "sum": f"{publication.checksum:016x}"},
+        sorts=written,
+        started=publication.started.isoformat(timespec="milliseconds"),
+        published=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        seconds=seconds,
+        options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
+        version=version("kafka-sorting-pipeline"),
+    )
+
+
+def _require_output(owner: Owner, name: str) -> Topic:
+    topic = describe_topic(owner.admin, name)
+    if topic is None:
+        raise OutputChangedError(f"output {name} is gone: nothing was published; start again, it will be made")
+    return topic
+
+
+def _check_outputs(owner: Owner, outputs: Outputs) -> None:
+    for name, then in outputs.items():
+        now = _require_output(owner, name)
+        if now.id != then.id:
+            raise OutputChangedError(
+                f"output {name} was deleted and made again during the run: nothing was published; start again"
+            )
+
+
+def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:
+    """Librdkafka says "fenced" also when the broker's own timeout aborted the transaction: say so."""
+    late = seconds >= owner.transaction_seconds
+    if late and isinstance(error, KafkaTransientError) and error.code in _TIMEOUT_CODES:
+        raise TransactionTimeoutError(
+            f"publishing took {seconds:.0f} s, longer than the transaction timeout of {owner.transaction_seconds:.0f} "
+            "s: the broker aborted it, nothing was published; raise transaction.max.timeout.ms on the broker (and "
+            "--transaction-timeout, if given), or take less at once with --max-records"
+        ) from error
+
+
+@task(
+    task_run_name="publish {publication.snapshot.run}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
+    """Publish all sorts and commit, in one transaction."""
+    with log_context(stage="publish"):
+        record = publish_run(owner, publication)
+        log = get_logger()
+        if record.dead_letters:
+            log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)
+        log.info("committed", records=record.records, sorts=len(record.sorts), **record.seconds)
+        return record

@@ -1,0 +1,186 @@
+"""What the stages hand each other: frozen, small, picklable."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+# Bytes while rows are cut, text once it is to be shown or recorded.
+Key = tuple[int | str | bytes, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class OffsetRange:
+    """Offsets [start, end) of one source partition. Not dense: control, aborted and compacted records leave gaps."""
+
+    partition: int
+    start: int
+    end: int
+
+    @property
+    def span(self) -> int:
+        """Offsets in the range: at least the number of its records."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class LostRange:
+    """Offsets [start, end) of one source partition that were removed before they were read."""
+
+    partition: int
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"partition {self.partition} offsets {self.start} to {self.end - 1}"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one run reads, and the ledger's state that it follows on."""
+
+    run: int
+    source_topic_id: str
+    ranges: tuple[OffsetRange, ...]
+    lost: tuple[LostRange, ...] = ()
+    mean_record_bytes: float = 0.0
+    capped: str = ""
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Source partition → where the next run starts."""
+        return {r.partition: r.end for r in self.ranges}
+
+    @property
+    def span(self) -> int:
+        """Offsets to read over all partitions."""
+        return sum(r.span for r in self.ranges)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Manifest of one Parquet chunk: the records of `range`, in offset order, whole."""
+
+    path: Path | None
+    range: OffsetRange
+    records: int
+    largest_bytes: int
+    checksum: int
+    has_keys: bool = False
+    has_headers: bool = False
+    dead_letters: int = 0
+    dead_letter_path: Path | None = None
+    lost: tuple[LostRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Rows [first_row, end_row) of a sorted file, which go to one output partition."""
+
+    partition: int
+    first_row: int
+    end_row: int
+    first_key: Key | None = None
+    last_key: Key | None = None
+
+    @property
+    def count(self) -> int:
+        """Rows of the range."""
+        return self.end_row - self.first_row
+
+
+@dataclass(frozen=True)
+class SortedFile:
+    """Manifest of one sort's rows in total order, an Arrow IPC file, and their division among partitions."""
+
+    topic: str
+    path: Path
+    rows: int
+    ranges: tuple[KeyRange, ...]
+
+
+@dataclass(frozen=True)
+class ReadRange:
+    """Of the run record: what was read of one source partition."""
+
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class WrittenRange:
+    """Of the run record: what was written to one output partition. Offsets first to last, both included."""
+
+    partition: int
+    first: int
+    last: int
+    count: int
+    first_key: Key | None = None
+    last_key: Key | None = None
+
+
+@dataclass(frozen=True)
+class WrittenSort:
+    """Of the run record: one sort and its output."""
+
+    topic: str
+    topic_id: str
+    columns: str
+    partitions: tuple[WrittenRange, ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, as the ledger keeps it: committed in the transaction of the rows themselves."""
+
+    job: str
+    run: int
+    attempt: str
+    source_topic: str
+    source_topic_id: str
+    format: Mapping[str, str]
+    read: tuple[ReadRange, ...]
+    lost: tuple[LostRange, ...]
+    records: int
+    dead_letter_topic: str
+    dead_letters: int
+    checksum: Mapping[str, str]
+    sorts: tuple[WrittenSort, ...]
+    started: str
+    published: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Source partition → where the next run starts."""
+        return {r.partition: r.end for r in self.read}
+
+    def to_json(self) -> bytes:
+        """The ledger's bytes."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
+        raw = json.loads(data)
+        sorts = [{**s, "partitions": _all(WrittenRange, _tuple_keys(s["partitions"]))} for s in raw["sorts"]]
+        nested = {
+            "read": _all(ReadRange, raw["read"]),
+            "lost": _all(LostRange, raw["lost"]),
+            "sorts": _all(WrittenSort, sorts),
+        }
+        return cls(**{**raw, **nested})
+
+
+def _all(kind: type[T], items: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:
+    return tuple(kind(**item) for item in items)
+
+
+def _tuple_keys(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = ("first_key", "last_key")
+    return [{**item, **{n: tuple(item[n]) if item[n] is not None else None for n in names}} for item in items]

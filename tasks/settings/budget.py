@@ -1,0 +1,36 @@
+"""How one number, `memory_limit`, is divided among what a run holds in memory (guarantee 5)."""
+
+from dataclasses import dataclass
+
+from tasks.errors import SettingsError
+
+MB = 1_000_000
+# Python with Prefect, pyarrow and DuckDB loaded, measured 310 MB; the rest are Arrow batches on their way.
+_BASE_BYTES = 420 * MB
+SMALLEST_LIMIT = 768 * MB
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes for each user of memory. The dump's queues and the sort's memory are not needed at the same time."""
+
+    duckdb_bytes: int
+    producer_queue_bytes: int
+    consumer_queue_bytes: int
+    chunk_buffer_bytes: int
+
+    @classmethod
+    def of(cls, memory_bytes: int, dump_concurrency: int, sort_concurrency: int) -> "Budget":
+        """Divide the limit; SettingsError where it is too small to work."""
+        if memory_bytes < SMALLEST_LIMIT:
+            raise SettingsError(
+                f"memory limit {memory_bytes / MB:.0f} MB is too small to work: give at least {SMALLEST_LIMIT // MB} MB"
+            )
+        free = memory_bytes - _BASE_BYTES
+        return cls(
+            # DuckDB's own limit leaves out what the allocator keeps and Arrow results.
+            duckdb_bytes=int(free * 0.65) // sort_concurrency,
+            producer_queue_bytes=min(int(free * 0.15), 128 * MB),
+            consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
+            chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
+        )

@@ -1,0 +1,114 @@
+"""The connection: how to reach Kafka. Resolved in the process that runs, not a flow parameter: it may hold secrets."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.errors import SettingsError
+
+DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
+
+# librdkafka refuses the Java clients' names; what to write instead.
+_JAVA_NAMES = {
+    "sasl.jaas.config": "sasl.username and sasl.password",
+    "ssl.truststore.location": "ssl.ca.location (PEM)",
+    "ssl.keystore.location": "ssl.certificate.location and ssl.key.location (PEM)",
+    "ssl.truststore.password": "ssl.ca.location (PEM, without a password)",
+    "ssl.keystore.password": "ssl.key.password",
+}
+# Of Java property files, but without a meaning here.
+_JAVA_IGNORED = ("key.serializer", "value.serializer", "key.deserializer", "value.deserializer")
+# What the protocol itself sets: another value would break a guarantee.
+_RESERVED = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "enable.idempotence",
+        "group.id",
+        "group.instance.id",
+        "isolation.level",
+        "partition.assignment.strategy",
+        "transactional.id",
+        "transaction.timeout.ms",
+    }
+)
+
+_current: ContextVar["Connection | None"] = ContextVar("connection", default=None)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """librdkafka properties that reach one cluster; `repr` shows the address alone."""
+
+    bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def client_config(self) -> dict[str, str | int | float | bool]:
+        """The properties every client starts from."""
+        return {**self.properties, "bootstrap.servers": self.bootstrap_servers}
+
+
+@contextmanager
+def use_connection(connection: Connection) -> Iterator[None]:
+    """Make `connection` the one that `current_connection` answers, here and in tasks started from here."""
+    token = _current.set(connection)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def current_connection() -> Connection:
+    """The connection in use; without one, that of the environment."""
+    return _current.get() or resolve_connection()
+
+
+def resolve_connection(
+    bootstrap_servers: str | None = None,
+    config_file: Path | None = None,
+    extra: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Connection:
+    """The connection from flags, then environment, then the properties file, then the default address.
+
+    `extra` are `name=value` texts. SettingsError names the property that cannot be used.
+    """
+    env = os.environ if environment is None else environment
+    path = config_file or (Path(env["KAFKA_CONFIG_FILE"]) if env.get("KAFKA_CONFIG_FILE") else None)
+    properties = _read_properties(path) if path else {}
+    from_file = properties.pop("bootstrap.servers", None)
+    properties.update(_split_property(item, "-X") for item in extra)
+    from_extra = properties.pop("bootstrap.servers", None)
+    servers = bootstrap_servers or from_extra or env.get("KAFKA_BOOTSTRAP_SERVERS") or from_file
+    for name in properties:
+        _check_property(name)
+    usable = {name: value for name, value in properties.items() if name not in _JAVA_IGNORED}
+    return Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable)
+
+
+def _read_properties(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"Kafka config file {path}: {error}") from None
+    stripped = (line.strip() for line in lines)
+    return dict(_split_property(line, str(path)) for line in stripped if line and not line.startswith("#"))
+
+
+def _split_property(text: str, where: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        # The text may hold a secret: say where, not what.
+        raise SettingsError(f"{where}: a Kafka property must be written name=value")
+    return name.strip(), value.strip()
+
+
+def _check_property(name: str) -> None:
+    if name in _JAVA_NAMES:
+        raise SettingsError(f"{name} is a property of the Java client: use {_JAVA_NAMES[name]}")
+    if name in _RESERVED:
+        raise SettingsError(f"{name} cannot be set: exactly-once relies on the value the sorter gives it")

@@ -1,0 +1,318 @@
+"""The job: what to sort, into which topics, within which limits.
+
+The one model is the flow's parameter, the Prefect form, the job file and the command line's flags. No secrets.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tasks.errors import SettingsError
+
+SAMPLE_TOPIC = "source"
+SAMPLE_COLUMNS = "id:int,name,address,continent"
+SAMPLE_SORTS = ("id", "name", "continent")
+PREFIX = "kafka-sort."
+ENVIRONMENT_PREFIX = "KAFKA_SORT_"
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
+
+
+class ColumnType(StrEnum):
+    """How a column is compared: `int` as a signed 64-bit integer, `text` by its bytes."""
+
+    INT = "int"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class SortKey:
+    """One column of a sort."""
+
+    column: str
+    descending: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.column}:desc" if self.descending else self.column
+
+
+@dataclass(frozen=True)
+class Sort:
+    """Key columns, most significant first, and the output topic, which is also the sort's name."""
+
+    by: tuple[SortKey, ...]
+    topic: str
+
+    @property
+    def columns(self) -> str:
+        """The key columns as they are written on the command line."""
+        return ",".join(map(str, self.by))
+
+    def __str__(self) -> str:
+        return f"{self.columns}={self.topic}"
+
+
+def check_topic_name(name: str, what: str) -> str:
+    """Kafka's rule for topic names; ValueError says which name broke it."""
+    if not _TOPIC.fullmatch(name) or name in {".", ".."}:
+        raise ValueError(f"{what} {name!r} is not a valid topic name: use 1 to 249 of a-z A-Z 0-9 . _ -")
+    return name
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `2GB`, `512MB`, `1GiB` or a plain number (decimal units; with an i, binary ones)."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size: write for example 2GB, 512MB or 1GiB")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
+
+
+def parse_columns(text: str) -> dict[str, ColumnType]:
+    """`id:int,name` → {"id": int, "name": text}, in the order of the fields of a row."""
+    columns: dict[str, ColumnType] = {}
+    for item in text.split(","):
+        name, _, kind = item.strip().partition(":")
+        if not name or name in columns:
+            raise ValueError(f"columns {text!r}: a column name is empty or given twice")
+        if kind not in {"", *ColumnType}:
+            raise ValueError(f"column {name!r} has type {kind!r}: use int or text")
+        columns[name] = ColumnType(kind or "text")
+    return columns
+
+
+def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
+    """`continent,id:desc=by-continent` → (keys, topic); the topic is empty where none is given."""
+    columns, _, topic = text.partition("=")
+    keys = []
+    for item in columns.split(","):
+        column, _, direction = item.strip().partition(":")
+        if direction not in {"", "asc", "desc"} or not column:
+            raise ValueError(f"sort {text!r}: write COLUMN[:asc|:desc][,COLUMN…][=TOPIC]")
+        keys.append(SortKey(column, direction == "desc"))
+    if len({key.column for key in keys}) < len(keys):
+        raise ValueError(f"sort {text!r} names a column twice")
+    return tuple(keys), topic.strip()
+
+
+class Job(BaseModel):
+    """One source topic and the sorts of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source_topic: str = Field(SAMPLE_TOPIC, title="Source topic", description="Topic to read.")
+    sorts: list[str] = Field(
+        default_factory=lambda: list(SAMPLE_SORTS),
+        title="Sorts",
+        description="COLUMNS[=TOPIC] each, as `id` or `continent,id:desc=by-continent`; the topic is the sort's name.",
+        json_schema_extra={"flag": "sort", "metavar": "COLUMNS[=TOPIC]"},
+    )
+    columns: str = Field(
+        SAMPLE_COLUMNS, title="Columns", description="Fields of a CSV row in their order; :int compares as integers."
+    )
+    delimiter: str = Field(",", min_length=1, max_length=1, title="Delimiter", description="Between two fields.")
+    job_name: str | None = Field(None, title="Job name", description="Default: the source topic's name.")
+    max_records: int | None = Field(None, ge=1, title="Most records", description="At most so many offsets in a run.")
+    start: str | None = Field(
+        None,
+        title="Start",
+        description="Where a job's first run begins: earliest (default), latest, group, or an ISO 8601 timestamp.",
+    )
+    output_partitions: int | None = Field(
+        None, ge=1, le=10_000, title="Output partitions", description="Of topics that are made; default: the source's."
+    )
+    replication_factor: int | None = Field(
+        None, ge=1, le=32, title="Replication factor", description="Of topics that are made; default: the broker's."
+    )
+    dead_letter_topic: str | None = Field(
+        None, title="Dead-letter topic", description="Default: <source>-dead-letters."
+    )
+    append: bool = Field(False, title="Append", description="Permit outputs that hold records this job did not write.")
+    skip_lost: bool = Field(
+        False, title="Skip lost", description="Go on without records that retention removed before they were read."
+    )
+    split_heavy_keys: bool = Field(
+        False, title="Split heavy keys", description="Let equal keys span partitions, in arrival order, for balance."
+    )
+    timestamps: str = Field(
+        "new", pattern="^(new|keep)$", title="Timestamps", description="Of the outputs' records: new, or keep."
+    )
+    memory_limit: str = Field("2GB", title="Memory limit", description="For the whole run, its processes together.")
+    workdir: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "kafka-sort" / "work",
+        title="Work folder",
+        description="Absolute folder for chunks, sorted files and spill.",
+    )
+    dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
+    sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts made at once.")
+    retries: int = Field(4, ge=0, le=50, title="Retries", description="Of each task, on transient errors.")
+    retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
+    start_timeout: float = Field(30.0, gt=0, title="Start timeout", description="Seconds to find a broker.")
+    request_timeout: float = Field(60.0, gt=0, title="Request timeout", description="Seconds for one answer of Kafka.")
+    session_timeout: float = Field(
+        6.0, ge=1, le=1800, title="Session timeout", description="Seconds after which a dead owner's lease passes on."
+    )
+    transaction_timeout: float | None = Field(
+        None, gt=0, title="Transaction timeout", description="Seconds; default: what the broker allows."
+    )
+
+    @field_validator("source_topic", "job_name", "dead_letter_topic")
+    @classmethod
+    def _topic_names(cls, value: str | None) -> str | None:
+        return value if value is None else check_topic_name(value, "the name")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _plain_delimiter(cls, value: str) -> str:
+        if not value.isascii() or value in '"\r\n':
+            raise ValueError(f"delimiter {value!r}: use one ASCII character other than a quote or a line break")
+        return value
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        parse_size(value)
+        return value
+
+    @field_validator("start")
+    @classmethod
+    def _start(cls, value: str | None) -> str | None:
+        from datetime import datetime
+
+        if value not in {None, "earliest", "latest", "group"}:
+            try:
+                datetime.fromisoformat(value or "")
+            except ValueError:
+                raise ValueError(
+                    f"start {value!r}: use earliest, latest, group or a time as 2026-01-31T12:00:00Z"
+                ) from None
+        return value
+
+    @field_validator("workdir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _sorts_fit(self) -> Self:
+        topics = [check_topic_name(sort.topic, "the output") for sort in self.sort_list]
+        if not topics:
+            raise ValueError("a job needs at least one sort")
+        for sort in self.sort_list:
+            for key in sort.by:
+                if key.column not in self.column_types:
+                    raise ValueError(
+                        f"sort {sort.columns!r} names the unknown column {key.column!r}: "
+                        f"the columns are {', '.join(self.column_types)}"
+                    )
+        by_columns = [sort.columns for sort in self.sort_list]
+        for name in (name for name in by_columns if by_columns.count(name) > 1):
+            raise ValueError(f"sort {name!r} is named twice")
+        for topic in (topic for topic in topics if topics.count(topic) > 1):
+            raise ValueError(f"two sorts go to one topic, {topic!r}: give each its own, as COLUMNS=TOPIC")
+        for topic in (self.source_topic, self.dead_letters, self.ledger):
+            if topic in topics:
+                raise ValueError(f"the output {topic!r} is also the source, the dead-letter topic or the ledger")
+        if self.dead_letters in {self.source_topic, self.ledger}:
+            raise ValueError(f"the dead-letter topic {self.dead_letters!r} is also the source or the ledger")
+        check_topic_name(self.ledger, "the ledger")
+        return self
+
+    @cached_property
+    def name(self) -> str:
+        """The job's name: ledger, groups and transactional id derive from it."""
+        return self.job_name or self.source_topic
+
+    @property
+    def group(self) -> str:
+        """Consumer group whose offsets show the job's lag to Kafka's tools; also the transactional id."""
+        return PREFIX + self.name
+
+    @property
+    def owner_group(self) -> str:
+        """Consumer group that is the lease."""
+        return f"{self.group}.owner"
+
+    @property
+    def ledger(self) -> str:
+        """Topic of the run records."""
+        return f"{self.group}.ledger"
+
+    @property
+    def dead_letters(self) -> str:
+        """Topic of records that cannot be sorted."""
+        return self.dead_letter_topic or f"{self.source_topic}-dead-letters"
+
+    @cached_property
+    def column_types(self) -> dict[str, ColumnType]:
+        """Fields of a row, in their order."""
+        return parse_columns(self.columns)
+
+    @cached_property
+    def sort_list(self) -> tuple[Sort, ...]:
+        """The sorts, each with its output topic."""
+        parsed = [parse_sort(text) for text in self.sorts]
+        return tuple(Sort(by, topic or self._default_output(by)) for by, topic in parsed)
+
+    def _default_output(self, by: tuple[SortKey, ...]) -> str:
+        columns = ",".join(map(str, by))
+        is_sample = self.source_topic == SAMPLE_TOPIC and self.columns == SAMPLE_COLUMNS
+        if is_sample and columns in SAMPLE_SORTS:
+            return columns
+        return f"{self.source_topic}-by-{'-'.join(key.column for key in by)}"
+
+    @property
+    def title(self) -> str:
+        """Source and sort columns, for the names of runs."""
+        return f"{self.source_topic} · {' · '.join(sort.columns for sort in self.sort_list)}"
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """`memory_limit` in bytes."""
+        return parse_size(self.memory_limit)
+
+    def key_columns(self) -> tuple[str, ...]:
+        """Columns that any sort compares, in the order of the row."""
+        used = {key.column for sort in self.sort_list for key in sort.by}
+        return tuple(name for name in self.column_types if name in used)
+
+
+def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Job:
+    """The job from flags, then environment (KAFKA_SORT_…), then a job file (TOML), then defaults.
+
+    SettingsError in one line that names the setting.
+    """
+    values = _read_job_file(file) if file else {}
+    for name in Job.model_fields:
+        if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
+            values[name] = text.split() if name == "sorts" else text
+    values.update(flags)
+    try:
+        return Job.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _read_job_file(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"job file {file}: {error}") from None
+    return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        where = ".".join(map(str, item["loc"]))
+        message = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {message}" if where else message)
+    return "; ".join(parts)

@@ -1,0 +1,218 @@
+"""Step 4, snapshot: which offsets of the source this run reads.
+
+Guarantee 3 (nothing lost in silence): a run starts where the ledger says the last one ended; what is gone from there
+on is named. The end is the last stable offset, so an open transaction of somebody else's holds it back, and only that.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.errors import SettingsError, SourceLostError, TerminalError
+from tasks.failpoints import reach
+from tasks.kafka.clients import make_reader, translate
+from tasks.kafka.ledger import Ledger
+from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
+from tasks.observe.logs import get_logger, log_context
+from tasks.ownership import Owner
+from tasks.preflight import require_source
+from tasks.records import LostRange, OffsetRange, RunRecord, Snapshot
+from tasks.settings.job import Job
+
+_SAMPLE_RECORDS = 500
+_SAMPLE_SECONDS = 0.5
+# What a run's publishing is planned with: far below what was measured (2,000,000 records/s, 100 MB/s), since the
+# broker of a user is not ours.
+_PLANNED_RECORDS_PER_SECOND = 400_000
+_PLANNED_BYTES_PER_SECOND = 40_000_000
+_PLANNED_SHARE_OF_TIMEOUT = 0.7
+# Chunks are compressed, spill is not; measured 1.5 times the values for the chunks and the spill of one sort.
+_DISK_FACTOR = 2.0
+_RECORD_OVERHEAD_BYTES = 40
+
+
+class SourceRecreatedError(TerminalError):
+    """The source is another topic of the same name than the one the ledger records."""
+
+
+class SourceTruncatedError(TerminalError):
+    """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
+
+
+def take_snapshot(owner: Owner) -> Snapshot:
+    """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction."""
+    reach("before-snapshot")
+    job = owner.job
+    source = require_source(owner.admin, job.source_topic)
+    last = owner.ledger.last
+    _check_same_topic(source, last)
+    _check_leaders(source)
+    starts = _starts(owner, source, last)
+    log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
+    ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
+    lost = _lost(starts, log_starts)
+    if lost and not job.skip_lost:
+        raise SourceLostError(source.name, lost)
+    ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
+    for r in ranges:
+        if r.end < r.start:
+            raise SourceTruncatedError(
+                f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
+                "last run ended: its log was truncated; take another --job-name with --append"
+            )
+    snapshot = _cap(Snapshot((last.run if last else 0) + 1, source.id, ranges, lost), job.max_records, "max_records")
+    snapshot = replace(snapshot, mean_record_bytes=_mean_record_bytes(owner, snapshot))
+    snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    check_disk(job, snapshot)
+    reach("after-snapshot")
+    return snapshot
+
+
+def anchors_job(job: Job, ledger: Ledger) -> bool:
+    """Whether a run that read nothing is recorded: a job's first position must not move with each start."""
+    return ledger.last is None and job.start not in {None, "earliest"}
+
+
+def check_source_unchanged(owner: Owner, snapshot: Snapshot) -> None:
+    """Before publishing: still the same topic, and still as long as what was read."""
+    source = require_source(owner.admin, owner.job.source_topic)
+    if source.id != snapshot.source_topic_id:
+        raise SourceRecreatedError(_recreated(source.name))
+    read = [r for r in snapshot.ranges if r.span]
+    ends = list_offsets(owner.admin, source.name, [r.partition for r in read], LATEST)
+    for r in read:
+        if ends[r.partition] < r.end:
+            raise SourceTruncatedError(
+                f"source {source.name} partition {r.partition} ends at offset {ends[r.partition]}, before {r.end}, to "
+                "where it was read: its log was truncated during the run; nothing was published, start again"
+            )
+
+
+def estimate_disk(job: Job, snapshot: Snapshot) -> int:
+    """Bytes of work folder a run needs: chunks, spill of the sorts at once, and the sorted files of all sorts."""
+    values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
+    return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
+
+
+def check_disk(job: Job, snapshot: Snapshot) -> None:
+    """SettingsError where the work folder has too little space, before any work."""
+    needed, free = estimate_disk(job, snapshot), shutil.disk_usage(job.workdir).free
+    if needed > free:
+        raise SettingsError(
+            f"work folder {job.workdir} has {free / 1e9:.2f} GB free, the run may need {needed / 1e9:.2f} GB: "
+            "make space, choose another with --workdir, or take less at once with --max-records"
+        )
+
+
+def _check_same_topic(source: Topic, last: RunRecord | None) -> None:
+    if last is not None and last.source_topic_id != source.id:
+        raise SourceRecreatedError(_recreated(source.name))
+
+
+def _recreated(name: str) -> str:
+    return (
+        f"source {name} was deleted and made again since it was read (its topic id differs): nothing was published; "
+        "to sort the new topic, take another --job-name, with --append for the same outputs"
+    )
+
+
+def _check_leaders(source: Topic) -> None:
+    if source.leaderless:
+        numbers = ", ".join(map(str, source.leaderless))
+        raise TerminalError(
+            f"source {source.name} has no leader for partition {numbers}: start its brokers, then again"
+        )
+
+
+def _starts(owner: Owner, source: Topic, last: RunRecord | None) -> dict[int, int]:
+    """Where each partition goes on; one that the ledger does not know is read from its beginning."""
+    if last is None:
+        return _first_starts(owner, source)
+    new = [p for p in source.partitions if p not in last.ends]
+    return last.ends | list_offsets(owner.admin, source.name, new, EARLIEST)
+
+
+def _first_starts(owner: Owner, source: Topic) -> dict[int, int]:
+    start = owner.job.start or "earliest"
+    earliest = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
+    if start == "earliest":
+        return earliest
+    latest = list_offsets(owner.admin, source.name, source.partitions, LATEST)
+    if start == "latest":
+        return latest
+    if start == "group":
+        return earliest | group_offsets(owner.admin, owner.job.group, source.name)
+    moment = datetime.fromisoformat(start)
+    millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    found = list_offsets(owner.admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
+    # -1: no record is as young as that.
+    return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
+
+
+def _lost(starts: Mapping[int, int], log_starts: Mapping[int, int]) -> tuple[LostRange, ...]:
+    return tuple(LostRange(p, starts[p], log_starts[p]) for p in sorted(log_starts) if log_starts[p] > starts[p])
+
+
+def _cap(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
+    """At most so many offsets, every partition in proportion; the rest is the next run's."""
+    if most is None or snapshot.span <= most:
+        return snapshot
+    ranges, given, seen = [], 0, 0
+    for r in snapshot.ranges:
+        seen += r.span
+        share = most * seen // snapshot.span - given
+        given += share
+        ranges.append(replace(r, end=r.start + share))
+    return replace(snapshot, ranges=tuple(ranges), capped=reason)
+
+
+def _fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
+    """A transaction's timeout counts from its beginning: take no more than what can be published in time."""
+    seconds = max(
+        1 / _PLANNED_RECORDS_PER_SECOND,
+        (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND,
+    )
+    most = int(transaction_seconds * _PLANNED_SHARE_OF_TIMEOUT / (seconds * sorts))
+    return _cap(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
+
+
+def _mean_record_bytes(owner: Owner, snapshot: Snapshot) -> float:
+    """Mean size of key, value and headers of a few records from the start of each range; 0 where there are none."""
+    ranges = [r for r in snapshot.ranges if r.span]
+    if not ranges:
+        return 0.0
+    consumer = make_reader(owner.connection, owner.job.group, **{"queued.max.messages.kbytes": 1024})
+    sizes: list[int] = []
+    deadline = time.monotonic() + _SAMPLE_SECONDS
+    wanted = min(_SAMPLE_RECORDS, snapshot.span)
+    try:
+        consumer.assign([TopicPartition(owner.job.source_topic, r.partition, r.start) for r in ranges])
+        while len(sizes) < wanted and time.monotonic() < deadline:
+            for message in consumer.consume(min(100, wanted - len(sizes)), 0.05):
+                if error := message.error():
+                    raise translate(f"reading source {owner.job.source_topic}", error)
+                sizes.append(len(message))
+    finally:
+        consumer.close()
+    return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+@task(task_run_name="snapshot {owner.job.source_topic}", cache_policy=NO_CACHE, persist_result=False)
+def snapshot_source(owner: Owner) -> Snapshot:
+    """Note the offset range of every partition."""
+    snapshot = take_snapshot(owner)
+    with log_context(stage="snapshot", run=snapshot.run):
+        log = get_logger()
+        log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges))
+        if snapshot.capped:
+            log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
+        for lost in snapshot.lost:
+            log.warning("records were removed before they were read", lost=str(lost))
+    return snapshot

@@ -1,0 +1,192 @@
+"""Compare what was read from the source with what was read from an output: content, and the order of equal keys.
+
+Both sides come as spills, in order of arrival and in order of output. Where the records of one key are the same on both
+sides, in the same order, for every key, the output holds the source's records, ties in arrival order; the order of
+different keys is checked elsewhere. Per key the first difference is told, with its kind.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.verification.content import Digests
+from tasks.verification.report import Place
+from tasks.verification.spill import BUCKET_ROWS, ROW, Rows, Spill, place_of
+
+# Records of one key looked at on both sides of its first difference, to tell what happened.
+_WINDOW = 1000
+# Keys explained in one bucket: more than are ever listed.
+_EXPLAINED_KEYS = 1000
+
+
+class Kind(Enum):
+    """What happened to a record."""
+
+    MISSING = "missing"
+    ALTERED = "altered"
+    DOUBLED = "doubled"
+    FOREIGN = "foreign"
+    MISPLACED = "misplaced"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """`source`: the record that was expected. `output`: where; for a key that is missing altogether, None.
+
+    `actual`: for a misplaced or doubled record, the source's record that is there.
+    """
+
+    kind: Kind
+    source: Place | None
+    output: Place | None
+    actual: Place | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one key around the first difference, at index `at` of both sides."""
+
+    source: Rows
+    output: Rows
+    at: int
+
+
+def compare_spills(source: Spill, output: Spill, bucket_rows: int = BUCKET_ROWS) -> Iterator[Mismatch]:
+    """Mismatches, bucket by bucket; at most so many rows of each side in memory, a few times over."""
+    for bucket in range(source.buckets):
+        heavy = _find_heavy_keys(source, output, bucket, bucket_rows)
+        yield from map(_explain, _compare_light(source, output, bucket, heavy))
+        for key in heavy:
+            yield from map(_explain, _compare_heavy(source, output, bucket, key))
+
+
+def _find_heavy_keys(source: Spill, output: Spill, bucket: int, bucket_rows: int) -> Digests:
+    """Keys that have too many records to be sorted in memory; a bucket of average size has none."""
+    if max(source.count(bucket), output.count(bucket)) <= 3 * bucket_rows:
+        return np.empty(0, np.uint64)
+    sides = [_count_keys(spill, bucket) for spill in (source, output)]
+    return np.unique(np.concatenate([keys[counts > bucket_rows // 2] for keys, counts in sides]))
+
+
+def _count_keys(spill: Spill, bucket: int) -> tuple[Digests, npt.NDArray[np.int64]]:
+    keys, counts = np.empty(0, np.uint64), np.empty(0, np.int64)
+    for rows in spill.read(bucket):
+        new, found = np.unique(rows["key"], return_counts=True)
+        keys, inverse = np.unique(np.concatenate([keys, new]), return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([counts, found])).astype(np.int64)
+    return keys, counts
+
+
+def _compare_light(source: Spill, output: Spill, bucket: int, heavy: Digests) -> Iterator[_Group]:
+    left, right = (_load(spill, bucket, heavy) for spill in (source, output))
+    if not (np.array_equal(left["key"], right["key"]) and np.array_equal(left["content"], right["content"])):
+        yield from _differing_groups(left, right)
+
+
+def _load(spill: Spill, bucket: int, heavy: Digests) -> Rows:
+    """The bucket without its heavy keys, by key, in order within each."""
+    parts = [rows[~np.isin(rows["key"], heavy)] if len(heavy) else rows for rows in spill.read(bucket)]
+    rows = np.concatenate([np.empty(0, ROW), *parts])
+    return rows[np.argsort(rows["key"], kind="stable")]
+
+
+def _differing_groups(source: Rows, output: Rows) -> Iterator[_Group]:
+    keys = np.union1d(source["key"], output["key"])
+    left, right = _bounds(source, keys), _bounds(output, keys)
+    bad = np.diff(left) != np.diff(right)
+    # Without the keys whose counts differ, both sides are as long, row by row.
+    paired = source[np.repeat(~bad, np.diff(left))], output[np.repeat(~bad, np.diff(right))]
+    unequal = paired[0]["key"][paired[0]["content"] != paired[1]["content"]]
+    bad[np.searchsorted(keys, unequal)] = True
+    groups = [(source[left[i] : left[i + 1]], output[right[i] : right[i + 1]]) for i in np.flatnonzero(bad)]
+    groups.sort(key=lambda sides: place_of(sides[1][0] if len(sides[1]) else sides[0][0]))
+    for sides in groups[:_EXPLAINED_KEYS]:
+        yield _cut_group(*sides)
+
+
+def _bounds(rows: Rows, keys: Digests) -> npt.NDArray[np.int64]:
+    """Where the rows of each of the sorted keys begin, and where those of the last one end."""
+    return np.append(np.searchsorted(rows["key"], keys), len(rows))
+
+
+def _cut_group(source: Rows, output: Rows) -> _Group:
+    shared = min(len(source), len(output))
+    unequal = np.flatnonzero(source["content"][:shared] != output["content"][:shared])
+    at = int(unequal[0]) if len(unequal) else shared
+    start = max(0, at - _WINDOW)
+    return _Group(source[start : at + _WINDOW], output[start : at + _WINDOW], at - start)
+
+
+def _compare_heavy(source: Spill, output: Spill, bucket: int, key: np.uint64) -> Iterator[_Group]:
+    """The first difference of one key, by reading both sides in step."""
+    at = _first_unequal(_read_key(source, bucket, key), _read_key(output, bucket, key))
+    if at is not None:
+        start = max(0, at - _WINDOW)
+        left, right = (_slice(_read_key(spill, bucket, key), start, at + _WINDOW) for spill in (source, output))
+        yield _Group(left, right, at - start)
+
+
+def _read_key(spill: Spill, bucket: int, key: np.uint64) -> Iterator[Rows]:
+    for rows in spill.read(bucket):
+        yield rows[rows["key"] == key]
+
+
+def _first_unequal(left: Iterator[Rows], right: Iterator[Rows]) -> int | None:
+    """Index of the first row that differs in content, or is on one side alone; None if there is none."""
+    index, a, b = 0, np.empty(0, ROW), np.empty(0, ROW)
+    while True:
+        a, b = _refill(a, left), _refill(b, right)
+        shared = min(len(a), len(b))
+        unequal = np.flatnonzero(a["content"][:shared] != b["content"][:shared])
+        if len(unequal):
+            return index + int(unequal[0])
+        if not shared:
+            return index if len(a) or len(b) else None
+        index, a, b = index + shared, a[shared:], b[shared:]
+
+
+def _refill(rows: Rows, more: Iterator[Rows]) -> Rows:
+    while not len(rows):
+        following = next(more, None)
+        if following is None:
+            break
+        rows = following
+    return rows
+
+
+def _slice(parts: Iterator[Rows], start: int, end: int) -> Rows:
+    wanted, index = [np.empty(0, ROW)], 0
+    for rows in parts:
+        wanted.append(rows[max(0, start - index) : max(0, end - index)])
+        index += len(rows)
+        if index >= end:
+            break
+    return np.concatenate(wanted)
+
+
+def _explain(group: _Group) -> Mismatch:
+    """What happened at the first difference, as far as the records around it show."""
+    at = group.at
+    expected = place_of(group.source[at]) if at < len(group.source) else None
+    if at < len(group.output):
+        return _explain_present(group, expected, place_of(group.output[at]))
+    # The last one of its key in the output is the best place to look.
+    last = place_of(group.output[-1]) if len(group.output) else None
+    return Mismatch(Kind.MISSING, expected, last and Place(last.partition, last.offset + 1))
+
+
+def _explain_present(group: _Group, expected: Place | None, where: Place) -> Mismatch:
+    at, content = group.at, group.output["content"][group.at]
+    earlier, later = group.source[:at], group.source[at + 1 :]
+    if (known := np.flatnonzero(later["content"] == content)).size:
+        wanted = group.source["content"][at]
+        kind = Kind.MISPLACED if wanted in group.output["content"][at + 1 :] else Kind.MISSING
+        return Mismatch(kind, expected, where, place_of(later[known[0]]))
+    if (known := np.flatnonzero(earlier["content"] == content)).size:
+        return Mismatch(Kind.DOUBLED, expected, where, place_of(earlier[known[-1]]))
+    if expected is None or group.source["content"][at] in group.output["content"][at + 1 :]:
+        return Mismatch(Kind.FOREIGN, expected, where)
+    return Mismatch(Kind.ALTERED, expected, where)

@@ -1,0 +1,134 @@
+"""Check that the dead-letter topic holds the records of a source range that cannot be sorted: each once, unaltered.
+
+The topic may be shared: only records whose headers name an offset of the range count.
+"""
+
+from pathlib import Path
+
+from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
+from tasks.records import RunRecord
+from tasks.verification.compare import Kind, Mismatch, compare_spills
+from tasks.verification.content import Digests, Headers, digest_all, digest_records
+from tasks.verification.outputs import Tools
+from tasks.verification.reading import Block, await_stable
+from tasks.verification.report import Findings
+from tasks.verification.spill import Spill, count_buckets, make_rows
+
+_PREFIX = "__connect.errors."
+_ORIGIN = tuple(_PREFIX + name for name in ("topic", "partition", "offset"))
+# Of another job that reads the same source; where nobody says, it is taken for ours.
+_WRITER = _PREFIX + "connector.name"
+Origin = tuple[str, str, str]
+
+
+class DeadLetterCheck:
+    """Collects the rejected records of the source range, then looks for them."""
+
+    def __init__(self, tools: Tools, record: RunRecord, folder: Path, findings: Findings) -> None:
+        self.rejected = Spill(folder, count_buckets(record.dead_letters))
+        self._tools = tools
+        self._record = record
+        self._folder = folder
+        self._findings = findings
+        self._ranges = {r.partition: (r.start, r.end) for r in record.read}
+        # Rejected records that were dead letters before keep the origin they had: names are not overwritten.
+        self._borrowed: set[Origin] = set()
+        self._gone = 0
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self.rejected.close()
+
+    def add_rejected(self, block: Block) -> None:
+        """Source records that cannot be sorted."""
+        own = [(self._record.source_topic, str(block.partition), str(offset)) for offset in block.offsets.tolist()]
+        origins = [_read_origin(headers, default) for headers, default in zip(block.headers, own, strict=True)]
+        self._borrowed.update(set(origins).difference(own))
+        self.rejected.add(make_rows(_digest_origins(origins), _digest_originals(block), block.partition, block.offsets))
+
+    def check(self) -> None:
+        """Count and content, against the dead-letter topic to its high watermark."""
+        name, expected = self._record.dead_letter_topic, self._record.dead_letters
+        if self.rejected.rows != expected:
+            found = self.rejected.rows
+            what = f"the source range has {found} records that cannot be sorted, the ledger says {expected}"
+            self._findings.add_general(what)
+        topic = describe_topic(self._tools.admin, name)
+        if topic is not None:
+            self._check_topic(topic.partitions)
+        elif self.rejected.rows:
+            self._findings.add_general("the topic does not exist any more, and the run had dead letters")
+
+    def _check_topic(self, partitions: tuple[int, ...]) -> None:
+        name = self._record.dead_letter_topic
+        highs = list_offsets(self._tools.admin, name, partitions, LATEST, committed=False)
+        await_stable(self._tools.admin, name, highs, self._tools.patience)
+        lows = list_offsets(self._tools.admin, name, partitions, EARLIEST)
+        removed = sum(lows.values())
+        with Spill(self._folder, count_buckets(self._record.dead_letters)) as found:
+            for partition, low in lows.items():
+                for block in self._tools.reader.read(name, partition, low, highs[partition]):
+                    self._collect(block, found)
+            for mismatch in compare_spills(self.rejected, found):
+                self._add_mismatch(mismatch, removed)
+        if self._gone:
+            what = f"{self._gone} dead letters or more are gone, as the first offsets are"
+            self._tools.unverifiable.append(f"{name}: {what}")
+
+    def _collect(self, block: Block, found: Spill) -> None:
+        job = self._record.job.encode()
+        origins = [_read_origin(headers, ("", "", "")) for headers in block.headers]
+        writers = [dict(headers or ()).get(_WRITER, job) for headers in block.headers]
+        ours = [i for i, origin in enumerate(origins) if writers[i] == job and self._concerns(origin)]
+        if ours:
+            letters = block.select(ours)
+            keys = _digest_origins([origins[i] for i in ours])
+            found.add(make_rows(keys, _digest_originals(letters), block.partition, letters.offsets))
+
+    def _concerns(self, origin: Origin) -> bool:
+        topic, partition, offset = origin
+        if topic != self._record.source_topic or not (partition.isdecimal() and offset.isdecimal()):
+            return origin in self._borrowed
+        start, end = self._ranges.get(int(partition), (0, 0))
+        return start <= int(offset) < end or origin in self._borrowed
+
+    def _add_mismatch(self, mismatch: Mismatch, removed: int) -> None:
+        source = mismatch.source
+        name = f"{self._record.source_topic}/{source.partition} offset {source.offset}" if source else ""
+        if mismatch.kind is Kind.MISSING and removed:
+            self._gone += 1
+        elif mismatch.output is not None:
+            self._findings.add(_describe(mismatch, name), mismatch.output)
+        else:
+            self._findings.add_general(_describe(mismatch, name))
+
+
+def _describe(mismatch: Mismatch, source: str) -> str:
+    return {
+        Kind.MISSING: f"the dead letter of {source} is missing",
+        Kind.ALTERED: f"the dead letter of {source} is altered",
+        Kind.FOREIGN: "the dead letter is of a record that can be sorted",
+    }.get(mismatch.kind, "the dead letter is there again")
+
+
+def _read_origin(headers: Headers, default: Origin) -> Origin:
+    """Topic, partition and offset of the source record, as far as the headers say."""
+    named = dict(headers or ())
+    topic, partition, offset = (_to_text(named.get(name), other) for name, other in zip(_ORIGIN, default, strict=True))
+    return topic, partition, offset
+
+
+def _to_text(content: bytes | str | None, default: str) -> str:
+    if content is None:
+        return default
+    return content if isinstance(content, str) else content.decode("utf-8", "backslashreplace")
+
+
+def _digest_origins(origins: list[Origin]) -> Digests:
+    return digest_all(["\0".join(origin).encode() for origin in origins])
+
+
+def _digest_originals(block: Block) -> Digests:
+    """Of the records without the headers that make them dead letters."""
+    headers = [[item for item in given or () if not item[0].startswith(_PREFIX)] for given in block.headers]
+    return digest_records(block.values, block.keys, headers)

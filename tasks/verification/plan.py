@@ -1,0 +1,123 @@
+"""Which offsets of which topics the verification of each run reads, from the ledger alone.
+
+Every committed record of an output belongs to a run: the offsets behind a run's range, up to the next one, are read
+with it, and must hold no record.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from confluent_kafka.admin import AdminClient
+
+from tasks.errors import SettingsError
+from tasks.kafka.ledger import read_ledger
+from tasks.kafka.topics import LATEST, describe_topic, list_offsets
+from tasks.records import RunRecord, WrittenRange, WrittenSort
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+
+# Topic, topic id, partition → the end of what earlier runs wrote there.
+_Ends = dict[tuple[str, str, int], int]
+# Topic → partition → last stable offset.
+_Tails = Mapping[str, Mapping[int, int]]
+
+
+@dataclass(frozen=True)
+class PartitionPlan:
+    """Offsets [begin, end) of an output partition are read; the run's records are those in [first, stop)."""
+
+    partition: int
+    begin: int
+    first: int
+    stop: int
+    end: int
+    count: int
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """One sort of a run."""
+
+    sort: WrittenSort
+    partitions: tuple[PartitionPlan, ...]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run."""
+
+    record: RunRecord
+    outputs: tuple[OutputPlan, ...]
+
+    @property
+    def total(self) -> int:
+        """Records to read: the source, and each output."""
+        return self.record.records * (1 + len(self.outputs))
+
+
+def plan_runs(job: Job, connection: Connection, admin: AdminClient, runs: int | None) -> tuple[RunPlan, ...]:
+    """Plans of the newest `runs` runs (None: of all in the ledger), in their order. SettingsError if there are none."""
+    if runs is not None and runs < 1:
+        raise SettingsError(f"{runs} runs cannot be verified: ask for 1 or more")
+    # A run that is committed in between must not look like a foreign writer: outputs first, then the ledger again.
+    tails = _read_tails(admin, _read_records(job, connection, admin)[-1])
+    records = _read_records(job, connection, admin)
+    plans = tuple(_plan_all(records, tails))
+    return plans if runs is None else plans[-runs:]
+
+
+def _read_records(job: Job, connection: Connection, admin: AdminClient) -> list[RunRecord]:
+    if describe_topic(admin, job.ledger) is None:
+        raise SettingsError(
+            f"job {job.name} has no ledger {job.ledger}, so no run to verify: sort first, or name a job with --job-name"
+        )
+    ledger = read_ledger(connection, admin, job.ledger, job.name, job.request_timeout, fenced=False)
+    if ledger.last is None:
+        raise SettingsError(f"the ledger {job.ledger} has no run yet: sort first, or name another job with --job-name")
+    records = {**ledger.runs, ledger.last.run: ledger.last}
+    return [records[number] for number in sorted(records)]
+
+
+def _read_tails(admin: AdminClient, newest: RunRecord) -> _Tails:
+    topics = [topic for sort in newest.sorts if (topic := describe_topic(admin, sort.topic)) is not None]
+    return {topic.name: list_offsets(admin, topic.name, topic.partitions, LATEST) for topic in topics}
+
+
+def _plan_all(records: list[RunRecord], tails: _Tails) -> Iterable[RunPlan]:
+    ends: _Ends = {}
+    for record in records:
+        tail = tails if record is records[-1] else {}
+        outputs = (_plan_output(record, sort, ends, tail.get(sort.topic, {})) for sort in record.sorts)
+        yield RunPlan(record, tuple(outputs))
+
+
+def _plan_output(record: RunRecord, sort: WrittenSort, ends: _Ends, tail: Mapping[int, int]) -> OutputPlan:
+    written = {w.partition: w for w in sort.partitions if w.count}
+    plans = []
+    for partition in sorted({*written, *tail}):
+        identity = (sort.topic, sort.topic_id, partition)
+        begin = ends.get(identity, _begin(record, written.get(partition)))
+        plan = _plan_partition(partition, begin, written.get(partition), tail.get(partition, 0))
+        ends[identity] = plan.stop
+        plans.append(plan)
+    return OutputPlan(sort, tuple(plans))
+
+
+def _begin(record: RunRecord, written: WrittenRange | None) -> int | None:
+    """Where the first known run of an output begins to answer for it; None: nowhere before its own records.
+
+    Before the first run an output is empty, unless the job was allowed to append; what runs wrote that the ledger has
+    forgotten is not judged.
+    """
+    known_empty = record.run == 1 and not record.options.get("append")
+    if known_empty or written is None:
+        return 0 if known_empty else None
+    return written.first
+
+
+def _plan_partition(partition: int, begin: int | None, written: WrittenRange | None, tail: int) -> PartitionPlan:
+    if written is None:
+        start = tail if begin is None else begin
+        return PartitionPlan(partition, start, start, start, max(tail, start), 0)
+    stop = written.last + 1
+    return PartitionPlan(partition, min(begin or 0, written.first), written.first, stop, max(stop, tail), written.count)

@@ -1,0 +1,155 @@
+"""Verify one run: read its source range once, then each output and the dead letters against it.
+
+Guarantee: shares no sorting, parsing or checksum code with the sorter; one pass over each topic; bounded memory.
+"""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from tasks.errors import TransientError
+from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
+from tasks.records import ReadRange
+from tasks.verification.content import digest_all
+from tasks.verification.dead_letters import DeadLetterCheck
+from tasks.verification.outputs import OutputCheck, Tools
+from tasks.verification.plan import RunPlan
+from tasks.verification.reading import Block, TopicReader, paused_collection
+from tasks.verification.report import Findings, Place, RunVerification, collect
+from tasks.verification.rows import KeyColumn, KeyEncoder, read_key, read_kinds
+from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
+
+
+class RunCheck:
+    """One run. `folder`: for spills of about 30 bytes a record and sort."""
+
+    def __init__(self, plan: RunPlan, admin: AdminClient, reader: TopicReader, patience: float, folder: Path) -> None:
+        self._plan = plan
+        self._record = plan.record
+        self._folder = folder
+        self._tools = Tools(admin, reader, patience)
+        self._kinds = read_kinds(plan.record.format["columns"])
+        self._keys = [read_key(sort.columns, self._kinds) for sort in plan.record.sorts]
+        self._spills: list[Spill] = []
+        self._records = 0
+        self._findings = {
+            name: Findings(plan.record.run, name)
+            for name in (plan.record.source_topic, *(s.topic for s in plan.record.sorts), plan.record.dead_letter_topic)
+        }
+
+    def verify(self) -> RunVerification:
+        """1. Source range. 2. Each output. 3. Dead letters."""
+        started, record = time.monotonic(), self._record
+        dead = DeadLetterCheck(self._tools, record, self._folder, self._findings[record.dead_letter_topic])
+        with ExitStack() as stack, paused_collection():
+            stack.callback(dead.close)
+            self._spills = [stack.enter_context(self._make_spill()) for _ in record.sorts]
+            # Step 1.
+            whole = self._read_source(dead)
+            # Step 2.
+            for index in range(len(record.sorts)):
+                self._check_output(index, whole)
+            # Step 3.
+            if whole:
+                dead.check()
+        differences, hidden = collect(self._findings.values())
+        return RunVerification(
+            run=record.run,
+            records=self._records,
+            dead_letters=dead.rejected.rows,
+            outputs=tuple(sort.topic for sort in record.sorts),
+            differences=differences,
+            hidden=hidden,
+            unverifiable=tuple(self._tools.unverifiable),
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _make_spill(self) -> Spill:
+        flush_rows = max(1, FLUSH_ROWS // len(self._record.sorts))
+        return Spill(self._folder, count_buckets(self._record.records), flush_rows)
+
+    def _encoder(self, *sorts: tuple[KeyColumn, ...]) -> KeyEncoder:
+        integers = frozenset(column.name for key in self._keys for column in key if column.is_int)
+        return KeyEncoder(self._kinds, self._record.format["delimiter"], sorts, integers)
+
+    def _read_source(self, dead: DeadLetterCheck) -> bool:
+        """Fill the spills; whether all that the run read is still there, so that contents can be compared."""
+        if not self._find_source():
+            return False
+        encoder = self._encoder(*self._keys)
+        for r in sorted(self._record.read, key=lambda r: r.partition):
+            for block in self._tools.reader.read(self._record.source_topic, r.partition, self._start(r), r.end):
+                self._add_source(block, encoder, dead)
+        return self._count_source()
+
+    def _add_source(self, block: Block, encoder: KeyEncoder, dead: DeadLetterCheck) -> None:
+        self._records += len(block)
+        self._tools.count(len(block))
+        encoded = encoder.encode(block.values)
+        if encoded.rejected:
+            dead.add_rejected(block.select(encoded.rejected))
+            block = block.without(encoded.rejected)
+        contents = block.digests()
+        for spill, keys in zip(self._spills, encoded.keys, strict=True):
+            spill.add(make_rows(digest_all(keys), contents, block.partition, block.offsets))
+
+    def _find_source(self) -> bool:
+        name = self._record.source_topic
+        topic = describe_topic(self._tools.admin, name)
+        if topic is None or topic.id != self._record.source_topic_id:
+            what = "does not exist any more" if topic is None else "was deleted and made again since the run"
+            self._tools.unverifiable.append(f"{name}: the topic {what}; only order and counts of outputs were checked")
+            return False
+        return self._find_ranges()
+
+    def _find_ranges(self) -> bool:
+        """Whether the source still has the offsets that the run read."""
+        name, partitions = self._record.source_topic, [r.partition for r in self._record.read]
+        lows = list_offsets(self._tools.admin, name, partitions, EARLIEST)
+        ends = list_offsets(self._tools.admin, name, partitions, LATEST)
+        gone = []
+        for r in self._record.read:
+            start, low, end = self._start(r), lows[r.partition], ends[r.partition]
+            gone += [(r.partition, start, min(low, r.end))] if start < min(low, r.end) else []
+            gone += [(r.partition, max(end, start), r.end)] if max(end, start) < r.end else []
+        for partition, start, stop in gone:
+            self._tools.unverifiable.append(f"{name}: partition {partition} offsets {start} to {stop - 1} are gone")
+        return not gone
+
+    def _start(self, r: ReadRange) -> int:
+        """The first offset of the range that was there when the run read it."""
+        start = r.start
+        for lost in sorted(self._record.lost, key=lambda lost: lost.start):
+            if lost.partition == r.partition and lost.start <= start < lost.end:
+                start = min(lost.end, r.end)
+        return start
+
+    def _count_source(self) -> bool:
+        """Compare with the ledger's count; fewer in a compacted topic cannot be judged."""
+        record, name = self._record, self._record.source_topic
+        if self._records == record.records:
+            return True
+        compacted = "compact" in topic_settings(self._tools.admin, name).get("cleanup.policy", "")
+        if compacted and self._records < record.records:
+            removed = record.records - self._records
+            self._tools.unverifiable.append(f"{name}: compaction has removed {removed} of the records")
+            return False
+        what = f"the source range has {self._records} records, the ledger says {record.records}"
+        self._findings[name].add_general(what)
+        return True
+
+    def _check_output(self, index: int, whole: bool) -> None:  # noqa: FBT001  # private, named at the call
+        plan, source = self._plan.outputs[index], self._spills[index]
+        encoder = self._encoder(self._keys[index])
+        check = OutputCheck(self._tools, self._record, plan, encoder, self._findings[plan.sort.topic])
+        with self._make_spill() as spill:
+            check.check(source if whole else None, spill, lambda place: self._find_key(encoder, place))
+
+    def _find_key(self, encoder: KeyEncoder, place: Place) -> bytes:
+        """The encoded key of a source record."""
+        topic, offset = self._record.source_topic, place.offset
+        for block in self._tools.reader.read(topic, place.partition, offset, offset + 1):
+            return encoder.encode(block.values).keys[0][0]
+        raise TransientError(f"{topic}/{place.partition} offset {offset} was removed during verification")

@@ -1,0 +1,99 @@
+"""Digests of millions of records on disk, divided by key so that one part at a time fits into memory.
+
+Guarantee 5 (bounded memory): a spill holds at most FLUSH_ROWS in memory; its file has no name and ends with it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.verification.content import Digests
+from tasks.verification.report import Place
+
+FLUSH_ROWS = 1 << 18
+# Rows of both sides of a bucket, and what sorting them takes, stay below 200 MB.
+BUCKET_ROWS = 1 << 20
+
+ROW = np.dtype([("key", np.uint64), ("content", np.uint64), ("partition", np.int32), ("offset", np.int64)])
+Rows = npt.NDArray[np.void]
+
+
+def make_rows(keys: Digests, contents: Digests, partition: int, offsets: npt.NDArray[np.int64]) -> Rows:
+    """One row a record."""
+    rows = np.empty(len(keys), ROW)
+    rows["key"], rows["content"], rows["partition"], rows["offset"] = keys, contents, partition, offsets
+    return rows
+
+
+def place_of(row: np.void) -> Place:
+    """Where the record of a row is."""
+    return Place(int(row["partition"]), int(row["offset"]))
+
+
+def count_buckets(records: int) -> int:
+    """Buckets for so many records, of BUCKET_ROWS each on average."""
+    return records // BUCKET_ROWS + 1
+
+
+class Spill:
+    """Rows in the order they were added, by bucket of their key's digest."""
+
+    def __init__(self, folder: Path, buckets: int, flush_rows: int = FLUSH_ROWS) -> None:
+        self.buckets = buckets
+        self.rows = 0
+        self._flush_rows = flush_rows
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by __exit__
+        self._segments: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
+        self._pending: list[Rows] = []
+        self._pending_rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def add(self, rows: Rows) -> None:
+        """Append rows."""
+        self.rows += len(rows)
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows >= self._flush_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending_rows:
+            return
+        rows = np.concatenate(self._pending)
+        self._pending, self._pending_rows = [], 0
+        bucket = rows["key"] % np.uint64(self.buckets)
+        order = np.argsort(bucket, kind="stable")
+        bounds = np.searchsorted(bucket[order], np.arange(self.buckets + 1, dtype=np.uint64)).tolist()
+        start = self._file.seek(0, 2)
+        self._file.write(rows[order].tobytes())
+        for number, segments in enumerate(self._segments):
+            if count := bounds[number + 1] - bounds[number]:
+                segments.append((start + bounds[number] * ROW.itemsize, count))
+
+    def count(self, bucket: int) -> int:
+        """Rows of the bucket."""
+        self._flush()
+        return sum(count for _, count in self._segments[bucket])
+
+    def read(self, bucket: int) -> Iterator[Rows]:
+        """The bucket's rows in the order they were added, FLUSH_ROWS or fewer at a time."""
+        self._flush()
+        for start, count in self._segments[bucket]:
+            self._file.seek(start)
+            yield np.frombuffer(self._file.read(count * ROW.itemsize), ROW)

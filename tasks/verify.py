@@ -1,0 +1,63 @@
+"""Verify: read the outputs of a job's runs back and compare them with the source, by code the sorter does not use.
+
+Guarantee: what is reported as verified was read back record by record: counts, order within and across partitions, tie
+order, content of value, key and headers, dead letters. What cannot be read any more is named, never passed over.
+"""
+
+import tempfile
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.kafka.clients import make_admin, require_broker
+from tasks.observe.context import current_run
+from tasks.settings.connection import Connection, current_connection
+from tasks.settings.job import Job
+from tasks.verification.plan import RunPlan, plan_runs
+from tasks.verification.reading import TopicReader
+from tasks.verification.report import Difference, RunVerification, Verification
+from tasks.verification.run import RunCheck
+
+__all__ = ["Difference", "RunPlan", "RunVerification", "Verification", "plan_verification", "verify_job", "verify_run"]
+
+
+def plan_verification(job: Job, connection: Connection, runs: int | None = None) -> tuple[RunPlan, ...]:
+    """What to read for the newest `runs` runs (None: all in the ledger). SettingsError where there is none.
+
+    The ledger is read without fencing: the job may go on meanwhile.
+    """
+    admin = make_admin(connection)
+    require_broker(admin, connection, job.start_timeout)
+    plans = plan_runs(job, connection, admin, runs)
+    current_run().progress.meter("verify", sum(plan.total for plan in plans))
+    return plans
+
+
+def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerification:
+    """Verify one run. TransientError where a topic cannot be read just now."""
+    job.workdir.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="verify-", dir=job.workdir) as folder,
+        TopicReader(connection, job.group, job.request_timeout) as reader,
+    ):
+        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, Path(folder)).verify()
+
+
+def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:
+    """Verify the newest `runs` runs of a job (None: all in the ledger), which need be known by name only.
+
+    Sorts and format are those that each run recorded. SettingsError where there is no run.
+    """
+    plans = plan_verification(job, connection, runs)
+    return Verification(job.name, tuple(verify_run(job, connection, plan) for plan in plans))
+
+
+@task(
+    task_run_name="verify run {plan.record.run}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def verify_recorded_run(job: Job, plan: RunPlan) -> RunVerification:
+    """Verify one run."""
+    return verify_run(job, current_connection(), plan)

@@ -1,0 +1,188 @@
+"""A test's view of Kafka: topics of its own, what is in them, and what must be."""
+
+import random
+import string
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tasks.kafka.ledger import Ledger, read_ledger
+from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, group_offsets, list_offsets
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job, Sort
+
+CONTINENTS = ("North America", "Asia", "South America", "Europe", "Africa", "Australia")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it lies in a topic."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    partition: int = field(default=0, compare=False)
+    offset: int = field(default=-1, compare=False)
+
+
+def sample_values(count: int, seed: int = 1, ids: int = 2**31) -> list[bytes]:
+    """Rows of the sample schema."""
+    chance = random.Random(seed)
+
+    def word(low: int, high: int) -> str:
+        return "".join(chance.choices(string.ascii_letters, k=chance.randint(low, high)))
+
+    return [
+        f"{chance.randrange(ids)},{word(10, 15)},{word(15, 20)},{chance.choice(CONTINENTS)}".encode()
+        for _ in range(count)
+    ]
+
+
+class Cluster:
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.connection = Connection(bootstrap_servers)
+        self.admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+
+    def make_topic(self, partitions: int = 4, name: str | None = None, **config: str) -> str:
+        name = name or f"t-{uuid4().hex[:12]}"
+        create_topic(self.admin, name, partitions, 1, {k.replace("_", "."): v for k, v in config.items()})
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        self.admin.delete_topics([name])[name].result()
+        wait_for(lambda: describe_topic(self.admin, name) is None)
+
+    def produce(self, topic: str, values: Iterable[bytes | None], partitions: int = 4, **config: Any) -> None:
+        """Values round-robin over the partitions."""
+        self.produce_records(topic, [Record(v, partition=i % partitions) for i, v in enumerate(values)], **config)
+
+    def produce_records(self, topic: str, records: Iterable[Record], **config: Any) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "linger.ms": 5, **config})
+        transactional = "transactional.id" in config
+        if transactional:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        for r in records:
+            producer.produce(topic, r.value, r.key, r.partition, headers=list(r.headers))
+            producer.poll(0)
+        assert producer.flush(30) == 0
+        if transactional:
+            producer.commit_transaction(30)
+
+    def produce_aborted(self, topic: str, records: Iterable[Record]) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "transactional.id": uuid4().hex})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for r in records:
+            producer.produce(topic, r.value, r.key, r.partition)
+        producer.flush(30)
+        producer.abort_transaction(30)
+
+    def ends(self, topic: str, *, committed: bool = True) -> dict[int, int]:
+        found = describe_topic(self.admin, topic)
+        return list_offsets(self.admin, topic, found.partitions if found else (), LATEST, committed=committed)
+
+    def starts(self, topic: str) -> dict[int, int]:
+        found = describe_topic(self.admin, topic)
+        return list_offsets(self.admin, topic, found.partitions if found else (), EARLIEST)
+
+    def read(self, topic: str, *, committed: bool = True) -> list[Record]:
+        """All records: partition 0 first, then 1, …; of the uncommitted view too, where asked."""
+        level = "read_committed" if committed else "read_uncommitted"
+        ends = self.ends(topic, committed=committed)
+        return [r for p in sorted(ends) for r in self._read_partition(topic, p, ends[p], level)]
+
+    def _read_partition(self, topic: str, partition: int, end: int, level: str) -> list[Record]:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": uuid4().hex,
+                "isolation.level": level,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            }
+        )
+        records: list[Record] = []
+        consumer.assign([TopicPartition(topic, partition, self.starts(topic)[partition])])
+        position = 0
+        while position < end:
+            for m in consumer.consume(10_000, 0.2):
+                position = max(position, (m.offset() or 0) + (0 if m.error() else 1))
+                if not m.error():
+                    headers: Any = tuple(m.headers() or ())
+                    records.append(Record(m.value(), m.key(), headers, partition, m.offset() or 0))
+            reached = consumer.position([TopicPartition(topic, partition)])[0].offset
+            position = max(position, reached)
+        consumer.close()
+        return [r for r in records if r.offset < end]
+
+    def count(self, job: Job, *, committed: bool = True) -> int:
+        """Records in the job's outputs that exist."""
+        outputs = [sort.topic for sort in job.sort_list if describe_topic(self.admin, sort.topic)]
+        return sum(len(self.read(topic, committed=committed)) for topic in outputs)
+
+    def ledger(self, job: Job) -> Ledger:
+        return read_ledger(self.connection, self.admin, job.ledger, job.name, 30)
+
+    def group_offsets(self, job: Job) -> dict[int, int]:
+        return group_offsets(self.admin, job.group, job.source_topic)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def sort_key(sort: Sort, value: bytes) -> tuple[Any, ...]:
+    """A record's key for Python's own sorted(); for rows without quotes."""
+    fields = dict(zip(("id", "name", "address", "continent"), value.split(b","), strict=True))
+    key: list[Any] = []
+    for part in sort.by:
+        raw: Any = int(fields[part.column]) if part.column == "id" else fields[part.column]
+        if part.descending:
+            raw = -raw if isinstance(raw, int) else (*(256 - b for b in raw), 257)
+        key.append(raw)
+    return tuple(key)
+
+
+def is_row(value: bytes | None) -> bool:
+    fields = (value or b"").split(b",")
+    return len(fields) == 4 and fields[0].strip().lstrip(b"-").isdigit()
+
+
+def expected(sort: Sort, source: Sequence[Record]) -> list[Record]:
+    """The records in the order the sort promises: by key, then source partition, then source offset."""
+    rows = [r for r in source if is_row(r.value)]
+    return sorted(rows, key=lambda r: (*sort_key(sort, r.value or b""), r.partition, r.offset))
+
+
+def assert_sorted(cluster: Cluster, job: Job, runs: int = 1) -> None:
+    """The oracle: outputs equal the expected sequence record for record, nothing hangs open, offsets and ledger agree.
+
+    For a job whose runs together read all of its source; of several runs the last one is compared.
+    """
+    ledger = cluster.ledger(job)
+    assert ledger.last is not None
+    assert sorted(ledger.runs) == list(range(1, runs + 1))
+    assert ledger.runs[runs] == ledger.last
+    read = {r.partition: (r.start, r.end) for r in ledger.last.read}
+    source = [r for r in cluster.read(job.source_topic) if read[r.partition][0] <= r.offset < read[r.partition][1]]
+    for sort, written in zip(job.sort_list, ledger.last.sorts, strict=True):
+        ranges = {w.partition: (w.first, w.last) for w in written.partitions}
+        output = cluster.read(sort.topic)
+        last = [
+            r for r in output if r.partition in ranges and ranges[r.partition][0] <= r.offset <= ranges[r.partition][1]
+        ]
+        assert last == expected(sort, source), f"run {runs} of {sort.topic} is not the expected sequence"
+        if runs == 1:
+            assert len(output) == len(last), f"{sort.topic} holds records of no run"
+        wait_for(lambda topic=sort.topic: cluster.ends(topic) == cluster.ends(topic, committed=False))  # type: ignore[misc]
+    assert cluster.group_offsets(job) == {p: end for p, (_, end) in read.items()}

@@ -1,0 +1,106 @@
+"""Run `kafka-sort` as a user does: a process with flags, an exit status and two streams.
+
+The processes are forked from a server that has imported Prefect already, which saves six seconds each.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from uuid import uuid4
+
+from tasks.failpoints import VARIABLE
+from tasks.settings.job import Job
+from tests.cluster import Cluster
+
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(["tests.preload"])
+KILLED = -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@dataclass
+class Running:
+    """A command under way."""
+
+    process: ForkServerProcess
+    folder: Path
+    environment: dict[str, str] = field(repr=False)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid or 0, number)
+
+    @property
+    def err(self) -> str:
+        path = self.folder / "err"
+        return path.read_text() if path.exists() else ""
+
+    def finish(self, seconds: float = 120) -> Outcome:
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"not finished after {seconds} s:\n{self.err}")
+        return Outcome(self.process.exitcode, (self.folder / "out").read_text(), self.err)
+
+
+def run_main(arguments: list[str], environment: dict[str, str], folder: Path) -> None:
+    """In the child: become `kafka-sort` with these arguments."""
+    for name, descriptor in (("out", 1), ("err", 2)):
+        target = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    os.environ.update(environment)
+    sys.argv = ["kafka-sort", *arguments]
+    from kafka_sort.main import main
+
+    main()
+
+
+class Command:
+    """`kafka-sort` on the suite's broker and Prefect server."""
+
+    def __init__(self, cluster: Cluster, workdir: Path) -> None:
+        self.cluster = cluster
+        self.workdir = workdir
+
+    def job(self, source: str, **over: object) -> Job:
+        """A job over `source` with outputs of its own."""
+        suffix = uuid4().hex[:8]
+        sorts = [f"{column}=o-{suffix}-{column}" for column in ("id", "name", "continent")]
+        fields = {"source_topic": source, "sorts": sorts, "workdir": self.workdir, "session_timeout": 1.5, **over}
+        return Job.model_validate(fields)
+
+    def start(self, job: Job, *flags: str, failpoint: str | None = None, command: str = "sort") -> Running:
+        folder = self.workdir.parent / f"run-{uuid4().hex[:8]}"
+        folder.mkdir()
+        arguments = [command, "--bootstrap-servers", self.cluster.bootstrap_servers, *flags_of(job), *flags]
+        environment = {VARIABLE: failpoint} if failpoint else {}
+        process = _FORKSERVER.Process(target=run_main, args=(arguments, environment, folder))
+        process.start()
+        return Running(process, folder, environment)
+
+    def run(self, job: Job, *flags: str, failpoint: str | None = None, command: str = "sort") -> Outcome:
+        return self.start(job, *flags, failpoint=failpoint, command=command).finish()
+
+
+def flags_of(job: Job) -> list[str]:
+    """The flags that make this job."""
+    flags = [flag for text in job.sorts for flag in ("--sort", text)]
+    for name in job.model_fields_set - {"sorts"}:
+        value = getattr(job, name)
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None:
+            flags += [flag, str(value)]
+    return flags

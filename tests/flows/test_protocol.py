@@ -1,0 +1,188 @@
+"""Runs against runs, as processes: two at once, one that was away and comes back, signals, and retries by Prefect."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tasks.ownership import own_job
+from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
+from tests.command import Command, Outcome, Running
+
+STOPPED = {"T", "t"}
+# Instants at which a run is stopped, and what it says when it comes back after a successor is done.
+AWAY = [
+    pytest.param("after-lease"),
+    pytest.param("before-init", marks=pytest.mark.slow),
+    pytest.param("after-init", marks=pytest.mark.slow),
+    pytest.param("after-ledger-read", marks=pytest.mark.slow),
+    pytest.param("before-dump-chunk", marks=pytest.mark.slow),
+    pytest.param("after-sort", marks=pytest.mark.slow),
+    pytest.param("before-begin", marks=pytest.mark.slow),
+    pytest.param("after-begin"),
+    pytest.param("after-flush", marks=pytest.mark.slow),
+    pytest.param("before-commit"),
+]
+
+
+def is_stopped(running: Running) -> bool:
+    status = Path(f"/proc/{running.process.pid}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] in STOPPED
+
+
+def finish_awake(running: Running) -> Outcome:
+    """The outcome of a run that is woken whenever it stops at its failpoint again."""
+    wait_for(lambda: running.process.exitcode is not None or wake(running), 60)
+    return running.finish()
+
+
+def wake(running: Running) -> bool:
+    running.send(signal.SIGCONT)
+    return False
+
+
+@pytest.mark.parametrize("point", AWAY)
+def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> None:
+    """Stopped, succeeded by another run, and woken: it fails, changes nothing, and says why in one line."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(1000))
+    old = command.start(job, failpoint=f"{point}=stop")
+    try:
+        wait_for(lambda: is_stopped(old), 60)
+        successor = command.run(job)
+    finally:
+        outcome = finish_awake(old)
+    assert successor.status == 0, successor.err
+    assert outcome.status == 1, outcome.out + outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("kafka-sort: ")
+    assert "lease" in last or "superseded" in last, outcome.err
+    assert_sorted(cluster, job)
+    assert cluster.ledger(job).runs.keys() == {1}
+
+
+@pytest.mark.slow
+def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Command) -> None:
+    """Woken while the successor works: the successor goes on, with its files, and publishes once."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(1000))
+    old = command.start(job, failpoint="after-lease=stop")
+    wait_for(lambda: is_stopped(old), 60)
+    successor = command.start(job, failpoint="after-sort=stop")
+    wait_for(lambda: is_stopped(successor), 60)
+    # Both go on, the elder a little ahead.
+    old.send(signal.SIGCONT)
+    late, done = old.finish(), finish_awake(successor)
+    assert done.status == 0, done.err
+    assert late.status == 1, late.out + late.err
+    assert_sorted(cluster, job)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
+    """However many start at once, one run is made; who comes later finds it done, or finds another run alive."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(2000))
+    outcomes = [running.finish() for running in [command.start(job) for _ in range(count)]]
+    assert sum("run 1: 2,000 records" in o.out for o in outcomes) == 1, outcomes
+    for outcome in outcomes:
+        done = outcome.status == 0 and ("nothing new" in outcome.out or "run 1" in outcome.out)
+        assert done or (outcome.status == 1 and "is alive" in outcome.err), outcome
+    assert_sorted(cluster, job)
+
+
+def test_another_run_is_alive(cluster: Cluster, command: Command) -> None:
+    """While somebody holds the job, a start exits 1, names process and host, and changes nothing."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(100))
+    assert command.run(job).status == 0
+    cluster.produce(source, sample_values(100, seed=2))
+    with own_job(job, cluster.connection):
+        outcome = command.run(job)
+    assert outcome.status == 1, outcome.err
+    last = outcome.err.splitlines()[-1]
+    assert re.search(rf"another run of job {source} is alive \(kafka-sort pid \d+ on \S+ from \S+\)", last), outcome.err
+    assert list(cluster.ledger(job).runs) == [1]
+    assert command.run(job).status == 0
+    assert_sorted(cluster, job, runs=2)
+
+
+# The step that fails once, and whether the run is visible by then.
+FAILING = [
+    pytest.param("before-snapshot", marks=pytest.mark.slow),
+    pytest.param("before-dump-chunk", marks=pytest.mark.slow),
+    pytest.param("before-sort", marks=pytest.mark.slow),
+    pytest.param("before-begin", marks=pytest.mark.slow),
+    pytest.param("after-begin", marks=pytest.mark.slow),
+    "after-publish-batch",
+    pytest.param("after-flush", marks=pytest.mark.slow),
+    pytest.param("before-commit", marks=pytest.mark.slow),
+    "after-commit",
+]
+
+
+@pytest.mark.parametrize("point", FAILING)
+def test_a_step_that_fails_once_is_tried_again(cluster: Cluster, command: Command, point: str) -> None:
+    """A transient error in a task ends in a run that is done, once: the task is tried again, by the rules."""
+    source = cluster.make_topic()
+    job = command.job(source, retry_delay=0.1)
+    cluster.produce(source, sample_values(1000))
+    outcome = command.run(job, failpoint=f"{point}=raise")
+    assert outcome.status == 0, outcome.err
+    assert_sorted(cluster, job)
+    seen = cluster.count(job, committed=False)
+    assert seen >= (6000 if point in {"after-flush", "before-commit"} else 3000)
+    assert point != "after-commit" or seen == 3000
+
+
+def test_retries_come_to_an_end(cluster: Cluster, command: Command) -> None:
+    """Without retries a transient error ends the run with one line and status 1; the next start does what is left."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(100))
+    outcome = command.run(job, "--retries", "0", failpoint="after-publish-batch=raise")
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == "kafka-sort: failpoint after-publish-batch"
+    assert cluster.count(job) == 0
+    assert command.run(job).status == 0
+    assert_sorted(cluster, job)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> None:
+    """A run under way stops within seconds, with its exit status and a line that says what the next start does."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(30_000))
+    # Stopped in mid-run, so that the signal finds it there, however fast the machine.
+    running = command.start(job, failpoint="after-begin=stop")
+    wait_for(lambda: is_stopped(running), 60)
+    running.send(number)
+    running.send(signal.SIGCONT)
+    outcome = running.finish(20)
+    assert outcome.status == 128 + number, outcome.err
+    assert "stopped before it was done" in outcome.err.splitlines()[-1]
+    assert "the next start goes on" in outcome.err.splitlines()[-1]
+    assert cluster.count(job) == 0
+    assert command.run(job).status == 0
+    assert_sorted(cluster, job)
+
+
+def test_a_signal_while_others_are_alive(cluster: Cluster, command: Command) -> None:
+    """Also while it waits for the lease, a run sees the signal."""
+    source = cluster.make_topic()
+    job = command.job(source, session_timeout=20.0)
+    cluster.produce(source, sample_values(100))
+    assert command.run(job).status == 0
+    with own_job(job, cluster.connection):
+        running = command.start(job, failpoint="before-lease=stop")
+        wait_for(lambda: is_stopped(running), 60)
+        running.send(signal.SIGTERM)
+        running.send(signal.SIGCONT)
+        outcome = running.finish(15)
+    assert outcome.status == 128 + signal.SIGTERM, outcome.err

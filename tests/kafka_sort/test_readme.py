@@ -1,0 +1,105 @@
+"""What the README names exists, and has the defaults it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kafka_sort.main import cli
+from tasks.formats.csv import CsvFormat
+from tasks.settings.job import Job, load_job, parse_columns
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+# Code alone: prose also says "make" and "kafka-sort".
+BLOCKS = re.findall(r"^```[a-z]*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+CODE = BLOCKS + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
+SETTINGS = re.findall(r"^\| `(--[a-z-]+)` \| `([a-z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+# What None stands for, where the word is no default of the model.
+MEANS_NONE = {
+    "the source topic's name",
+    "no limit",
+    "`earliest`",
+    "the source's",
+    "the broker's",
+    "`<source>-dead-letters`",
+    "what the broker allows",
+}
+
+
+def shown_default(name: str) -> str:
+    value = getattr(Job(), name)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(f"`{item}`" for item in value)
+    return f"`{value}`".replace(str(Path.home()), "~")
+
+
+@pytest.mark.parametrize("name", Job.model_fields)
+def test_every_setting_is_in_the_table(name: str) -> None:
+    """Each field of the job is there with its flag and its default."""
+    rows = {row[1]: row for row in SETTINGS}
+    flag, _, default, _ = rows[name]
+    assert flag in flags_of(name)
+    if getattr(Job(), name) is None:
+        assert default in MEANS_NONE
+    else:
+        assert default == shown_default(name)
+
+
+def flags_of(name: str) -> list[str]:
+    return next(param.opts for param in cli.commands["sort"].params if param.name == name)
+
+
+def test_no_other_settings() -> None:
+    """The table names no setting that a job has not."""
+    assert {row[1] for row in SETTINGS} == set(Job.model_fields)
+
+
+def test_commands_and_flags_exist() -> None:
+    """Every `kafka-sort` command, and every flag."""
+    named = {name for code in CODE for name in re.findall(r"(?<![\w/.])kafka-sort ([a-z]+)", code)}
+    assert named == set(cli.commands)
+    flags = {flag for command in cli.commands.values() for param in command.params for flag in param.opts}
+    assert {flag for code in CODE for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)} <= flags
+
+
+def test_make_targets_exist() -> None:
+    """Every `make` target."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for code in CODE for name in re.findall(r"\bmake ([a-z-]+)", code)}
+    assert named
+    assert named <= targets
+
+
+def test_files_exist() -> None:
+    """Every link to a file of the repository."""
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert all((ROOT / link).exists() for link in links)
+
+
+def test_job_file(tmp_path: Path) -> None:
+    """The example of a job file is one."""
+    file = tmp_path / "job.toml"
+    file.write_text(next(block for block in BLOCKS if "source-topic" in block))
+    job = load_job({}, {}, file)
+    assert [sort.topic for sort in job.sort_list] == ["orders-sorted", "orders-by-country"]
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (b'1,"a,""b\n",x', (1, b'a,"b\n')),
+        (b"1,a,x\n", (1, b"a")),
+        (b" 1 ,a,x", (1, b"a")),
+        (b"0x1F,a,x", (31, b"a")),
+        (b"1,,x", (1, b"")),
+    ],
+)
+def test_rows(value: bytes, key: tuple[int, bytes]) -> None:
+    """Rows that the README says are accepted, and what they sort by."""
+    parsed = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"]).parse([value])
+    assert tuple(column[0].as_py() for column in parsed.columns.values()) == key
+    assert not parsed.rejected

@@ -1,0 +1,58 @@
+"""The stages of a run as plain functions in this process, without Prefect, so that a test can stand between two."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from tasks.dump import DumpRequest, dump_range, refuse_lost
+from tasks.ownership import Owner, own_job
+from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
+from tasks.publish import Publication, note_outputs, publish_run
+from tasks.records import RunRecord
+from tasks.settings.connection import use_connection
+from tasks.settings.job import Job
+from tasks.snapshot import take_snapshot
+from tasks.sort import SortRequest, sort_chunks
+from tests.cluster import Cluster
+
+
+def make_job(source: str, workdir: Path, **over: object) -> Job:
+    """A job over `source` with one output of its own, sorted by id."""
+    sorts = [f"id=o-{uuid4().hex[:8]}-id"]
+    return Job.model_validate(
+        {"source_topic": source, "sorts": sorts, "workdir": workdir, "session_timeout": 1.5, **over}
+    )
+
+
+@contextlib.contextmanager
+def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
+    """Steps 1 to 3, with the checks before and behind them."""
+    with use_connection(cluster.connection):
+        check_before_lease(job, cluster.connection, cluster.admin)
+        with own_job(job, cluster.connection) as owner:
+            check_job_unchanged(job, owner.ledger)
+            prepare_outputs(owner)
+            yield owner
+
+
+def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publication:
+    """Steps 4 and 5: all that is to be published."""
+    job, attempt = owner.job, attempt or uuid4().hex
+    folder = folder / attempt
+    folder.mkdir()
+    outputs = note_outputs(owner)
+    snapshot = take_snapshot(owner)
+    requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
+    chunks = tuple(chunk for request in requests for chunk in dump_range(request))
+    refuse_lost(job, chunks)
+    orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
+    files = tuple(map(sort_chunks, orders))
+    return Publication(attempt, snapshot, chunks, files, outputs, datetime.now(UTC))
+
+
+def run_once(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
+    """A whole run."""
+    with owned(cluster, job) as owner:
+        return publish_run(owner, prepare(owner, folder))

@@ -1,0 +1,341 @@
+"""The one transaction of a run: what fails in it, what another holder of the id does to it, and what a retry finds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from tasks.errors import TerminalError, TransientError
+from tasks.failpoints import VARIABLE, InjectedError
+from tasks.kafka import ledger as ledger_module, native
+from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError
+from tasks.kafka.ledger import LAST, read_ledger, run_key
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
+from tasks.settings.job import Job
+from tasks.snapshot import SourceRecreatedError
+from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
+from tests.stages import make_job, owned, prepare, run_once
+
+
+@pytest.fixture
+def job(cluster: Cluster, tmp_path: Path) -> Job:
+    """A job over 1000 records in 4 partitions."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(1000))
+    return make_job(source, tmp_path)
+
+
+def make_transactional(cluster: Cluster, job: Job) -> TransactionalProducer:
+    """A producer with the job's transactional id, fenced in."""
+    producer = TransactionalProducer(cluster.connection, job.group, 60, 16_000_000, 1_000_000, 30)
+    producer.init()
+    return producer
+
+
+def uncommitted(cluster: Cluster, job: Job) -> int:
+    return cluster.count(job, committed=False)
+
+
+# Failpoint, and how many copies of the rows an uncommitted reader sees in the end, at the least.
+RETRIED = [
+    ("before-begin", 1),
+    ("after-begin", 1),
+    ("after-publish-batch", 1),
+    ("after-flush", 2),
+    ("after-ledger-record", 2),
+    ("before-commit", 2),
+]
+
+
+@pytest.mark.parametrize(("point", "copies"), RETRIED)
+def test_a_retry_publishes_from_the_sorted_files(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, copies: int
+) -> None:
+    """After a failure before the commit, the next attempt finds no run in the ledger and publishes all, once."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        monkeypatch.setenv(VARIABLE, f"{point}=raise")
+        with pytest.raises(InjectedError):
+            publish_run(owner, publication)
+        assert cluster.count(job) == 0
+        assert owner.ledger.last is None
+        record = publish_run(owner, publication)
+    assert (record.run, record.records) == (1, 1000)
+    assert_sorted(cluster, job)
+    assert uncommitted(cluster, job) >= copies * 1000
+
+
+def test_an_unknown_outcome_is_looked_up(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that succeeded and was answered with an error: the retry finds the run, and publishes nothing more."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        monkeypatch.setenv(VARIABLE, "after-commit=raise")
+        with pytest.raises(InjectedError):
+            publish_run(owner, publication)
+        record = publish_run(owner, publication)
+    assert record == cluster.ledger(job).last
+    assert_sorted(cluster, job)
+    assert uncommitted(cluster, job) == 1000
+
+
+def test_a_publish_that_is_repeated_after_its_commit_finds_the_run(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """Also on a producer without trouble, which is not fenced anew: the committed run is known, nothing is doubled."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        first = publish_run(owner, publication)
+        assert publish_run(owner, publication) == first
+    assert_sorted(cluster, job)
+
+
+def test_one_producer_serves_run_after_run(cluster: Cluster, tmp_path: Path) -> None:
+    """Runs back to back on one owner: each starts where the last ended, and the markers of the last are no growth."""
+    source = cluster.make_topic()
+    job = make_job(source, tmp_path)
+    with owned(cluster, job) as owner:
+        for number in range(1, 9):
+            cluster.produce(source, sample_values(8, seed=number))
+            record = publish_run(owner, prepare(owner, tmp_path))
+            assert (record.run, record.records) == (number, 8)
+    assert_sorted(cluster, job, runs=8)
+    assert cluster.count(job) == 64
+
+
+def test_a_producer_that_is_fenced_cannot_commit(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """The rule behind everything: a commit succeeds for the newest holder of the id only."""
+    with owned(cluster, job):
+        old = make_transactional(cluster, job)
+        old.begin()
+        old.send_one(job.sort_list[0].topic, None, b"of the old", 0)
+        old.flush()
+        new = make_transactional(cluster, job)
+        with pytest.raises(KafkaTransientError) as refused:
+            old.commit()
+        assert refused.value.code in {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+        old.close()
+        new.close()
+    assert cluster.count(job) == 0
+    assert uncommitted(cluster, job) == 1
+
+
+@pytest.mark.parametrize("point", ["begin", "flush", "send_offsets", "commit"])
+def test_who_was_fenced_fences_anew_while_the_lease_is_held(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """Fenced with no successor in sight: a transient error, then the retry becomes the newest holder and publishes."""
+    step = getattr(TransactionalProducer, point)
+
+    def fence_and_do(self: TransactionalProducer, *arguments: object) -> None:
+        make_transactional(cluster, job).close()
+        step(self, *arguments)
+
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(TransactionalProducer, point, fence_and_do)
+            with pytest.raises(KafkaTransientError):
+                publish_run(owner, publication)
+        assert cluster.count(job) == 0
+        assert publish_run(owner, publication).run == 1
+    assert_sorted(cluster, job)
+
+
+def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Job) -> None:
+    """Why the ledger is read after the fence: read before, an open transaction commits behind the reader's back."""
+    payload = b"{}"
+    with owned(cluster, job):
+        old = make_transactional(cluster, job)
+        old.begin()
+        old.send_one(job.ledger, LAST, payload, 0)
+        old.flush()
+        # What is there is open, so a reader of the committed has nothing, and cannot even reach the end.
+        with pytest.raises(TransientError, match="could be read to offset 0 of 1 only"):
+            read_ledger(cluster.connection, cluster.admin, job.ledger, job.name, 0.5)
+        assert cluster.read(job.ledger) == []
+        old.commit()
+        wait_for(lambda: len(cluster.read(job.ledger)) == 1)
+        old.close()
+
+
+def test_another_attempts_run_supersedes(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A run of the same number that another attempt published meanwhile: this one stops, and publishes nothing."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        publish_run(owner, prepare(owner, tmp_path))
+        owner.fence()
+        with pytest.raises(SupersededError, match="run 1 of job .* superseded"):
+            publish_run(owner, publication)
+    assert_sorted(cluster, job)
+    assert uncommitted(cluster, job) == 1000
+
+
+def test_a_record_above_the_outputs_limit(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A limit lowered under the run: a terminal error with the cause and the way out, and nothing is visible."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        set_topic(cluster, job.sort_list[0].topic, "max.message.bytes", "100")
+        with pytest.raises(KafkaTerminalError, match="max.message.bytes") as failed:
+            publish_run(owner, publication)
+        assert failed.value.code == KafkaError.MSG_SIZE_TOO_LARGE
+        assert cluster.count(job) == 0
+        # The setting mended, the same sorted files go out.
+        set_topic(cluster, job.sort_list[0].topic, "max.message.bytes", "1048588")
+        publish_run(owner, publication)
+    assert_sorted(cluster, job)
+
+
+def set_topic(cluster: Cluster, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    cluster.admin.incremental_alter_configs([resource])[resource].result()
+
+
+def test_another_writer_in_an_output(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output that grew by more than was sent has another writer: nothing is committed."""
+    output = job.sort_list[0].topic
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        flush = TransactionalProducer.flush
+
+        def write_and_flush(self: TransactionalProducer) -> None:
+            cluster.produce_records(output, [Record(b"of somebody else", partition=2)])
+            flush(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TransactionalProducer, "flush", write_and_flush)
+            with pytest.raises(OutputChangedError, match=f"{output} partition 2 grew by .* something else writes"):
+                publish_run(owner, publication)
+    assert [r.value for r in cluster.read(output)] == [b"of somebody else"]
+    assert cluster.ledger(job).last is None
+
+
+def test_an_output_that_is_made_again_during_the_run(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A topic of the same name is not the same topic."""
+    output = job.sort_list[0].topic
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        cluster.delete_topic(output)
+        with pytest.raises(OutputChangedError, match=f"{output} is gone"):
+            publish_run(owner, publication)
+        cluster.make_topic(4, output)
+        with pytest.raises(OutputChangedError, match=f"{output} was deleted and made again"):
+            publish_run(owner, publication)
+    assert uncommitted(cluster, job) == 0
+
+
+def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """What was read from another topic of the same name is not published."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        cluster.delete_topic(job.source_topic)
+        cluster.make_topic(4, job.source_topic)
+        cluster.produce(job.source_topic, sample_values(1000, seed=2))
+        with pytest.raises(SourceRecreatedError, match="deleted and made again"):
+            publish_run(owner, publication)
+    assert uncommitted(cluster, job) == 0
+
+
+def flip(path: Path, value: bytes) -> None:
+    """One bit of a value, where it lies in the file."""
+    data = bytearray(path.read_bytes())
+    at = data.find(value)
+    assert at >= 0
+    data[at + len(value) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_sorted_file_that_was_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """One flipped bit between sort and publish is found before the commit."""
+    value = next(r.value for r in cluster.read(job.source_topic) if r.value)
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        flip(publication.sorted_files[0].path, value)
+        with pytest.raises(ContentError, match="1000 rows to publish are not the 1000 that were read"):
+            publish_run(owner, publication)
+    assert cluster.count(job) == 0
+    assert cluster.ledger(job).last is None
+
+
+def test_a_sorted_file_that_lost_rows(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """Fewer rows than were read are found before the commit."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        file = publication.sorted_files[0]
+        with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:
+            table = reader.read_all()
+        with pa.OSFile(str(file.path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.slice(0, 999))
+        with pytest.raises(ContentError, match="999 rows"):
+            publish_run(owner, publication)
+    assert cluster.count(job) == 0
+
+
+def test_both_ways_of_sending_give_the_same_outputs(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka's batch call and one call a record: the same records in order, null and empty keys included."""
+    assert native.AVAILABLE
+    source = cluster.make_topic()
+    rows = [Record(v, [None, b"", b"k%d" % i][i % 3], (), i % 4) for i, v in enumerate(sample_values(500, ids=20))]
+    cluster.produce_records(source, rows)
+    written = []
+    for available in (True, False):
+        monkeypatch.setattr(native, "AVAILABLE", available)
+        job = make_job(source, tmp_path, job_name=f"{source}-{available}")
+        run_once(cluster, job, tmp_path)
+        assert_sorted(cluster, job)
+        written.append(cluster.read(job.sort_list[0].topic))
+    assert written[0] == written[1]
+    assert [(r.partition, r.offset) for r in written[0]] == [(r.partition, r.offset) for r in written[1]]
+
+
+def test_old_runs_are_tombstoned(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of run records only the newest are kept; the older ones go within later transactions."""
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
+    source = cluster.make_topic(1)
+    job = make_job(source, tmp_path)
+    for number in range(1, 5):
+        cluster.produce(source, sample_values(5, seed=number), 1)
+        run_once(cluster, job, tmp_path)
+    ledger = cluster.ledger(job)
+    assert sorted(ledger.runs) == [3, 4]
+    tombstones = [r.key for r in cluster.read(job.ledger) if r.value is None]
+    assert tombstones == [run_key(1), run_key(2)]
+
+
+def test_a_large_record(cluster: Cluster, tmp_path: Path) -> None:
+    """What a default broker takes into the source comes out: a record just below its limit among tiny ones."""
+    source = cluster.make_topic(2)
+    large = b"7,%s,address,Asia" % (b"x" * 1_045_000)
+    values = [*sample_values(50), large, *sample_values(50, seed=2)]
+    cluster.produce(source, values, 2, **{"message.max.bytes": 2_000_000})
+    job = make_job(source, tmp_path)
+    run_once(cluster, job, tmp_path)
+    assert_sorted(cluster, job)
+
+
+def test_large_keys(cluster: Cluster, tmp_path: Path) -> None:
+    """Keys of hundreds of kilobytes do not make the run's record too large for the ledger."""
+    source = cluster.make_topic()
+    cluster.produce(source, [b"%d,%s,address,Asia" % (i, b"abcdefgh"[i % 8 : i % 8 + 1] * 300_000) for i in range(8)])
+    job = make_job(source, tmp_path, sorts=[f"name={source}-names"])
+    record = run_once(cluster, job, tmp_path)
+    assert len(record.to_json()) < 100_000
+    assert_sorted(cluster, job)
+
+
+def test_the_owner_publishes_only_its_own_snapshot(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A publication that follows on another state of the ledger than the present one is refused."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        ahead = replace(publication, snapshot=replace(publication.snapshot, run=3))
+        with pytest.raises(TerminalError):
+            publish_run(owner, ahead)
+    assert uncommitted(cluster, job) == 0
