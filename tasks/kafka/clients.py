@@ -94,12 +94,16 @@ def kafka_errors(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _settings_errors() -> Iterator[None]:
-    """Clients connect later: what fails when one is made is a property."""
+def _settings_errors(connection: Connection) -> Iterator[None]:
+    """Clients connect later: what fails when one is made is a property.
+
+    librdkafka may name it by another name than the one set (`linger.ms` is its `queue.buffering.max.ms`).
+    """
     try:
         yield
     except KafkaException as error:
-        raise SettingsError(f"Kafka property: {error.args[0].str()}") from error
+        names = ", ".join(connection.properties) or "none"
+        raise SettingsError(f"Kafka property: {error.args[0].str()} (properties set: {names})") from error
 
 
 def _ignore(_: KafkaError) -> None:
@@ -109,7 +113,7 @@ def _ignore(_: KafkaError) -> None:
 def make_admin(connection: Connection) -> AdminClient:
     """An admin client."""
     config: dict[str, Any] = {"log_level": 0, **connection.client_config(), "error_cb": _ignore}
-    with _settings_errors():
+    with _settings_errors(connection):
         return AdminClient(config)
 
 
@@ -131,7 +135,7 @@ def make_reader(connection: Connection, group: str, **over: Property) -> Consume
         "check.crcs": True,
         "error_cb": _ignore,
     }
-    with _settings_errors():
+    with _settings_errors(connection):
         return Consumer({**base, **over})
 
 
@@ -150,7 +154,7 @@ def make_producer(connection: Connection, **over: Property) -> Producer:
         "enable.idempotence": True,
         "error_cb": _ignore,
     }
-    with _settings_errors():
+    with _settings_errors(connection):
         return Producer({**base, **over})
 
 

@@ -32,6 +32,7 @@ _RESERVED = frozenset(
         "group.instance.id",
         "isolation.level",
         "partition.assignment.strategy",
+        "request.required.acks",  # another name of acks
         "transactional.id",
         "transaction.timeout.ms",
     }

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def finish_awake(running: Running) -> Outcome:
 
 
 def wake(running: Running) -> bool:
-    running.send(signal.SIGCONT)
+    with suppress(ProcessLookupError):  # It may end between the look at its exit code and the signal.
+        running.send(signal.SIGCONT)
     return False
 
 

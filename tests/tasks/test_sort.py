@@ -212,6 +212,10 @@ def test_batches_are_bounded_where_large_records_follow_one_another(tmp_path: Pa
     sizes = batch_sizes(rows, tmp_path, "2GB")
     assert sum(sizes) > 100_000_000
     assert max(sizes) < 40_000_000
-    # DuckDB works with 2048 rows at a time, which must fit: where they do not, it is said, with what to do.
+
+
+def test_records_too_large_for_the_memory_are_an_error_that_says_what_to_raise(tmp_path: Path) -> None:
+    """DuckDB works with 2048 rows at a time, which must fit into its share."""
+    rows = [(i, b"x" * 400_000) for i in range(1500)]
     with pytest.raises(TerminalError, match="raise --memory-limit"):
         batch_sizes(rows, tmp_path, "768MB")
