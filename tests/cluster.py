@@ -95,10 +95,8 @@ class Cluster:
     def read(self, topic: str, *, committed: bool = True) -> list[Record]:
         """All records: partition 0 first, then 1, …; of the uncommitted view too, where asked."""
         level = "read_committed" if committed else "read_uncommitted"
-        ends = self.ends(topic, committed=committed)
-        return [r for p in sorted(ends) for r in self._read_partition(topic, p, ends[p], level)]
-
-    def _read_partition(self, topic: str, partition: int, end: int, level: str) -> list[Record]:
+        ends, starts = self.ends(topic, committed=committed), self.starts(topic)
+        left = {p for p in ends if ends[p] > starts[p]}
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -108,19 +106,19 @@ class Cluster:
                 "enable.partition.eof": True,
             }
         )
+        consumer.assign([TopicPartition(topic, p, starts[p]) for p in left])
         records: list[Record] = []
-        consumer.assign([TopicPartition(topic, partition, self.starts(topic)[partition])])
-        position = 0
-        while position < end:
-            for m in consumer.consume(10_000, 0.2):
-                position = max(position, (m.offset() or 0) + (0 if m.error() else 1))
+        while left:
+            for m in consumer.consume(10_000, 0.05):
+                partition, offset = m.partition() or 0, m.offset() or 0
                 if not m.error():
                     headers: Any = tuple(m.headers() or ())
-                    records.append(Record(m.value(), m.key(), headers, partition, m.offset() or 0))
-            reached = consumer.position([TopicPartition(topic, partition)])[0].offset
-            position = max(position, reached)
+                    records.append(Record(m.value(), m.key(), headers, partition, offset))
+            for position in consumer.position([TopicPartition(topic, p) for p in left]):
+                if position.offset >= ends[position.partition]:
+                    left.discard(position.partition)
         consumer.close()
-        return [r for r in records if r.offset < end]
+        return sorted((r for r in records if r.offset < ends[r.partition]), key=lambda r: (r.partition, r.offset))
 
     def count(self, job: Job, *, committed: bool = True) -> int:
         """Records in the job's outputs that exist."""

@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 20.0
 # A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
 _patiently = retry(
     retry=retry_if_exception_type(KafkaTransientError),
-    wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
     stop=stop_after_delay(_PATIENCE_SECONDS),
     reraise=True,
 )

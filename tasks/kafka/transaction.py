@@ -226,7 +226,7 @@ class TransactionalProducer:
     def _while_retriable(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception(is_retriable),
-            wait=wait_exponential_jitter(multiplier=0.1, max=2.0),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
             stop=stop_after_delay(self._timeout),
             reraise=True,
         )
