@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -205,11 +206,21 @@ def prefect_server(folder: Path) -> Iterator[None]:
     with (folder / "prefect.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        time.sleep(25)
+        _wait_until_healthy(f"{environment['PREFECT_API_URL']}/health", server)
         yield
     finally:
         server.terminate()
         server.wait(30)
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    sys.exit("the Prefect server did not start")
 
 
 def ratios(measurements: list[Measurement], system: str, against: str, records: int) -> list[float]:

@@ -72,10 +72,15 @@ class Owner:
         self._producer.init()
         reach("after-init")
         reach("before-ledger-read")
-        self.ledger = read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout)
+        self.ledger = self._read_ledger()
         reach("after-ledger-read")
         # Whose lease went while he fenced goes too: a successor may have fenced before him.
         self._lease.require()
+
+    def require_current_ledger(self) -> None:
+        """LeaseLostError where a run was committed since the ledger was read: a successor's."""
+        if self._read_ledger().last != self.ledger.last:
+            self._lease.report_lost()
 
     def healthy_producer(self) -> TransactionalProducer:
         """The producer of the last fence; fenced anew, with the ledger read again, where that one is spent."""
@@ -91,6 +96,9 @@ class Owner:
         """The ledger is what was read after fencing and what was committed since, by this very producer."""
         kept = {number: run for number, run in self.ledger.runs.items() if number > record.run - KEPT_RUNS}
         self.ledger = Ledger(record, kept | {record.run: record})
+
+    def _read_ledger(self) -> Ledger:
+        return read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout)
 
     def close(self) -> None:
         """Give everything back; the lease last, so that a successor finds nothing of ours open."""

@@ -89,15 +89,10 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 def prepare_outputs(owner: Owner) -> None:
     """Make absent outputs; without a ledger record, refuse those that hold records."""
     job, admin = owner.job, owner.admin
-    if owner.ledger.last is None and not job.append:
-        _refuse_lost_ledger(job, admin)
-        for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
-            if _holds_records(owner.connection, admin, topic, job.request_timeout):
-                raise SettingsError(
-                    f"output {topic.name} holds records, and job {job.name} has no run in its ledger: "
-                    "its ledger was lost, or something else writes there; empty the topic, choose another, "
-                    "or permit it with --append"
-                )
+    if owner.ledger.last is None and not job.append and (problem := _find_former_run(owner)):
+        # Who was away may have read it before a successor's first run, which then is what was found.
+        owner.require_current_ledger()
+        raise SettingsError(problem)
     source = require_source(admin, job.source_topic)
     partitions = job.output_partitions or len(source.partitions)
     limit = int(topic_settings(admin, job.source_topic)["max.message.bytes"])
@@ -109,12 +104,22 @@ def prepare_outputs(owner: Owner) -> None:
             create_topic(admin, name, count, job.replication_factor, {"max.message.bytes": str(size), **config})
 
 
-def _refuse_lost_ledger(job: Job, admin: AdminClient) -> None:
+def _find_former_run(owner: Owner) -> str | None:
+    """What tells of a run that an empty ledger does not have, and what to do; None if nothing does."""
+    job, admin = owner.job, owner.admin
     if job.start != "group" and group_offsets(admin, job.group, job.source_topic):
-        raise SettingsError(
+        return (
             f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
             "go on behind these offsets with --start group --append, or anew with --append or another --job-name"
         )
+    for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
+        if _holds_records(owner.connection, admin, topic, job.request_timeout):
+            return (
+                f"output {topic.name} holds records, and job {job.name} has no run in its ledger: "
+                "its ledger was lost, or something else writes there; empty the topic, choose another, "
+                "or permit it with --append"
+            )
+    return None
 
 
 def _existing(admin: AdminClient, names: Iterable[str]) -> list[Topic]:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from typing import NoReturn
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -86,10 +87,14 @@ class Lease:
     def require(self) -> None:
         """LeaseLostError unless the lease is held: who lost it has a successor, and must not fence him."""
         if not self.held:
-            raise LeaseLostError(
-                f"the lease {self._group} passed to another run while this one worked: this one stops; "
-                "the other finishes or takes over what is missing"
-            )
+            self.report_lost()
+
+    def report_lost(self) -> NoReturn:
+        """Raise the error of a run that has a successor."""
+        raise LeaseLostError(
+            f"the lease {self._group} passed to another run while this one worked: this one stops; "
+            "the other finishes or takes over what is missing"
+        )
 
     def close(self) -> None:
         """Give the lease back at once, so that the next run need not wait for the session timeout."""
