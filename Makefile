@@ -13,10 +13,10 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format lock clean
+.PHONY: help setup demo test test-all bench bench-stages check format lock clean
 
 help:  ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY)  ## make .venv with everything, and fetch the embedded broker
 
@@ -40,6 +40,13 @@ test: setup  ## the tests, without the slow ones
 
 test-all: setup  ## all tests, also of faults and scale
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: setup  ## compare with kcat and sort, which must be installed; draws docs/benchmark.png
+	@$(BIN)/python -m bench.compare $(ARGS)
+	@$(BIN)/python -m bench.plot bench/out/compare.json docs/benchmark.png
+
+bench-stages: setup  ## each stage alone, beside kcat; ARGS="--profile --rounds 1" profiles
+	@$(BIN)/python -m bench.stages $(ARGS)
 
 check: setup  ## format, lint, types
 	@$(BIN)/ruff format --check

@@ -1,33 +1,35 @@
 """The benchmark: this project, `kcat | sort | kcat`, the floor, and any other program, in turn on one broker.
 
-    python bench/compare.py --records 1000000 10000000 --rounds 3 [--program 'NAME=COMMAND {bootstrap} {topic}']
+    python -m bench.compare --records 1000000 10000000 --rounds 3 [--program 'NAME=COMMAND {bootstrap} {topic}']
+    python -m bench.compare --shapes --records 5000000        this project alone, on data of other shapes
 
 Rounds alternate between the systems, since one machine's speed drifts. Printed and written as JSON for each system and
 size: wall time, CPU of all processes (the broker's too), peak memory of the system's processes together (PSS, without
-broker and Prefect server), bytes on disk, and the ratios to the pipe and to the floor, round by round.
+broker and Prefect server), most bytes on disk, and the ratios to the pipe and to the floor, round by round. The system
+"nothing new" is this project on a job that is up to date: what the start of Python, Prefect and the protocol costs.
 """
 
 import argparse
 import json
 import os
-import shlex
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
 
+from bench.shapes import Shape, shapes
+from bench.watch import Watch, cpu_seconds
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.generate import generate_records
 from tasks.kafka.clients import make_admin
@@ -36,6 +38,7 @@ from tasks.settings.connection import Connection
 
 KEYS = {"id": "-k1,1n", "name": "-k2,2", "continent": "-k4,4"}
 PARTITIONS = 4
+NOTHING = "bench-nothing"
 # As an expert would tune them (acks=all, lz4, large batches); the same producer serves pipe and floor.
 PRODUCE = (
     "kcat -b {bootstrap} -P -t {output} -p 0 -X acks=all -X compression.type=lz4 -X linger.ms=50 "
@@ -43,7 +46,6 @@ PRODUCE = (
 )
 CONSUME = "kcat -b {bootstrap} -C -t {topic} -o beginning -e -q > {file}"
 SORT = "LC_ALL=C sort --parallel=2 -S 1G -t, -s {key} {file} > {sorted}"
-SAMPLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,74 +61,37 @@ class Measurement:
     stages: dict[str, float]
 
 
-class Watch:
-    """Peak memory of a process and its children together, and the most bytes in a folder, by sampling."""
-
-    def __init__(self, process: psutil.Process, folder: Path) -> None:
-        self.peak_pss = 0
-        self.peak_disk = 0
-        self._process = process
-        self._folder = folder
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
-
-    def end(self) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _sample(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self.peak_pss = max(self.peak_pss, sum(_pss(p) for p in self._family()))
-            self.peak_disk = max(self.peak_disk, _size(self._folder))
-
-    def _family(self) -> list[psutil.Process]:
-        try:
-            return [self._process, *self._process.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:
-            continue
-    return total
-
-
 class Bench:
-    def __init__(self, broker: EmbeddedBroker, folder: Path, programs: dict[str, str], memory_limit: str) -> None:
+    def __init__(
+        self, broker: EmbeddedBroker, folder: Path, programs: dict[str, str], memory_limits: Sequence[str]
+    ) -> None:
         self._broker = broker
         self._folder = folder
         self._programs = programs
-        self._memory_limit = memory_limit
+        self._memory_limits = memory_limits
         self._connection = Connection(broker.bootstrap_servers)
         self._admin = make_admin(self._connection)
 
-    def source(self, records: int) -> str:
-        topic = f"bench-{records}"
-        generate_records(self._connection, topic, records, 1, PARTITIONS)
-        return topic
+    def fill(self, topic: str, records: int, shape: Shape) -> int:
+        """Make the source; how many records it has."""
+        count = int(records * shape.share)
+        return generate_records(self._connection, topic, count, 1, shape.partitions, make=shape.make)
+
+    def drop(self, topic: str) -> None:
+        self._admin.delete_topics([topic])[topic].result()
 
     def systems(self) -> dict[str, Callable[[str, Path], str]]:
-        named = {name: self._program(text) for name, text in self._programs.items()}
-        return {"kafka-sort": self._kafka_sort, "pipe": self._pipe, "floor": self._floor, **named}
+        """Name → what makes the shell script for a source topic and a work folder."""
+        first, *others = self._memory_limits
+        ours = {"kafka-sort": self._sorter(first), **{f"ours {size}": self._sorter(size) for size in others}}
+        peers = {name: self._program(text) for name, text in self._programs.items()}
+        return {**ours, "nothing new": self._nothing_new, "pipe": self._pipe, "floor": self._floor, **peers}
 
     def measure(self, system: str, records: int, number: int, topic: str) -> Measurement:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         script = self.systems()[system](topic, folder)
         broker = psutil.Process(self._broker.pid)
-        before, children = _cpu(broker), os.times()
+        before, children = cpu_seconds(broker), os.times()
         started = time.perf_counter()
         process = subprocess.Popen(["bash", "-o", "pipefail", "-ec", script], stdout=subprocess.DEVNULL, cwd=folder)
         watch = Watch(psutil.Process(process.pid), folder)
@@ -136,23 +101,30 @@ class Bench:
         after = os.times()
         cpu = after.children_user + after.children_system - children.children_user - children.children_system
         stages = self._stages(folder)
-        shutil.rmtree(folder)
         if status:
-            sys.exit(f"{system} failed with status {status}: {script}")
+            log = folder / "log"
+            sys.exit(f"{system} failed with status {status}: {script}\n{log.read_text() if log.exists() else ''}")
+        shutil.rmtree(folder)
         self._delete_outputs()
-        return Measurement(
-            system, records, number, wall, cpu, _cpu(broker) - before, watch.peak_pss, watch.peak_disk, stages
-        )
+        spent = cpu_seconds(broker) - before
+        return Measurement(system, records, number, wall, cpu, spent, watch.peak_pss, watch.peak_disk, stages)
 
-    def _kafka_sort(self, topic: str, folder: Path) -> str:
-        job = f"bench-job-{uuid4().hex[:8]}"
-        sorts = " ".join(f"--sort {key}={job}-{key}" for key in KEYS)
-        command = Path(sys.executable).with_name("kafka-sort")
-        return (
-            f"{command} sort --bootstrap-servers {self._broker.bootstrap_servers} --source-topic {topic} "
-            f"--job-name {job} {sorts}"
-            f" --dead-letter-topic {job}-dead --workdir {folder} --memory-limit {self._memory_limit} 2> log"
-        )
+    def _sorter(self, memory_limit: str) -> Callable[[str, Path], str]:
+        def script(topic: str, folder: Path) -> str:
+            job = f"bench-job-{uuid4().hex[:8]}"
+            sorts = " ".join(f"--sort {key}={job}-{key}" for key in KEYS)
+            command = Path(sys.executable).with_name("kafka-sort")
+            return (
+                f"{command} sort --bootstrap-servers {self._broker.bootstrap_servers} --source-topic {topic} "
+                f"--job-name {job} {sorts} --dead-letter-topic {job}-dead --workdir {folder} "
+                f"--memory-limit {memory_limit} 2> log"
+            )
+
+        return script
+
+    def _nothing_new(self, _: str, folder: Path) -> str:
+        create_topic(self._admin, NOTHING, PARTITIONS)
+        return self._sorter(self._memory_limits[0])(NOTHING, folder)
 
     def _pipe(self, topic: str, _: Path) -> str:
         lines = []
@@ -189,11 +161,6 @@ class Bench:
         if names:
             for future in self._admin.delete_topics(names).values():
                 future.result()
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 @contextmanager
@@ -255,33 +222,71 @@ def _median(numbers: Any) -> float:
     return statistics.median(values) if values else float("nan")
 
 
+def compare(bench: Bench, sizes: Sequence[int], rounds: int, systems: Sequence[str]) -> list[Measurement]:
+    """All systems in turn, round by round, size by size."""
+    measurements: list[Measurement] = []
+    for records in sizes:
+        topic = f"bench-{records}"
+        bench.fill(topic, records, shapes(records)["plain"])
+        for number in range(rounds):
+            for system in systems:
+                measurements.append(bench.measure(system, records, number, topic))
+                print(f"  {system} {records:,} round {number}: {measurements[-1].wall_seconds:.1f} s", flush=True)
+        bench.drop(topic)
+    print_table(measurements)
+    return measurements
+
+
+def compare_shapes(bench: Bench, records: int, rounds: int) -> list[Measurement]:
+    """This project on each shape; the shape stands where the system does."""
+    measurements: list[Measurement] = []
+    sizes: dict[str, int] = {}
+    made = shapes(records)
+    for name, shape in made.items():
+        sizes[name] = bench.fill(_topic(name), records, shape)
+    for number in range(rounds):
+        for name in made:
+            measured = bench.measure("kafka-sort", sizes[name], number, _topic(name))
+            measurements.append(replace(measured, system=name))
+            print(f"  {name} {sizes[name]:,} round {number}: {measured.wall_seconds:.1f} s", flush=True)
+    plain = _median(m.wall_seconds for m in measurements if m.system == "plain") / sizes["plain"]
+    for name, count in sizes.items():
+        mine = [m for m in measurements if m.system == name]
+        wall = _median(m.wall_seconds for m in mine)
+        print(
+            f"{name:16} {count:12,} records {wall:7.1f} s  {wall / count / plain:5.2f} of plain a record  "
+            f"PSS {max(m.peak_pss_bytes for m in mine) / 1e6:.0f} MB"
+        )
+    return measurements
+
+
+def _topic(shape: str) -> str:
+    return f"bench-{shape.replace(' ', '-').lower()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory-limit", default="2GB")
-    parser.add_argument("--systems", nargs="+", default=["kafka-sort", "pipe", "floor"])
+    parser.add_argument("--memory-limit", nargs="+", default=["2GB"], help="of kafka-sort; more than one: each in turn")
+    parser.add_argument("--systems", nargs="+", default=["kafka-sort", "nothing new", "pipe", "floor"])
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
+    parser.add_argument("--shapes", action="store_true", help="data of other shapes in place of other systems")
     parser.add_argument("--out", type=Path, default=Path("bench/out/compare.json"))
     arguments = parser.parse_args()
     programs = dict(text.split("=", 1) for text in arguments.program)
-    for name in shlex.split("kcat sort"):
+    for name in ("kcat", "sort"):
         if shutil.which(name) is None:
             sys.exit(f"{name} is not installed: apt-get install kcat coreutils")
-    measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="kafka-sort-bench-") as temporary:
         folder = Path(temporary)
         with EmbeddedBroker(data=folder / "broker") as broker, prefect_server(folder):
             bench = Bench(broker, folder, programs, arguments.memory_limit)
-            for records in arguments.records:
-                topic = bench.source(records)
-                for number in range(arguments.rounds):
-                    for system in [*arguments.systems, *programs]:
-                        measurements.append(bench.measure(system, records, number, topic))
-                        print(
-                            f"  {system} {records:,} round {number}: {measurements[-1].wall_seconds:.1f} s", flush=True
-                        )
-    print_table(measurements)
+            if arguments.shapes:
+                measurements = compare_shapes(bench, arguments.records[0], arguments.rounds)
+            else:
+                systems = [*arguments.systems, *programs]
+                measurements = compare(bench, arguments.records, arguments.rounds, systems)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps([asdict(m) for m in measurements], indent=1))
 

@@ -1,82 +1,212 @@
-"""Stage by stage, without Prefect: records/s and µs·core a record of dump, sort and publish.
+"""Stage by stage, without Prefect: records/s and µs·core a record, beside kcat doing the same.
 
-python bench/stages.py --bootstrap-servers HOST:PORT --topic TOPIC [--stage dump|sort|publish] [--profile]
+    python -m bench.stages [--records 5000000] [--rounds 3]      on an embedded broker of its own
+    python -m bench.stages --bootstrap-servers HOST:PORT --topic TOPIC [--profile]
+
+"publish, plain" is the benchmark's switch: the same records by the same code, without transaction and ledger.
 """
 
 import argparse
 import cProfile
+import json
 import os
 import pstats
 import resource
 import shutil
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+from confluent_kafka import Producer
+
+from bench.compare import CONSUME, PARTITIONS, PRODUCE
+from tasks.broker.embedded import EmbeddedBroker
 from tasks.dump import DumpRequest, dump_range
-from tasks.kafka.clients import make_admin
+from tasks.generate import generate_records
+from tasks.kafka.clients import BATCH_BYTES, make_admin, make_producer
+from tasks.kafka.topics import create_topic
+from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.context import run_context
-from tasks.ownership import own_job
+from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, prepare_outputs
-from tasks.publish import Publication, note_outputs, publish_run
+from tasks.publish import Publication, note_outputs, publish_run, send_sorted
+from tasks.records import Chunk, Snapshot, SortedFile
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks
 
 
-@contextmanager
-def measured(stage: str, records: int) -> Iterator[None]:
-    """Print wall time, rate and this process's CPU a record."""
-    wall, usage = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
-    yield
-    seconds, after = time.perf_counter() - wall, resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
-    print(
-        f"{stage:12} {seconds:7.2f} s  {records / seconds:12,.0f} records/s  {cpu / records * 1e6:6.2f} µs·core/rec"
-        f"  peak RSS {after.ru_maxrss / 1e3:.0f} MB"
-    )
+class PlainProducer(TransactionalProducer):
+    """Sends as the transactional one does, with the same queues, outside of any transaction."""
+
+    def __init__(self, connection: Connection, queue_bytes: int) -> None:
+        self._id = "plain"
+        self._topics = {}
+        queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": 2_000_000}
+        over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
+        self._producer: Producer = make_producer(connection, **over)
+
+    def flush(self) -> None:
+        while self._producer.flush(1.0):
+            pass
+
+    def close(self) -> None:
+        for topic in self._topics.values():
+            topic.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bootstrap-servers", required=True)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--memory-limit", default="2GB")
-    parser.add_argument("--dump-concurrency", type=int, default=2)
-    parser.add_argument("--sort-concurrency", type=int, default=1)
-    parser.add_argument("--until", default="publish", choices=["dump", "sort", "publish"])
-    parser.add_argument("--profile", action="store_true")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="kafka-sort-bench-"))
-    suffix = uuid4().hex[:6]
-    job = Job(
-        source_topic=arguments.topic,
-        job_name=f"bench-{suffix}",
-        sorts=[f"{c}=bench-{suffix}-{c}" for c in ("id", "name", "continent")],
-        workdir=folder,
-        memory_limit=arguments.memory_limit,
-        dump_concurrency=arguments.dump_concurrency,
-        sort_concurrency=arguments.sort_concurrency,
-    )
-    try:
-        with use_connection(Connection(arguments.bootstrap_servers)), run_context():
-            work = partial(run, job, Connection(arguments.bootstrap_servers), folder, arguments.until)
-            profiled(work, wanted=arguments.profile)
-    finally:
-        shutil.rmtree(folder)
+class Stages:
+    """One round: each stage in turn, the figures kept by name."""
+
+    def __init__(self, connection: Connection, topic: str, arguments: argparse.Namespace) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self._connection = connection
+        self._admin = make_admin(connection)
+        self._topic = topic
+        self._arguments = arguments
+
+    @contextmanager
+    def measured(self, stage: str, records: int) -> Iterator[None]:
+        """Print wall time, rate and the CPU a record of this process and its children."""
+        wall, before = time.perf_counter(), _cpu_seconds()
+        yield
+        seconds, cpu = time.perf_counter() - wall, _cpu_seconds() - before
+        self.seconds[stage].append(seconds)
+        rate = f"{records / seconds:12,.0f} records/s  {cpu / records * 1e6:6.2f} µs·core" if records else ""
+        print(f"{stage:18} {seconds:7.2f} s  {rate}", flush=True)
+
+    def job(self, folder: Path) -> Job:
+        suffix = uuid4().hex[:6]
+        return Job(
+            source_topic=self._topic,
+            job_name=f"bench-{suffix}",
+            sorts=[f"{c}=bench-{suffix}-{c}" for c in ("id", "name", "continent")],
+            workdir=folder,
+            memory_limit=self._arguments.memory_limit,
+            dump_concurrency=1 if self._arguments.profile else self._arguments.dump_concurrency,
+            sort_concurrency=self._arguments.sort_concurrency,
+        )
+
+    def run(self, folder: Path) -> None:
+        job = self.job(folder)
+        with self.measured("start", 0):
+            check_before_lease(job, self._connection, self._admin)
+        with own_job(job, self._connection) as owner:
+            with self.measured("fence and ledger", 0):
+                owner.fence()
+            prepare_outputs(owner)
+            outputs = note_outputs(owner)
+            snapshot = take_snapshot(owner)
+            chunks = self._dump(job, snapshot, folder)
+            if self._arguments.until == "dump":
+                return
+            orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
+            files = self._sort(job, orders)
+            if self._arguments.until == "sort":
+                return
+            self._publish(owner, Publication(uuid4().hex, snapshot, chunks, files, outputs, datetime.now(UTC)))
+            self._publish_plain(owner, files, sum(c.checksum for c in chunks) % 2**64)
+        if shutil.which("kcat"):
+            self._kcat(folder, files)
+
+    def _dump(self, job: Job, snapshot: Snapshot, folder: Path) -> tuple[Chunk, ...]:
+        requests = [DumpRequest(job, 1, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
+        with self.measured("dump", snapshot.span):
+            return tuple(c for part in _each(dump_range, requests, job.dump_concurrency) for c in part)
+
+    def _sort(self, job: Job, orders: list[SortRequest]) -> tuple[SortedFile, ...]:
+        records = sum(chunk.records for chunk in orders[0].chunks)
+        if job.sort_concurrency > 1:
+            with self.measured("sorts", records * len(orders)):
+                return tuple(_each(sort_chunks, orders, job.sort_concurrency))
+        files = []
+        for order in orders:
+            with self.measured(f"sort {order.sort.columns}", records):
+                files.append(sort_chunks(order))
+        return tuple(files)
+
+    def _publish(self, owner: Owner, publication: Publication) -> None:
+        with self.measured("publish", sum(file.rows for file in publication.sorted_files)):
+            publish_run(owner, publication)
+
+    def _publish_plain(self, owner: Owner, files: tuple[SortedFile, ...], checksum: int) -> None:
+        files = tuple(replace(file, topic=f"{file.topic}-plain") for file in files)
+        for file in files:
+            create_topic(self._admin, file.topic, PARTITIONS)
+        producer = PlainProducer(self._connection, owner.budget.producer_queue_bytes)
+        with self.measured("publish, plain", sum(file.rows for file in files)):
+            for file in files:
+                send_sorted(producer, file, checksum, lambda _: None)
+            producer.flush()
+        producer.close()
+
+    def _kcat(self, folder: Path, files: tuple[SortedFile, ...]) -> None:
+        servers, raw = self._connection.bootstrap_servers, folder / "raw"
+        with self.measured("kcat read", files[0].rows):
+            _shell(CONSUME.format(bootstrap=servers, topic=self._topic, file=raw))
+        scripts = []
+        for file in files:
+            output, lines = f"{file.topic}-kcat", file.path.with_suffix(".csv")
+            create_topic(self._admin, output, 1)
+            _write_lines(file, lines)
+            scripts.append(PRODUCE.format(bootstrap=servers, output=output, file=lines))
+        with self.measured("kcat publish", sum(file.rows for file in files)):
+            for script in scripts:
+                _shell(script)
+
+    def summary(self) -> dict[str, float]:
+        """Medians, and the ratios that are asked for."""
+        middle = {name: statistics.median(values) for name, values in self.seconds.items()}
+        pairs = {"dump": "kcat read", "publish": "kcat publish"}
+        ratios = {f"{a} / {b}": middle[a] / middle[b] for a, b in pairs.items() if a in middle and b in middle}
+        if "publish, plain" in middle:
+            sorts = sum(seconds for name, seconds in middle.items() if name.startswith("sort"))
+            without = middle["dump"] + sorts + middle["publish, plain"]
+            extra = middle["fence and ledger"] + middle["publish"] - middle["publish, plain"]
+            ratios["with exactly once / without"] = (without + extra) / without
+            ratios["in the transaction / all stages"] = middle["publish"] / (without + extra)
+        return middle | ratios
 
 
-def profiled(work: Callable[[], None], *, wanted: bool) -> None:
+def _cpu_seconds() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def _each(work: Callable[[Any], Any], items: list[Any], at_once: int) -> list[Any]:
+    if at_once == 1:
+        # In this thread, which is the one that a profile sees.
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(at_once) as pool:
+        return [f.result() for f in [pool.submit(copy_context().run, work, item) for item in items]]
+
+
+def _shell(script: str) -> None:
+    subprocess.run(["bash", "-ec", script], check=True)
+
+
+def _write_lines(file: SortedFile, path: Path) -> None:
+    with pa.memory_map(str(file.path)) as source, pa.ipc.open_file(source) as reader, path.open("wb") as lines:
+        for i in range(reader.num_record_batches):
+            lines.write(b"\n".join(reader.get_batch(i).column(0).to_pylist()) + b"\n")
+
+
+def _profiled(work: Callable[[], None], *, wanted: bool) -> None:
     if not wanted:
         return work()
     profile = cProfile.Profile()
@@ -85,40 +215,35 @@ def profiled(work: Callable[[], None], *, wanted: bool) -> None:
     return None
 
 
-def each(work: Callable[[Any], Any], items: list[Any], at_once: int) -> list[Any]:
-    with ThreadPoolExecutor(at_once) as pool:
-        return [f.result() for f in [pool.submit(copy_context().run, work, item) for item in items]]
-
-
-def run(job: Job, connection: Connection, folder: Path, until: str) -> None:
-    began = time.perf_counter()
-    check_before_lease(job, connection, make_admin(connection))
-    with own_job(job, connection) as owner:
-        prepare_outputs(owner)
-        outputs = note_outputs(owner)
-        snapshot = take_snapshot(owner)
-        print(f"{'start':12} {time.perf_counter() - began:7.2f} s  {snapshot.span:,} offsets, {os.cpu_count()} cores")
-        requests = [DumpRequest(job, 1, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
-        with measured("dump", snapshot.span):
-            chunks = tuple(c for part in each(dump_range, requests, job.dump_concurrency) for c in part)
-        records = sum(c.records for c in chunks)
-        print(f"{'':12} chunks {sum(c.path.stat().st_size for c in chunks if c.path) / 1e6:,.0f} MB")
-        if until == "dump":
-            return
-        files = []
-        orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-        if job.sort_concurrency > 1:
-            with measured("sorts", records * len(orders)):
-                files = each(sort_chunks, orders, job.sort_concurrency)
-        else:
-            for order in orders:
-                with measured(f"sort {order.sort.columns}"[:12], records):
-                    files.append(sort_chunks(order))
-        print(f"{'':12} sorted files {sum(f.path.stat().st_size for f in files) / 1e6:,.0f} MB")
-        if until == "sort":
-            return
-        with measured("publish", records * len(files)):
-            publish_run(owner, Publication(uuid4().hex, snapshot, chunks, tuple(files), outputs, datetime.now(UTC)))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bootstrap-servers")
+    parser.add_argument("--topic")
+    parser.add_argument("--records", type=int, default=5_000_000, help="of a topic that is made")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-limit", default="2GB")
+    parser.add_argument("--dump-concurrency", type=int, default=2)
+    parser.add_argument("--sort-concurrency", type=int, default=1)
+    parser.add_argument("--until", default="publish", choices=["dump", "sort", "publish"])
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("bench/out/stages.json"))
+    arguments = parser.parse_args()
+    with nullcontext() if arguments.bootstrap_servers else EmbeddedBroker() as broker:
+        connection = Connection(broker.bootstrap_servers if broker else arguments.bootstrap_servers)
+        topic = arguments.topic or "bench-source"
+        if not arguments.topic:
+            generate_records(connection, topic, arguments.records, 1, PARTITIONS)
+        stages = Stages(connection, topic, arguments)
+        for number in range(arguments.rounds):
+            print(f"round {number}, {os.cpu_count()} cores")
+            folder = tempfile.TemporaryDirectory(prefix="kafka-sort-bench-")
+            with folder as name, use_connection(connection), run_context():
+                _profiled(partial(stages.run, Path(name)), wanted=arguments.profile)
+        print("medians")
+        for name, value in stages.summary().items():
+            print(f"{name:32} {value:7.2f}")
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(stages.summary(), indent=1))
 
 
 if __name__ == "__main__":

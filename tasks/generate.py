@@ -4,7 +4,7 @@ Guarantee: record i is a function of the seed and of i alone, and goes to partit
 a call returns, each record is in the topic once, acknowledged by all in-sync replicas, behind what was there before.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -24,6 +24,8 @@ from tasks.settings.connection import Connection
 from tasks.settings.job import check_topic_name
 
 Bytes = npt.NDArray[np.uint8]
+# Seed, first record, count → the records, as an Arrow binary array.
+BlockMaker = Callable[[int, int, int], pa.Array]
 
 START_SECONDS: Final = 30.0
 BLOCK_RECORDS: Final = 50_000
@@ -68,10 +70,11 @@ def generate_records(
     seed: int,
     partitions: int,
     replication_factor: int | None = None,
+    make: BlockMaker | None = None,
 ) -> int:
     """Append sample records to `topic`; how many were delivered.
 
-    The topic is made with `partitions` partitions if absent; one that exists keeps its own. TerminalError if it did not
+    `make` makes other records than the sample data. The topic is made with `partitions` partitions if absent; one that exists keeps its own. TerminalError if it did not
     grow by what was sent, which also another writer causes.
     """
     _check_settings(topic, records, seed)
@@ -79,7 +82,7 @@ def generate_records(
     require_broker(admin, connection, START_SECONDS)
     target = describe_topic(admin, topic) or create_topic(admin, topic, partitions, replication_factor)
     before = _ends(admin, target)
-    _send_all(connection, target, records, seed)
+    _send_all(connection, target, records, seed, make or make_block)
     _check_growth(target, before, _ends(admin, target), records)
     return records
 
@@ -148,7 +151,7 @@ def _ends(admin: AdminClient, topic: Topic) -> dict[int, int]:
     return list_offsets(admin, topic.name, topic.partitions, LATEST, committed=False)
 
 
-def _send_all(connection: Connection, topic: Topic, records: int, seed: int) -> None:
+def _send_all(connection: Connection, topic: Topic, records: int, seed: int, make: BlockMaker) -> None:
     stop, meter = current_run().stop, current_run().progress.meter("generate", records)
     sender = (_NativeSender if native.AVAILABLE else _PlainSender)(make_producer(connection, **_QUEUE), topic)
     try:
@@ -157,7 +160,7 @@ def _send_all(connection: Connection, topic: Topic, records: int, seed: int) -> 
                 sender.flush()
                 raise GenerationStoppedError(topic.name, first, stop)
             count = min(BLOCK_RECORDS, records - first)
-            sender.send(make_block(seed, first, count), first)
+            sender.send(make(seed, first, count), first)
             meter.add(count)
         sender.flush()
     finally:

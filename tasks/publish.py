@@ -153,7 +153,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     progress = current_run().progress
     meter = progress.meter("publish")
     for sorted_file in publication.sorted_files:
-        _send_sorted(producer, sorted_file, publication.checksum, meter.add)
+        send_sorted(producer, sorted_file, publication.checksum, meter.add)
     reach("after-publish")
     # Step 3.
     _send_dead_letters(producer, job, publication.chunks)
@@ -184,7 +184,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     return record
 
 
-def _send_sorted(
+def send_sorted(
     producer: TransactionalProducer, file: SortedFile, expected: int, count: Callable[[int], None]
 ) -> None:
     """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
