@@ -5,34 +5,31 @@ dead letters. It appears by rename, with its manifest; a chunk whose manifest do
 """
 
 import gc
-import json
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
-import xxhash
 from confluent_kafka import Message
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.checksum import hash_records, sum_hashes
+from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_schema
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
-from tasks.formats.csv import CsvFormat
+from tasks.formats.csv import CsvFormat, format_of
 from tasks.kafka.clients import make_admin, make_reader
 from tasks.kafka.ranges import Block, RangeReader
 from tasks.observe.context import Meter, current_run
 from tasks.observe.logs import get_logger, log_context
-from tasks.records import Chunk, LostRange, OffsetRange
+from tasks.records import Chunk, OffsetRange
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
@@ -42,18 +39,6 @@ CHUNK_OFFSETS = 2_000_000
 # DuckDB's own row group size; its readers work a row group each.
 _ROW_GROUP_ROWS = 122_880
 
-HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
-DEAD_LETTERS = pa.schema(
-    {
-        "partition": pa.int32(),
-        "offset": pa.int64(),
-        "timestamp": pa.int64(),
-        "key": pa.binary(),
-        "value": pa.binary(),
-        "headers": HEADERS,
-        "reason": pa.string(),
-    }
-)
 # An offset needs less than 48 bits for 8,900 years at a million records a second; partitions have the 15 above.
 _OFFSET_BITS = 48
 
@@ -68,17 +53,10 @@ class DumpRequest:
     range: OffsetRange
     folder: Path
 
-
-def chunk_schema(fmt: CsvFormat) -> pa.Schema:
-    """Columns of a chunk: the record, its arrival (source partition, then offset), the key columns k0, k1 … ."""
-    keys = [(f"k{i}", field.type) for i, field in enumerate(fmt.schema)]
-    record = [("value", pa.binary()), ("key", pa.binary()), ("headers", HEADERS), ("timestamp", pa.int64())]
-    return pa.schema([*record, ("arrival", pa.int64()), *keys])
-
-
-def format_of(job: Job) -> CsvFormat:
-    """The job's record format."""
-    return CsvFormat(job.column_types, job.key_columns(), job.delimiter)
+    @property
+    def files(self) -> ChunkFolder:
+        """Where its chunks lie."""
+        return ChunkFolder(self.folder, self.run, self.topic_id)
 
 
 def dump_range(request: DumpRequest) -> list[Chunk]:
@@ -95,7 +73,7 @@ def dump_range(request: DumpRequest) -> list[Chunk]:
     reach("before-dump")
     try:
         for part in split_range(request.range):
-            chunk = find_chunk(request, part)
+            chunk = request.files.find(part)
             if chunk is None:
                 reach("before-dump-chunk")
                 with _paused_gc():
@@ -125,7 +103,7 @@ def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
 
 
 def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, buffer_bytes: int, meter: Meter) -> Chunk:
-    path = _chunk_path(request, part)
+    path = request.files.path(part)
     fmt = format_of(request.job)
     tally = _Tally()
     rows = TableWriter(path, chunk_schema(fmt))
@@ -152,7 +130,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         dead_letter_path=dead.finish(),
         lost=tuple(reader.lost),
     )
-    _write_manifest(request, chunk)
+    request.files.record(chunk)
     return chunk
 
 
@@ -272,94 +250,6 @@ def _column(items: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _timestamps(block: Block) -> pa.Array:
     return pa.array([m.timestamp()[1] for m in block], pa.int64())
-
-
-class TableWriter:
-    """Parquet, a row group a table, at a temporary name until it is whole; no file without rows."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.rows = 0
-        self._path = path
-        self._schema = schema
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    @property
-    def _unfinished(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.part")
-
-    def write(self, table: pa.Table) -> None:
-        """Write one row group."""
-        if not table.num_rows:
-            return
-        if self._writer is None:
-            # A full sort has no use for dictionaries and statistics. Plain pages: 118 ns a record where lz4 takes 247
-            # and saves a quarter (70 of 95 bytes a record), which every sort would have to unpack again.
-            self._writer = pq.ParquetWriter(
-                self._unfinished, self._schema, compression="none", use_dictionary=False, write_statistics=False
-            )
-        self._writer.write_table(table, row_group_size=table.num_rows)
-        self.rows += table.num_rows
-
-    def finish(self) -> Path | None:
-        """Give the file its name; None if there were no rows."""
-        if not self.rows:
-            return None
-        os.replace(self._unfinished, self._path)
-        return self._path
-
-
-def _chunk_path(request: DumpRequest, part: OffsetRange) -> Path:
-    return request.folder / f"chunk-{part.partition:05}-{part.start:016}.parquet"
-
-
-def _manifest_path(request: DumpRequest, part: OffsetRange) -> Path:
-    return _chunk_path(request, part).with_suffix(".json")
-
-
-def _identity(request: DumpRequest, chunk: Chunk) -> dict[str, object]:
-    files = [path for path in (chunk.path, chunk.dead_letter_path) if path is not None]
-    return {"run": request.run, "topic_id": request.topic_id, "digests": [_digest(path) for path in files]}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = xxhash.xxh3_128()
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
-
-
-def _write_manifest(request: DumpRequest, chunk: Chunk) -> None:
-    path = _manifest_path(request, chunk.range)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps({**_identity(request, chunk), "chunk": asdict(chunk)}, default=str))
-    os.replace(unfinished, path)
-
-
-def find_chunk(request: DumpRequest, part: OffsetRange) -> Chunk | None:
-    """The chunk of a former attempt, if its manifest and its bytes fit; else None."""
-    try:
-        raw = json.loads(_manifest_path(request, part).read_text())
-        fields = raw.pop("chunk")
-        chunk = Chunk(
-            **{
-                **fields,
-                "path": fields["path"] and Path(fields["path"]),
-                "dead_letter_path": fields["dead_letter_path"] and Path(fields["dead_letter_path"]),
-                "range": OffsetRange(**fields["range"]),
-                "lost": tuple(LostRange(**item) for item in fields["lost"]),
-            }
-        )
-        return chunk if chunk.range == part and raw == _identity(request, chunk) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 _gc_lock = threading.Lock()

@@ -74,8 +74,8 @@ def generate_records(
 ) -> int:
     """Append sample records to `topic`; how many were delivered.
 
-    `make` makes other records than the sample data. The topic is made with `partitions` partitions if absent; one that exists keeps its own. TerminalError if it did not
-    grow by what was sent, which also another writer causes.
+    `make` makes other records than the sample data. The topic is made with `partitions` partitions if absent; one that
+    exists keeps its own. TerminalError if it did not grow by what was sent, which also another writer causes.
     """
     _check_settings(topic, records, seed)
     admin = make_admin(connection)

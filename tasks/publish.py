@@ -184,9 +184,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     return record
 
 
-def send_sorted(
-    producer: TransactionalProducer, file: SortedFile, expected: int, count: Callable[[int], None]
-) -> None:
+def send_sorted(producer: TransactionalProducer, file: SortedFile, expected: int, count: Callable[[int], None]) -> None:
     """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
     total, rows = 0, 0
     with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:

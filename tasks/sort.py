@@ -18,10 +18,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.boundaries import cut_rows
-from tasks.dump import HEADERS, format_of
+from tasks.chunks import HEADERS
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
-from tasks.formats.csv import CsvFormat
+from tasks.formats.csv import CsvFormat, format_of
 from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger, log_context
 from tasks.records import Chunk, Key, SortedFile

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from tasks.settings.job import ColumnType
+from tasks.settings.job import ColumnType, Job
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
@@ -171,6 +171,11 @@ class CsvFormat:
         kept = {name: columns[name].take(pa.array(keep)) for name in self._keys}
         typed = {name: _to_integers(c) if pa.types.is_integer(self._keys[name]) else c for name, c in kept.items()}
         return Parsed(typed, rejected | {int(rows[row]): reason for row, reason in bad.items()})
+
+
+def format_of(job: Job) -> CsvFormat:
+    """The job's record format."""
+    return CsvFormat(job.column_types, job.key_columns(), job.delimiter)
 
 
 def _is_plain(value: bytes | None) -> bool:

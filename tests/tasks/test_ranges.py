@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from tasks import dump
-from tasks.dump import DumpRequest, dump_range, find_chunk, refuse_lost
+from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.errors import SourceLostError, StoppedError
 from tasks.kafka import ranges as ranges_module
 from tasks.kafka.clients import make_reader
@@ -220,13 +220,13 @@ def test_whole_chunks_are_found_again(cluster: Cluster, dumped: tuple[DumpReques
     assert [c.range for c in chunks] == [OffsetRange(0, 0, 40), OffsetRange(0, 40, 80), OffsetRange(0, 80, 100)]
     assert [c.records for c in chunks] == [40, 37, 20]
     assert [c.dead_letters for c in chunks] == [0, 3, 0]
-    assert [find_chunk(request, c.range) for c in chunks] == chunks
+    assert [request.files.find(c.range) for c in chunks] == chunks
     times = [c.path.stat().st_mtime_ns for c in chunks if c.path]
     assert dump_topic(cluster, request) == chunks
     assert [c.path.stat().st_mtime_ns for c in chunks if c.path] == times
-    assert find_chunk(replace(request, run=2), chunks[0].range) is None
-    assert find_chunk(replace(request, topic_id="other"), chunks[0].range) is None
-    assert find_chunk(request, OffsetRange(0, 0, 39)) is None
+    assert replace(request, run=2).files.find(chunks[0].range) is None
+    assert replace(request, topic_id="other").files.find(chunks[0].range) is None
+    assert request.files.find(OffsetRange(0, 0, 39)) is None
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,11 @@ def test_a_damaged_chunk_is_made_again(
     request, chunks = dumped
     before = values_of(chunks)
     damage(chunks[1])
-    assert find_chunk(request, chunks[1].range) is None
+    assert request.files.find(chunks[1].range) is None
     again = dump_topic(cluster, request)
     assert again == chunks
     assert values_of(again) == before
-    assert find_chunk(request, chunks[1].range) == chunks[1]
+    assert request.files.find(chunks[1].range) == chunks[1]
 
 
 def test_a_dump_names_what_was_removed(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,5 +270,5 @@ def test_a_dump_stops_between_blocks(cluster: Cluster, tmp_path: Path) -> None:
         context.stop.set()
         with pytest.raises(StoppedError):
             dump_topic(cluster, request)
-    assert find_chunk(request, request.range) is None
+    assert request.files.find(request.range) is None
     assert not list(tmp_path.glob("*.parquet"))

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tasks.dump import chunk_schema, format_of
+from tasks.chunks import chunk_schema
 from tasks.errors import StoppedError, TerminalError
+from tasks.formats.csv import format_of
 from tasks.observe.context import run_context
 from tasks.records import Chunk, OffsetRange, SortedFile
 from tasks.settings.job import Job

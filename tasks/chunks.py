@@ -1,0 +1,132 @@
+"""Chunk files: Parquet with a manifest beside it, which says what the chunk holds and what its bytes are.
+
+A chunk appears by rename, and counts only with a manifest that fits: one that was cut off, altered or made for another
+snapshot is as good as absent, and is made again.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from tasks.formats.csv import CsvFormat
+from tasks.records import Chunk, LostRange, OffsetRange
+
+HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
+DEAD_LETTERS = pa.schema(
+    {
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "timestamp": pa.int64(),
+        "key": pa.binary(),
+        "value": pa.binary(),
+        "headers": HEADERS,
+        "reason": pa.string(),
+    }
+)
+
+
+def chunk_schema(fmt: CsvFormat) -> pa.Schema:
+    """Columns of a chunk: the record, its arrival (source partition, then offset), the key columns k0, k1 … ."""
+    keys = [(f"k{i}", field.type) for i, field in enumerate(fmt.schema)]
+    record = [("value", pa.binary()), ("key", pa.binary()), ("headers", HEADERS), ("timestamp", pa.int64())]
+    return pa.schema([*record, ("arrival", pa.int64()), *keys])
+
+
+class TableWriter:
+    """Parquet, a row group a table, at a temporary name until it is whole; no file without rows."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.rows = 0
+        self._path = path
+        self._schema = schema
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def _unfinished(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.part")
+
+    def write(self, table: pa.Table) -> None:
+        """Write one row group."""
+        if not table.num_rows:
+            return
+        if self._writer is None:
+            # A full sort has no use for dictionaries and statistics. Plain pages: 118 ns a record where lz4 takes 247
+            # and saves a quarter (70 of 95 bytes a record), which every sort would have to unpack again.
+            self._writer = pq.ParquetWriter(
+                self._unfinished, self._schema, compression="none", use_dictionary=False, write_statistics=False
+            )
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self.rows += table.num_rows
+
+    def finish(self) -> Path | None:
+        """Give the file its name; None if there were no rows."""
+        if not self.rows:
+            return None
+        os.replace(self._unfinished, self._path)
+        return self._path
+
+
+@dataclass(frozen=True)
+class ChunkFolder:
+    """The chunks of one run's snapshot of one source topic."""
+
+    folder: Path
+    run: int
+    topic_id: str
+
+    def path(self, part: OffsetRange) -> Path:
+        """Where the part's chunk lies, once it is whole."""
+        return self.folder / f"chunk-{part.partition:05}-{part.start:016}.parquet"
+
+    def record(self, chunk: Chunk) -> None:
+        """Write the chunk's manifest: from here on it counts."""
+        path = self._manifest(chunk.range)
+        unfinished = path.with_name(f"{path.name}.part")
+        unfinished.write_text(json.dumps({**self._identity(chunk), "chunk": asdict(chunk)}, default=str))
+        os.replace(unfinished, path)
+
+    def find(self, part: OffsetRange) -> Chunk | None:
+        """The chunk of a former attempt, if its manifest and its bytes fit; else None."""
+        try:
+            raw = json.loads(self._manifest(part).read_text())
+            fields = raw.pop("chunk")
+            chunk = Chunk(
+                **{
+                    **fields,
+                    "path": fields["path"] and Path(fields["path"]),
+                    "dead_letter_path": fields["dead_letter_path"] and Path(fields["dead_letter_path"]),
+                    "range": OffsetRange(**fields["range"]),
+                    "lost": tuple(LostRange(**item) for item in fields["lost"]),
+                }
+            )
+            return chunk if chunk.range == part and raw == self._identity(chunk) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _manifest(self, part: OffsetRange) -> Path:
+        return self.path(part).with_suffix(".json")
+
+    def _identity(self, chunk: Chunk) -> dict[str, object]:
+        files = [path for path in (chunk.path, chunk.dead_letter_path) if path is not None]
+        return {"run": self.run, "topic_id": self.topic_id, "digests": [_digest(path) for path in files]}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = xxhash.xxh3_128()
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
