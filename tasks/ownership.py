@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from tasks.errors import SettingsError
 from tasks.failpoints import reach
+from tasks.kafka import native
 from tasks.kafka.clients import BATCH_BYTES, make_admin
 from tasks.kafka.lease import Lease
 from tasks.kafka.ledger import KEPT_RUNS, Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.observe.logs import get_logger
 from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
@@ -49,6 +51,8 @@ class Owner:
     def acquire(self) -> None:
         """Take the lease, fence, read the ledger. LeaseTakenError names who is alive."""
         reach("before-lease")
+        if not native.AVAILABLE:
+            get_logger().warning("librdkafka's batch call was not found: records go one by one, half as fast")
         self._lease.acquire(self.admin, self.job.name)
         reach("after-lease")
         self.fence()

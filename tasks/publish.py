@@ -39,6 +39,7 @@ from tasks.records import (
     WrittenRange,
     WrittenSort,
 )
+from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.snapshot import check_source_unchanged
 
@@ -93,6 +94,13 @@ class Publication:
     def lost(self) -> tuple[LostRange, ...]:
         """What was removed before it was read."""
         return (*self.snapshot.lost, *(lost for chunk in self.chunks for lost in chunk.lost))
+
+    @property
+    def disk_bytes(self) -> int:
+        """What chunks and sorted files take."""
+        paths = [*(c.path for c in self.chunks), *(c.dead_letter_path for c in self.chunks)]
+        paths += [file.path for file in self.sorted_files]
+        return sum(path.stat().st_size for path in paths if path is not None)
 
     @property
     def checksum(self) -> int:
@@ -373,5 +381,12 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
         log = get_logger()
         if record.dead_letters:
             log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)
-        log.info("committed", records=record.records, sorts=len(record.sorts), **record.seconds)
+        log.info(
+            "committed",
+            records=record.records,
+            sorts=len(record.sorts),
+            **record.seconds,
+            disk_mb=publication.disk_bytes // MB,
+            peak_memory_mb=peak_memory_bytes() // MB,
+        )
         return record

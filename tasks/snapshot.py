@@ -24,6 +24,7 @@ from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.preflight import require_source
 from tasks.records import LostRange, OffsetRange, RunRecord, Snapshot
+from tasks.settings.budget import MB
 from tasks.settings.job import Job
 
 _SAMPLE_RECORDS = 500
@@ -210,7 +211,8 @@ def snapshot_source(owner: Owner) -> Snapshot:
     snapshot = take_snapshot(owner)
     with log_context(stage="snapshot", run=snapshot.run):
         log = get_logger()
-        log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges))
+        needed = estimate_disk(owner.job, snapshot) // MB
+        log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges), disk_needed_mb=needed)
         if snapshot.capped:
             log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
         for lost in snapshot.lost:

@@ -1,5 +1,7 @@
 """How one number, `memory_limit`, is divided among what a run holds in memory (guarantee 5)."""
 
+import resource
+import sys
 from dataclasses import dataclass
 
 from tasks.errors import SettingsError
@@ -34,3 +36,9 @@ class Budget:
             consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
             chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
         )
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far: what the budget was for."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
