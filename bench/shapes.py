@@ -30,7 +30,7 @@ def shapes(records: int) -> dict[str, Shape]:
         "one heavy key": Shape(heavy),
         "sorted": Shape(partial(ordered, int)),
         "reversed": Shape(partial(ordered, lambda i: records - 1 - i)),
-        "1 KB records": Shape(wide, share=0.2),
+        "1 KB records": Shape(wide, share=0.4),
         "16 partitions": Shape(make_block, partitions=16),
     }
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 from prefect import flow
 from prefect.states import Completed
 
+from tasks.chunks import drop_rows
 from tasks.dump import DumpRequest, dump_partition, refuse_lost
 from tasks.kafka.clients import make_admin
 from tasks.observe.context import run_context
@@ -61,6 +62,7 @@ def sort_topic(job: Job = Job()) -> RunRecord | None:  # noqa: B008  # frozen; t
             with log_context(run=snapshot.run), progress.stage("sort", records * sorts):
                 orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
                 files = run_each(with_retries(sort_records, job), orders, job.sort_concurrency, stop.set)
+                drop_rows(chunks)
             # Step 6: publish and commit.
             with log_context(run=snapshot.run), progress.stage("publish", records * sorts):
                 publication = Publication(attempt, snapshot, chunks, tuple(files), outputs, started)

@@ -6,6 +6,7 @@ snapshot is as good as absent, and is made again.
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -122,6 +123,13 @@ class ChunkFolder:
     def _identity(self, chunk: Chunk) -> dict[str, object]:
         files = [path for path in (chunk.path, chunk.dead_letter_path) if path is not None]
         return {"run": self.run, "topic_id": self.topic_id, "digests": [_digest(path) for path in files]}
+
+
+def drop_rows(chunks: Iterable[Chunk]) -> None:
+    """Remove what all sorts have read, before it goes from the page cache to the disk; dead letters stay."""
+    for chunk in chunks:
+        if chunk.path is not None:
+            chunk.path.unlink()
 
 
 def _digest(path: Path) -> str:

@@ -103,11 +103,11 @@ def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
 
 
 def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, buffer_bytes: int, meter: Meter) -> Chunk:
-    path = request.files.path(part)
+    target = request.files.path(part)
     fmt = format_of(request.job)
     tally = _Tally()
-    rows = TableWriter(path, chunk_schema(fmt))
-    dead = TableWriter(path.with_suffix(".dead.parquet"), DEAD_LETTERS)
+    rows = TableWriter(target, chunk_schema(fmt))
+    dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     reader.lost.clear()
     with rows, dead:
         for group in _gather(reader.read(part), part.partition, buffer_bytes, meter):
@@ -118,8 +118,9 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
             reach("after-dump-block")
     # Progress is in offsets, of which some hold no record.
     meter.add(part.span - rows.rows - dead.rows)
+    path, dead_path = rows.finish(), dead.finish()
     chunk = Chunk(
-        path=rows.finish(),
+        path=path,
         range=part,
         records=tally.records,
         largest_bytes=tally.largest_bytes,
@@ -127,7 +128,8 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         has_keys=tally.has_keys,
         has_headers=tally.has_headers,
         dead_letters=dead.rows,
-        dead_letter_path=dead.finish(),
+        dead_letter_path=dead_path,
+        file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
         lost=tuple(reader.lost),
     )
     request.files.record(chunk)

@@ -73,7 +73,7 @@ class Owner:
             self._batch_bytes,
             self.job.request_timeout,
         )
-        self._producer.init()
+        self._producer.init(self.job.ledger)
         reach("after-init")
         reach("before-ledger-read")
         self.ledger = self._read_ledger()

@@ -97,10 +97,8 @@ class Publication:
 
     @property
     def disk_bytes(self) -> int:
-        """What chunks and sorted files take."""
-        paths = [*(c.path for c in self.chunks), *(c.dead_letter_path for c in self.chunks)]
-        paths += [file.path for file in self.sorted_files]
-        return sum(path.stat().st_size for path in paths if path is not None)
+        """What chunks and sorted files took, when all were there."""
+        return sum(c.file_bytes for c in self.chunks) + sum(f.path.stat().st_size for f in self.sorted_files)
 
     @property
     def checksum(self) -> int:

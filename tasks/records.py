@@ -72,6 +72,7 @@ class Chunk:
     has_headers: bool = False
     dead_letters: int = 0
     dead_letter_path: Path | None = None
+    file_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
+from prefect import Flow
 from prefect.cli.deploy._models import (
     ConcurrencyLimitSpec,
     DeploymentConfig,
@@ -56,7 +57,7 @@ def test_every_key_is_one_of_prefects() -> None:
 def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
     names = set()
     for deployment in load()["deployments"]:
-        flow = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
+        flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
         # Also the parameters that are left out, by their defaults.
         flow.validate_parameters(deployment.get("parameters", {}))
         assert deployment["description"]

@@ -67,9 +67,13 @@ class TransactionalProducer:
     def _on_error(self, _: KafkaError) -> None:
         self.spent = True
 
-    def init(self) -> None:
-        """Fence whoever held the id, and settle his transaction."""
+    def init(self, topic: str) -> None:
+        """Fence whoever held the id, and settle his transaction. `topic`: any that exists.
+
+        Asking for it connects first: without a connection librdkafka looks for the coordinator twice a second only.
+        """
         with kafka_errors(f"fencing as {self._id}"):
+            self._producer.list_topics(topic, self._timeout)
             for attempt in self._while_retriable():
                 with attempt:
                     self._producer.init_transactions(self._timeout)

@@ -32,7 +32,7 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
 def make_transactional(cluster: Cluster, job: Job) -> TransactionalProducer:
     """A producer with the job's transactional id, fenced in."""
     producer = TransactionalProducer(cluster.connection, job.group, 60, 16_000_000, 1_000_000, 30)
-    producer.init()
+    producer.init(job.source_topic)
     return producer
 
 
