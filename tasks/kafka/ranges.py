@@ -51,6 +51,9 @@ class RangeReader:
         start = max(wanted.start, min(self._removed_to, wanted.end))
         if start > wanted.start:
             self.lost.append(LostRange(wanted.partition, wanted.start, start))
+        if start == wanted.end:
+            # A fetch there would fail, and its error come up in the next range.
+            return
         if self._next != start:
             self._seek(wanted.partition, start)
         progress = time.monotonic()
