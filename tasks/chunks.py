@@ -129,7 +129,7 @@ def drop_rows(chunks: Iterable[Chunk]) -> None:
     """Remove what all sorts have read, before it goes from the page cache to the disk; dead letters stay."""
     for chunk in chunks:
         if chunk.path is not None:
-            chunk.path.unlink()
+            chunk.path.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:
