@@ -25,7 +25,7 @@ from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
-from tasks.kafka.clients import make_admin, make_reader
+from tasks.kafka.clients import header_bytes, make_admin, make_reader
 from tasks.kafka.ranges import Block, RangeReader
 from tasks.observe.context import Meter, current_run
 from tasks.observe.logs import get_logger, log_context
@@ -188,11 +188,16 @@ class _RowGroup:
     def add(self, block: Block) -> None:
         """Take a block apart, while its messages are in the processor's cache."""
         self.values += map(Message.value, block)
-        self._keys += map(Message.key, block)
-        self._headers += map(Message.headers, block)
+        keys, headers = list(map(Message.key, block)), list(map(Message.headers, block))
+        self._keys += keys
+        self._headers += headers
         self._offsets.append(_offsets(block))
         self._messages += block
         self.bytes += sum(map(len, block))
+        if keys.count(None) < len(keys):
+            self.bytes += sum(len(key) for key in keys if key)
+        if headers.count(None) < len(headers):
+            self.bytes += sum(map(header_bytes, headers))
 
     def split(self, fmt: CsvFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """The accepted records as a table of the chunk's schema, and the dead letters."""

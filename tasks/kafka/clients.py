@@ -3,11 +3,11 @@
 Every client is made here, so that no property that matters is set in two places.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import BrokerUnavailableError, SettingsError, TerminalError, TransientError
@@ -16,6 +16,7 @@ from tasks.settings.connection import Connection
 # As large as the broker's default limit for a batch allows: fewer requests, better compression.
 BATCH_BYTES = 1_000_000
 
+Headers = Sequence[tuple[str, bytes | None]]
 Property = str | int | float | bool | Callable[..., Any]
 
 # Trying again cannot help: somebody has to change a topic, an ACL or a setting.
@@ -156,6 +157,16 @@ def make_producer(connection: Connection, **over: Property) -> Producer:
     }
     with _settings_errors(connection):
         return Producer({**base, **over})
+
+
+def record_bytes(message: Message) -> int:
+    """Bytes of value, key and headers; `len(message)` is the value's alone."""
+    return len(message) + len(message.key() or b"") + header_bytes(message.headers())
+
+
+def header_bytes(headers: Any) -> int:
+    """Bytes of what `Message.headers` gives, names and values."""
+    return sum(len(name) + len(value or b"") for name, value in headers or ())
 
 
 def require_broker(admin: AdminClient, connection: Connection, timeout: float) -> None:

@@ -6,18 +6,16 @@ commit of an older transaction must find a newer epoch, which only `init_transac
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.kafka import native
-from tasks.kafka.clients import Property, kafka_errors, make_producer, make_reader, translate
+from tasks.kafka.clients import Headers, Property, kafka_errors, make_producer, make_reader, translate
 from tasks.observe.context import current_run
 from tasks.settings.connection import Connection
-
-Headers = Sequence[tuple[str, bytes | None]]
 
 _ABORT_SECONDS = 10.0
 # A queue that is full is asked again after the broker had time for some batches.

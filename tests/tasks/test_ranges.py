@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -259,6 +260,20 @@ def test_a_dump_names_what_was_removed(cluster: Cluster, tmp_path: Path, monkeyp
     with pytest.raises(SourceLostError, match="partition 0 offsets 0 to 9; partition 0 offsets 10 to 19"):
         refuse_lost(request.job, chunks)
     refuse_lost(request.job.model_copy(update={"skip_lost": True}), chunks)
+
+
+@pytest.mark.parametrize("where", ["key", "headers"])
+def test_large_keys_and_headers_count(cluster: Cluster, tmp_path: Path, where: str) -> None:
+    """What is held at once is bounded by the whole record, not by its value."""
+    topic = cluster.make_topic(1, max_message_bytes="2000000")
+    large = b"x" * 400_000
+    extra: dict[str, Any] = {"key": large} if where == "key" else {"headers": (("h", large),)}
+    rows = [Record(v, **extra) for v in sample_values(120)]
+    cluster.produce_records(topic, rows, **{"message.max.bytes": 2_000_000})
+    (chunk,) = dump_topic(cluster, request_for(cluster, topic, tmp_path, 120))
+    assert chunk.records == 120
+    assert chunk.path is not None
+    assert pq.ParquetFile(chunk.path).num_row_groups > 1
 
 
 def test_a_dump_stops_between_blocks(cluster: Cluster, tmp_path: Path) -> None:
