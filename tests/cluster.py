@@ -175,6 +175,8 @@ def assert_sorted(cluster: Cluster, job: Job, runs: int = 1) -> None:
     source = [r for r in cluster.read(job.source_topic) if read[r.partition][0] <= r.offset < read[r.partition][1]]
     for sort, written in zip(job.sort_list, ledger.last.sorts, strict=True):
         ranges = {w.partition: (w.first, w.last) for w in written.partitions}
+        # A commit is answered before all its markers are written.
+        wait_for(lambda topic=sort.topic: cluster.ends(topic) == cluster.ends(topic, committed=False))  # type: ignore[misc]
         output = cluster.read(sort.topic)
         last = [
             r for r in output if r.partition in ranges and ranges[r.partition][0] <= r.offset <= ranges[r.partition][1]
@@ -182,5 +184,4 @@ def assert_sorted(cluster: Cluster, job: Job, runs: int = 1) -> None:
         assert last == expected(sort, source), f"run {runs} of {sort.topic} is not the expected sequence"
         if runs == 1:
             assert len(output) == len(last), f"{sort.topic} holds records of no run"
-        wait_for(lambda topic=sort.topic: cluster.ends(topic) == cluster.ends(topic, committed=False))  # type: ignore[misc]
     assert cluster.group_offsets(job) == {p: end for p, (_, end) in read.items()}
