@@ -375,6 +375,8 @@ def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> No
 def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
     """Publish all sorts and commit, in one transaction."""
     with log_context(stage="publish"):
+        # Before the commit: behind it nothing may fail.
+        disk = publication.disk_bytes
         record = publish_run(owner, publication)
         log = get_logger()
         if record.dead_letters:
@@ -384,7 +386,7 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
             records=record.records,
             sorts=len(record.sorts),
             **record.seconds,
-            disk_mb=publication.disk_bytes // MB,
+            disk_mb=disk // MB,
             peak_memory_mb=peak_memory_bytes() // MB,
         )
         return record

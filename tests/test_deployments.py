@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def test_every_key_is_one_of_prefects() -> None:
     assert raw["deployments"]
     for deployment in raw["deployments"]:
         assert_known(deployment, DeploymentConfig)
+        assert deployment["version"] == version("kafka-sorting-pipeline")
         assert_known(deployment["work_pool"], WorkPoolConfig)
         assert_known(deployment.get("concurrency_limit", {}), ConcurrencyLimitSpec)
         for schedule in deployment.get("schedules", ()):
