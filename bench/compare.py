@@ -2,6 +2,7 @@
 
     python -m bench.compare --records 1000000 10000000 --rounds 3 [--program 'NAME=COMMAND {bootstrap} {topic}']
     python -m bench.compare --shapes --records 5000000        this project alone, on data of other shapes
+    python -m bench.compare --systems kafka-sort spark         needs spark-submit (pip install pyspark) on PATH
 
 Rounds alternate between the systems, since one machine's speed drifts. Printed and written as JSON for each system and
 size: wall time, CPU of all processes (the broker's too), peak memory of the system's processes together (PSS, without
@@ -46,6 +47,11 @@ PRODUCE = (
 )
 CONSUME = "kcat -b {bootstrap} -C -t {topic} -o beginning -e -q > {file}"
 SORT = "LC_ALL=C sort --parallel=2 -S 1G -t, -s {key} {file} > {sorted}"
+# Spark's defaults for one machine but for the heap, of which the default of 1 GB is too little for ten million records.
+SPARK = (
+    "spark-submit --master 'local[2]' --driver-memory 4g --conf spark.ui.enabled=false --conf spark.log.level=ERROR "
+    "--packages org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 {script} {bootstrap} {topic} {prefix}"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ class Bench:
         first, *others = self._memory_limits
         ours = {"kafka-sort": self._sorter(first), **{f"ours {size}": self._sorter(size) for size in others}}
         peers = {name: self._program(text) for name, text in self._programs.items()}
-        return {**ours, "nothing new": self._nothing_new, "pipe": self._pipe, "floor": self._floor, **peers}
+        known = {"nothing new": self._nothing_new, "pipe": self._pipe, "floor": self._floor, "spark": self._spark}
+        return {**ours, **known, **peers}
 
     def measure(self, system: str, records: int, number: int, topic: str) -> Measurement:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
@@ -135,6 +142,13 @@ class Bench:
 
     def _floor(self, topic: str, _: Path) -> str:
         return "\n".join([self._consume(topic), *(self._produce(name, "raw") for name in KEYS)])
+
+    def _spark(self, topic: str, _: Path) -> str:
+        prefix = f"bench-out-{uuid4().hex[:8]}"
+        for name in KEYS:
+            create_topic(self._admin, f"{prefix}-{name}", PARTITIONS)
+        script = Path(__file__).with_name("spark.py")
+        return SPARK.format(script=script, bootstrap=self._broker.bootstrap_servers, topic=topic, prefix=prefix)
 
     def _program(self, text: str) -> Callable[[str, Path], str]:
         return lambda topic, folder: text.format(bootstrap=self._broker.bootstrap_servers, topic=topic, folder=folder)
