@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all bench bench-stages check format lock clean
+.PHONY: help setup demo ui test test-all bench bench-stages check format lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ $(READY): requirements.lock pyproject.toml tasks/broker/jars.txt
 
 demo: setup  ## embedded broker, generate, sort by three keys, verify
 	@$(BIN)/kafka-sort demo $(ARGS)
+
+ui: setup  ## Prefect's pages with all deployments, a worker and an embedded Kafka, until Ctrl-C
+	@$(BIN)/python -m kafka_sort.ui
 
 test: setup  ## the tests, without the slow ones
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

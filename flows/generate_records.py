@@ -1,13 +1,18 @@
 """The flow `generate-records`: fills a topic with the sample data."""
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from typing import Annotated, Any
 
-from tasks.generate import generate_records as generate
-from tasks.observe.context import run_context
-from tasks.observe.logs import configure_logging, get_logger
-from tasks.observe.report import artifact_key, report_progress
-from tasks.settings.connection import Connection, current_connection
+from prefect import State, flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from pydantic import Field
+
+from tasks.generate import MAX_SEED, generate_records as generate
+from tasks.observe.context import RunContext
+from tasks.observe.history import observe_run
+from tasks.observe.logs import get_logger
+from tasks.settings.connection import Connection, ProfileName, current_connection, use_profile
+from tasks.settings.job import TopicName
 
 
 # Not tried again by itself: what was sent stays in the topic, and would be there twice.
@@ -17,14 +22,31 @@ def fill_topic(connection: Connection, topic: str, records: int, seed: int, part
     return generate(connection, topic, records, seed, partitions)
 
 
-@flow(name="generate-records", flow_run_name="{topic} · {records} records, seed {seed}", persist_result=False)
-def generate_records(topic: str = "source", records: int = 1_000_000, seed: int = 1, partitions: int = 4) -> int:
-    """Append sample records to a topic, which is made with `partitions` partitions if absent."""
-    configure_logging()
-    connection = current_connection()
-    with run_context() as context, report_progress(context.progress, artifact_key("generate", topic)):
-        delivered = fill_topic(connection, topic, records, seed, partitions)
-    get_logger().info("records generated", topic=topic, records=delivered, seed=seed)
+@flow(name="generate-records", flow_run_name="{topic} · {records:,} records, seed {seed}", persist_result=False)
+def generate_records(
+    topic: TopicName = "source",
+    records: Annotated[int, Field(ge=0)] = 1_000_000,
+    seed: Annotated[int, Field(json_schema_extra={"minimum": 0, "maximum": MAX_SEED})] = 1,
+    partitions: Annotated[int, Field(ge=1, le=10_000)] = 4,
+    connection: ProfileName = None,
+) -> int:
+    """Append sample records to a topic.
+
+    Args:
+        topic: Topic to fill; made if absent.
+        records: Records to make.
+        seed: The same seed gives the same records.
+        partitions: Of a topic that is made.
+        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+    """
+
+    def work(_: RunContext) -> State[Any]:
+        with use_profile(connection):
+            delivered = fill_topic(current_connection(), topic, records, seed, partitions)
+        get_logger().info("records generated", topic=topic, records=delivered, seed=seed)
+        return Completed(message=f"{delivered:,} records in {topic}", data=delivered)
+
+    delivered: int = observe_run("generation", topic, work)
     return delivered
 
 

@@ -1,32 +1,50 @@
 """The flow `verify-topic`: reads the outputs of a job's runs back and compares them with the source, run by run."""
 
 import contextlib
+from typing import Annotated, Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_table_artifact
+from prefect.states import Completed
+from pydantic import Field
 
 from tasks.errors import VerificationError
-from tasks.observe.context import run_context
-from tasks.observe.logs import configure_logging, get_logger, log_context
-from tasks.observe.report import artifact_key, report_progress
-from tasks.observe.signals import stop_on_signals
-from tasks.settings.connection import current_connection
+from tasks.observe.context import RunContext
+from tasks.observe.history import observe_run
+from tasks.observe.logs import get_logger, log_context
+from tasks.observe.report import artifact_key
+from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
 from tasks.verify import Verification, plan_verification, verify_recorded_run
 from tasks.workers import with_retries
 
+# The form shows its defaults.
+_SAMPLE = Job()
+
 
 @flow(name="verify-topic", flow_run_name="{job.source_topic}", persist_result=False)
-def verify_topic(job: Job = Job(), runs: int | None = None) -> Verification:  # noqa: B008  # frozen, shown in the form
-    """Verify the newest `runs` runs of the job, or all in its ledger. VerificationError says what differs first."""
-    configure_logging()
-    with (
-        run_context() as context,
-        log_context(job=job.name),
-        stop_on_signals(context.stop),
-        report_progress(context.progress, artifact_key("progress", "verify", job.name)),
-        context.progress.stage("verify"),
-    ):
+def verify_topic(
+    job: Job = _SAMPLE, runs: Annotated[int, Field(ge=1)] | None = None, connection: ProfileName = None
+) -> Verification:
+    """Verify the newest runs of a job. VerificationError says what differs first.
+
+    Args:
+        job: The job whose runs are verified.
+        runs: So many of the newest runs; empty: all in the ledger.
+        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+    """
+
+    def work(context: RunContext) -> State[Any]:
+        with log_context(job=job.name), use_profile(connection):
+            return verify_runs(job, runs, context)
+
+    verification: Verification = observe_run("verification", job.name, work, job.run_timeout)
+    return verification
+
+
+def verify_runs(job: Job, runs: int | None, context: RunContext) -> State[Any]:
+    """Read back and compare, a task a run; then say what was found."""
+    with context.progress.stage("verify"):
         plans = plan_verification(job, current_connection(), runs)
         verify = with_retries(verify_recorded_run, job)
         verification = Verification(job.name, tuple(verify(job, plan) for plan in plans))
@@ -39,7 +57,7 @@ def verify_topic(job: Job = Job(), runs: int | None = None) -> Verification:  # 
         log.warning(line)
     if not verification.ok:
         raise VerificationError(headline)
-    return verification
+    return Completed(message=headline, data=verification)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ def _job_option(name: str, info: FieldInfo) -> Callable[[F], F]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
     if kind is list:
         return click.option(flag, name, multiple=True, metavar=str(extra.get("metavar")), help=f"{text} Repeatable.")
+    if kind is typing.Literal:
+        return click.option(flag, name, type=click.Choice(typing.get_args(info.annotation)), default=None, help=text)
     return click.option(flag, name, type=_CLICK_TYPES[kind], default=None, help=text)
 
 

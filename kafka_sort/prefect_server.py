@@ -12,7 +12,9 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Mapping
 from concurrent.futures import Future
+from typing import IO
 
 from tasks.errors import TerminalError
 
@@ -41,7 +43,7 @@ def start_prefect() -> Future[None]:
             import kafka_sort.terminal  # noqa: F401  # imports all flows
 
             if wait:
-                _wait_until_healthy(*wait)
+                wait_until_healthy(*wait)
             ready.set_result(None)
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             ready.set_exception(error)
@@ -59,14 +61,9 @@ def _start_server() -> tuple[subprocess.Popen[bytes], str] | None:
     settings = get_current_settings()
     if settings.api.url is not None or not settings.server.ephemeral.enabled:
         return None
-    port = _free_port()
-    server = subprocess.Popen(
-        ["/bin/sh", "-c", _SHELL, sys.executable, "-m", *_APP, "--host", "127.0.0.1", "--port", str(port)],
-        env=os.environ | _ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    port = free_port()
+    command = [sys.executable, "-m", *_APP, "--host", "127.0.0.1", "--port", str(port)]
+    server = spawn(command, _ENVIRONMENT, stdout=subprocess.DEVNULL)
     _servers.append(server)
     address = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_URL"] = address
@@ -74,7 +71,20 @@ def _start_server() -> tuple[subprocess.Popen[bytes], str] | None:
     return server, address
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
+def spawn(command: list[str], environment: Mapping[str, str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a process that passes Ctrl-C by, and ends with this one, however that ends; or when it is collected."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _SHELL, *command],
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=None if stdout == subprocess.DEVNULL else subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
+    """Return when the server at this address of its API answers; TerminalError where it has ended, or takes long."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -83,12 +93,13 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
         except OSError:
             time.sleep(0.1)
     raise TerminalError(
-        f"the temporary Prefect server did not start within {_START_SECONDS:.0f} s: try again, or start one "
+        f"the Prefect server did not start within {_START_SECONDS:.0f} s: try again, or start one "
         "(prefect server start) and set PREFECT_API_URL"
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

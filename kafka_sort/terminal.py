@@ -1,5 +1,7 @@
 """Flows run from a terminal: progress on standard error, tables on standard output."""
 
+from prefect import tags
+
 from flows.sort_topic import sort_topic
 from flows.verify_topic import verify_topic
 from kafka_sort.tables import print_table
@@ -8,10 +10,14 @@ from tasks.records import RunRecord
 from tasks.settings.job import Job
 from tasks.verify import Verification
 
+# As the deployments have it: automations and filters of the run history go by it.
+TAG = "kafka-sort"
+
 
 def run_sort(job: Job) -> RunRecord | None:
     """One run; prints what was done."""
-    record = sort_topic(job)
+    with tags(TAG):
+        record = sort_topic(job)
     if record is None:
         print(f"{job.name}: nothing new in {job.source_topic}")
     else:
@@ -21,7 +27,8 @@ def run_sort(job: Job) -> RunRecord | None:
 
 def run_verify(job: Job, runs: int | None) -> Verification:
     """The newest `runs` runs verified, or all; prints what was found. VerificationError where something differs."""
-    verification: Verification = verify_topic(job, runs)
+    with tags(TAG):
+        verification: Verification = verify_topic(job, runs)
     print_verification(verification)
     return verification
 

@@ -39,15 +39,29 @@ class EmbeddedBrokerError(TerminalError):
 
 
 class StoppedError(TerminalError):
-    """The run was asked to stop before it was done. `signal` asked, or None."""
+    """The run was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
 
-    def __init__(self, signal: int | None = None) -> None:
+    def __init__(self, reason: str = "", signal: int | None = None) -> None:
         super().__init__(
-            "stopped before it was done: nothing of this run is visible; the next start goes on where the last "
-            "committed run ended"
+            f"{reason}: " * bool(reason) + "stopped before it was done: nothing of this run is visible; the next start "
+            "goes on where the last committed run ended"
         )
         self.signal = signal
         self.exit_code = 128 + signal if signal else 1
+
+
+class CancelledError(StoppedError):
+    """Prefect was asked to cancel the run."""
+
+    def __init__(self) -> None:
+        super().__init__("cancelled in Prefect")
+
+
+class RunTimeoutError(StoppedError):
+    """The run took longer than `run_timeout`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"longer than the run timeout of {seconds:g} s (--run-timeout raises it)")
 
 
 class SourceLostError(TerminalError):

@@ -58,7 +58,7 @@ class GenerationStoppedError(StoppedError):
     """Stopped between two blocks. `sent` records stay in the topic."""
 
     def __init__(self, topic: str, sent: int, stop: Stop) -> None:
-        super().__init__(stop.signal)
+        super().__init__(signal=stop.asked.signal if stop.asked else None)
         self.args = (f"stopped after {sent:,} records, which stay in topic {topic}",)
         self.sent = sent
 

@@ -1,5 +1,6 @@
 """How tasks are run: so many at once, tried again only on transient errors, told by the error's class."""
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -7,28 +8,34 @@ from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.tasks import exponential_backoff
 
 from tasks.errors import TransientError
+from tasks.observe.context import current_run
+from tasks.observe.logs import get_logger
 from tasks.settings.job import Job
 
 R = TypeVar("R")
 _JITTER = 0.5
 
 
-def is_transient(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """Whether the task failed with an error that may pass. A plain function: Prefect ignores others in silence."""
-    return isinstance(state.result(raise_on_failure=False), TransientError)
-
-
 def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
-    """The task with the job's retry policy: exponential backoff with jitter, transient errors only."""
-    return task.with_options(
-        retries=job.retries,
-        retry_delay_seconds=exponential_backoff(job.retry_delay),
-        retry_jitter_factor=_JITTER,
-        retry_condition_fn=is_transient,
-    )
+    """The task with the job's retry policy: exponential backoff with jitter, transient errors only.
+
+    The delay is spent here, in the question whether to try again, and not by Prefect, whose sleep sees no stop: a run
+    that waits for its next attempt stops at once. A nested function: Prefect ignores callables of other kinds.
+    """
+
+    def try_again(_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+        error = state.result(raise_on_failure=False)
+        if not isinstance(error, TransientError):
+            return False
+        delay = job.retry_delay * 2 ** (run.run_count - 1) * random.uniform(1, 1 + _JITTER)
+        get_logger().warning(
+            "trying again", task=run.name, attempt=run.run_count + 1, in_seconds=round(delay, 1), after=str(error)
+        )
+        return current_run().stop.sleep(delay)
+
+    return task.with_options(retries=job.retries, retry_condition_fn=try_again)
 
 
 def run_each(task: Task[..., R], requests: Iterable[Any], at_once: int, stop: Callable[[], None]) -> list[R]:

@@ -1,14 +1,12 @@
 """prefect.yaml: no key of it is one that Prefect passes over, and its deployments run on a real server and worker."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
 from prefect import Flow
@@ -19,15 +17,18 @@ from prefect.cli.deploy._models import (
     RawScheduleConfig,
     WorkPoolConfig,
 )
+from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
-from tests.cluster import Cluster, assert_sorted
+from tasks.settings.job import Job
+from tests.cluster import Cluster, assert_sorted, sample_values
 from tests.command import Command
+from tests.deployed import ROOT, Deployments
+from tests.history import History
 
-ROOT = Path(__file__).parent.parent
 FILE = ROOT / "prefect.yaml"
-POOL = "kafka-sort"
+AUTOMATIONS = sorted((ROOT / "deploy" / "automations").iterdir())
 
 
 def load() -> dict[str, Any]:
@@ -72,49 +73,65 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
     }
 
 
-class Prefect:
-    """The `prefect` command, without questions."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._command = [str(Path(sys.executable).with_name("prefect")), "--no-prompt"]
-        self._environment = os.environ | {
-            "KAFKA_BOOTSTRAP_SERVERS": cluster.bootstrap_servers,
-            "KAFKA_SORT_HOME": str(ROOT),
-        }
-
-    def __call__(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [*self._command, *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def start(self, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-        with log.open("wb") as out:
-            return subprocess.Popen([*self._command, *arguments], cwd=log.parent, env=self._environment, stdout=out)
+@pytest.mark.parametrize("file", AUTOMATIONS, ids=lambda file: file.stem)
+def test_every_key_of_an_automation_is_one_of_prefects(file: Path) -> None:
+    """What is in the file is what Prefect has read of it: a key that is misspelt would be missing."""
+    raw = yaml.safe_load(file.read_text())
+    read = AutomationCore.model_validate(raw).model_dump(mode="json", exclude_unset=True)
+    assert read.keys() == raw.keys()
+    assert read["trigger"].keys() == raw["trigger"].keys()
+    assert [action.keys() for action in read["actions"]] == [action.keys() for action in raw["actions"]]
 
 
-@pytest.fixture
-def prefect(prefect_server: str, cluster: Cluster, tmp_path: Path) -> Iterator[Prefect]:
-    """All deployments, and a worker that runs them from another folder."""
-    assert prefect_server
-    prefect = Prefect(cluster)
-    prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect("deploy", "--all")
-    worker = prefect.start(tmp_path / "worker.log", "worker", "start", "--pool", POOL)
-    yield prefect
-    worker.terminate()
-    worker.wait(60)
+# What is wrong with a parameter, and a word of what the server says.
+REFUSED = [
+    ({"source_topic": "no topic"}, "no topic"),
+    ({"sorts": []}, "sorts"),
+    ({"sorts": ["id:up"]}, "id:up"),
+    ({"columns": "id:integer"}, "id:integer"),
+    ({"delimiter": '"'}, "delimiter"),
+    ({"max_records": 0}, "max_records"),
+    ({"start": "yesterday"}, "yesterday"),
+    ({"timestamps": "old"}, "old"),
+    ({"memory_limit": "much"}, "much"),
+    ({"workdir": "here"}, "workdir"),
+    ({"retries": -1}, "retries"),
+    ({"sort": ["id"]}, "sort"),
+]
 
 
 @pytest.mark.slow
-def test_deployments_run_on_a_worker(prefect: Prefect, cluster: Cluster, command: Command) -> None:
+def test_wrong_parameters_are_refused_when_the_run_is_created(prefect: Deployments, history: History) -> None:
+    """By Prefect's server: no worker starts a process to find out."""
+    for wrong, word in REFUSED:
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            history.create("sort-topic/on-demand", {"job": wrong})
+        assert refused.value.response.status_code in {409, 422}, wrong
+        assert word in refused.value.response.text
+    with pytest.raises(httpx.HTTPStatusError):
+        history.create("sort-topic/on-demand", {"connection": "../secret"})
+    with pytest.raises(httpx.HTTPStatusError):
+        history.create("generate-records/on-demand", {"records": -1})
+    with pytest.raises(httpx.HTTPStatusError):
+        history.create("verify-topic/nightly", {"runs": 0})
+
+
+def test_the_form() -> None:
+    """Each field has a title, a description and its place, in the order of the model; no choice is free text."""
+    flow: Flow[..., Any] = load_flow_from_entrypoint(f"{ROOT}/flows/sort_topic.py:sort_topic")
+    schema = flow.parameters.model_dump()
+    fields = schema["definitions"]["Job"]["properties"]
+    assert list(fields) == list(Job.model_fields)
+    assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+    assert all(field["title"] and field["description"] for field in fields.values())
+    assert fields["timestamps"]["enum"] == ["new", "keep"]
+    assert all(parameter["description"] for parameter in schema["properties"].values())
+    # The deployer's home is not the worker's.
+    assert schema["properties"]["job"]["default"]["workdir"] == "~/.cache/kafka-sort/work"
+
+
+@pytest.mark.slow
+def test_deployments_run_on_a_worker(prefect: Deployments, cluster: Cluster, command: Command) -> None:
     """As a user starts them: what they name is found, and the run's log has our lines."""
     source = cluster.make_topic()
     job = command.job(source)
@@ -129,6 +146,26 @@ def test_deployments_run_on_a_worker(prefect: Prefect, cluster: Cluster, command
     assert_sorted(cluster, job)
     logs = prefect("flow-run", "logs", flow_run_id(done))
     assert "committed" in logs
+
+
+@pytest.mark.slow
+def test_a_run_names_its_connection(prefect: Deployments, cluster: Cluster, command: Command, history: History) -> None:
+    """A Secret block holds the properties; the run has its name among its parameters, and nothing else of it."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = command.job(source)
+    name = f"c-{uuid4().hex[:8]}"
+    block = {"value": f"bootstrap.servers={cluster.bootstrap_servers}\nclient.id=by-profile\n"}
+    history.make_secret(f"kafka-sort-{name}", block)
+    fields = {"job": job.model_dump(mode="json", exclude_unset=True)}
+    elsewhere = {"env": {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}}
+    run = history.wait(history.create("sort-topic/on-demand", {**fields, "connection": name}, job_variables=elsewhere))
+    assert run["state_name"] == "Completed", run["state"]
+    assert_sorted(cluster, job)
+    assert run["parameters"]["connection"] == name
+    assert "by-profile" not in json.dumps(run)
+    absent = history.wait(history.create("sort-topic/on-demand", {**fields, "connection": "absent"}))
+    assert absent["state"]["message"].startswith("there is no Secret block kafka-sort-absent")
 
 
 def flow_run_id(output: str) -> str:

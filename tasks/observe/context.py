@@ -17,28 +17,37 @@ class Stop:
     """A request to stop, seen by every loop of a run within one block of records."""
 
     def __init__(self) -> None:
-        # The signal that asked, for the exit status; None where it was another way.
-        self.signal: int | None = None
+        # What was asked for, and is raised by who sees it; None where one task's failure stops the others.
+        self.asked: StoppedError | None = None
         self._event = threading.Event()
         self._interrupts: set[Callable[[], object]] = set()
 
+    def ask(self, error: StoppedError) -> None:
+        """Ask the run to stop, with the error it is to end with. The first to ask is the one who is named."""
+        self.asked = self.asked or error
+        self.set()
+
     def set(self) -> None:
-        """Ask the run to stop, and interrupt what cannot look."""
+        """Stop the run's tasks, and interrupt what cannot look."""
         self._event.set()
         for interrupt in tuple(self._interrupts):
             interrupt()
 
     def is_set(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether the run is to stop."""
         return self._event.is_set()
 
     def check(self) -> None:
-        """StoppedError if somebody asked to stop."""
+        """StoppedError if the run is to stop."""
         if self._event.is_set():
-            raise StoppedError(self.signal)
+            raise self.asked or StoppedError()
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep, unless the run is to stop: False at once then."""
+        return not self._event.wait(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless somebody asks to stop: then StoppedError at once."""
+        """Sleep, unless the run is to stop: then StoppedError at once."""
         self._event.wait(seconds)
         self.check()
 

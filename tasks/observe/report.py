@@ -1,7 +1,8 @@
-"""What a person sees of a run: progress while it works, and a summary table at its end."""
+"""What a person sees of a run: its plan, progress while it works, and a summary at its end."""
 
 import contextlib
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,17 @@ from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from tasks.observe.context import Meter, Progress
+from tasks.errors import CancelledError, RunTimeoutError
+from tasks.observe.context import Meter, Progress, current_run
+from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
-from tasks.records import Key, RunRecord
+from tasks.records import Key, RunRecord, Snapshot
+from tasks.settings.job import Job
 
 _ARTIFACT_SECONDS = 2.0
 _LOG_SECONDS = 10.0
+# Of the longest bar of the chart of stages.
+_BAR_WIDTH = 24
 
 
 def artifact_key(*parts: str) -> str:
@@ -26,6 +32,14 @@ def artifact_key(*parts: str) -> str:
 def format_duration(seconds: float) -> str:
     """`8.3 s`, `2:05 min`."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
+
+
+def format_count(number: int) -> str:
+    """`9,999`, `10.5k`, `10.0M`: short, for names."""
+    if number < 10_000:
+        return f"{number:,}"
+    size, unit = next((size, unit) for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")) if number >= size)
+    return f"{number / size:.1f}{unit}"
 
 
 def format_progress(meters: Sequence[Meter]) -> str:
@@ -42,12 +56,16 @@ def format_progress(meters: Sequence[Meter]) -> str:
 
 
 @contextlib.contextmanager
-def report_progress(progress: Progress, key: str) -> Iterator[None]:
-    """While the block runs: a progress artifact every 2 s, a log line every 10 s."""
+def report_progress(progress: Progress, key: str, run_timeout: float | None = None) -> Iterator[None]:
+    """While the block runs: a progress artifact every 2 s, a log line every 10 s.
+
+    As often it is asked whether the run was cancelled in Prefect, or takes longer than `run_timeout` seconds: the run
+    is asked to stop then.
+    """
     ended = threading.Event()
     # A thread starts with an empty context: without this one it would not know the flow run.
     thread = threading.Thread(
-        target=copy_context().run, args=(_report, progress, key, ended), name="progress", daemon=True
+        target=copy_context().run, args=(_watch, progress, key, run_timeout, ended), name="progress", daemon=True
     )
     thread.start()
     try:
@@ -57,15 +75,25 @@ def report_progress(progress: Progress, key: str) -> Iterator[None]:
         thread.join()
 
 
-def _report(progress: Progress, key: str, ended: threading.Event) -> None:
+def _watch(progress: Progress, key: str, run_timeout: float | None, ended: threading.Event) -> None:
     log, artifact, logged = get_logger(), None, time.monotonic()
+    deadline = None if run_timeout is None else time.monotonic() + run_timeout
     while not ended.wait(_ARTIFACT_SECONDS):
+        _stop_if_due(run_timeout, deadline)
         artifact = _update_artifact(artifact, progress, key)
         if time.monotonic() >= logged + _LOG_SECONDS:
             logged = time.monotonic()
             log.info("progress", at=format_progress(progress.meters))
     if artifact is not None:
         _update_artifact(artifact, progress, key)
+
+
+def _stop_if_due(run_timeout: float | None, deadline: float | None) -> None:
+    stop = current_run().stop
+    if run_timeout is not None and deadline is not None and time.monotonic() > deadline:
+        stop.ask(RunTimeoutError(run_timeout))
+    elif not stop.is_set() and is_cancelled():
+        stop.ask(CancelledError())
 
 
 def _update_artifact(artifact: UUID | None, progress: Progress, key: str) -> UUID | None:
@@ -121,12 +149,52 @@ def headline(record: RunRecord) -> str:
     return ", ".join(parts)
 
 
+def publish_plan(job: Job, snapshot: Snapshot, disk_needed: int) -> None:
+    """What the run is going to read, and what it takes, as a markdown artifact."""
+    key, text = artifact_key("plan", job.name), _plan_text(job, snapshot, disk_needed)
+    with contextlib.suppress(Exception):
+        create_markdown_artifact(text, key=key, description=_plan_line(job, snapshot))
+
+
+def _plan_line(job: Job, snapshot: Snapshot) -> str:
+    return f"{job.name} run {snapshot.run}: {snapshot.span:,} offsets of {job.source_topic}"
+
+
+def _plan_text(job: Job, snapshot: Snapshot, disk_needed: int) -> str:
+    free = shutil.disk_usage(job.workdir).free
+    facts = [
+        ("records, at most", f"{snapshot.span:,}"),
+        ("mean record", f"{snapshot.mean_record_bytes:.0f} bytes"),
+        ("to read", f"{snapshot.span * snapshot.mean_record_bytes / 1e9:.2f} GB"),
+        ("disk", f"up to {disk_needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
+        ("memory", f"up to {job.memory_limit}"),
+        *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
+        *(("lost", str(lost)) for lost in snapshot.lost),
+    ]
+    ranges = [(str(r.partition), f"{r.start:,}", f"{r.end:,}", f"{r.span:,}") for r in snapshot.ranges]
+    sorts = [(sort.columns, sort.topic) for sort in job.sort_list]
+    tables: tuple[Table, ...] = (
+        (("what", "how much"), facts),
+        (("partition", "from offset", "to before", "offsets"), ranges),
+        (("sorted by", "into topic"), sorts),
+    )
+    return "\n\n".join([f"### {_plan_line(job, snapshot)}", *map(_markdown, tables)])
+
+
 def publish_summary(record: RunRecord) -> None:
     """The summary as a markdown artifact; its history by job shows under one key."""
-    tables = (outputs_table(record), stages_table(record))
+    tables = (_with_bars(stages_table(record), list(record.seconds.values())), outputs_table(record))
     text = "\n\n".join([f"### {headline(record)}", *map(_markdown, tables)])
     with contextlib.suppress(Exception):
         create_markdown_artifact(text, key=artifact_key("summary", record.job), description=headline(record))
+
+
+def _with_bars(table: Table, values: Sequence[float]) -> Table:
+    """The table with a chart as its last column."""
+    header, rows = table
+    most = max(values, default=0) or 1
+    bars = ("█" * max(1, round(_BAR_WIDTH * value / most)) for value in values)
+    return (*header, "chart"), [(*row, bar) for row, bar in zip(rows, bars, strict=True)]
 
 
 def _markdown(table: Table) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from tasks.errors import StoppedError
 from tasks.observe.context import Stop
 from tasks.observe.logs import get_logger
 
@@ -23,10 +24,10 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     def handle(number: int, _: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        stop.signal = number
-        stop.set()
+        name = signal.Signals(number).name
+        stop.ask(StoppedError(name, number))
         get_logger().warning(
-            f"{signal.Signals(number).name}: stopping; what is not committed is not visible, "
+            f"{name}: stopping; what is not committed is not visible, "
             "and the next start goes on where the last committed run ended"
         )
 

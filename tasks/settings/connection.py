@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, cast
+
+from pydantic import Field
 
 from tasks.errors import SettingsError
 
@@ -38,6 +41,11 @@ _RESERVED = frozenset(
     }
 )
 
+# A folder of profiles, NAME.properties each.
+PROFILES = "KAFKA_SORT_PROFILES"
+# A flow's parameter: names a connection, so that no secret is among the parameters.
+ProfileName = Annotated[str, Field(pattern="^[a-z0-9]+(-[a-z0-9]+)*$", examples=["production"])] | None
+
 _current: ContextVar["Connection | None"] = ContextVar("connection", default=None)
 
 
@@ -68,6 +76,26 @@ def current_connection() -> Connection:
     return _current.get() or resolve_connection()
 
 
+@contextmanager
+def use_profile(name: str | None) -> Iterator[None]:
+    """Use the connection of that name in the block; None: the one in use, or that of the environment."""
+    with use_connection(current_connection() if name is None else load_profile(name)):
+        yield
+
+
+def load_profile(name: str) -> Connection:
+    """The connection of a profile: the file NAME.properties in KAFKA_SORT_PROFILES, written as KAFKA_CONFIG_FILE is.
+
+    With that variable unset, Prefect's Secret block kafka-sort-NAME holds the same text. What the environment says of
+    connections beside it is not looked at.
+    """
+    if folder := os.environ.get(PROFILES):
+        properties = _read_properties(Path(folder) / f"{name}.properties")
+    else:
+        properties = _parse_properties(_read_block(f"kafka-sort-{name}"), f"Secret block kafka-sort-{name}")
+    return _make_connection(properties.pop("bootstrap.servers", None), properties)
+
+
 def resolve_connection(
     bootstrap_servers: str | None = None,
     config_file: Path | None = None,
@@ -85,19 +113,40 @@ def resolve_connection(
     properties.update(_split_property(item, "-X") for item in extra)
     from_extra = properties.pop("bootstrap.servers", None)
     servers = bootstrap_servers or from_extra or env.get("KAFKA_BOOTSTRAP_SERVERS") or from_file
+    return _make_connection(servers, properties)
+
+
+def _make_connection(servers: str | None, properties: Mapping[str, str]) -> Connection:
     for name in properties:
         _check_property(name)
     usable = {name: value for name, value in properties.items() if name not in _JAVA_IGNORED}
     return Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable)
 
 
+def _read_block(name: str) -> str:
+    # Slow to import, and only needed where a flow asks for it.
+    from prefect.blocks.system import Secret
+
+    try:
+        return str(cast("Secret[str]", Secret.load(name)).get())
+    except ValueError:
+        raise SettingsError(
+            f"there is no Secret block {name} in Prefect: make it with the Kafka properties as its value, or set "
+            f"{PROFILES} to a folder of profiles"
+        ) from None
+
+
 def _read_properties(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text()
     except (OSError, ValueError) as error:
         raise SettingsError(f"Kafka config file {path}: {error}") from None
-    stripped = (line.strip() for line in lines)
-    return dict(_split_property(line, str(path)) for line in stripped if line and not line.startswith("#"))
+    return _parse_properties(text, str(path))
+
+
+def _parse_properties(text: str, where: str) -> dict[str, str]:
+    stripped = (line.strip() for line in text.splitlines())
+    return dict(_split_property(line, where) for line in stripped if line and not line.startswith("#"))
 
 
 def _split_property(text: str, where: str) -> tuple[str, str]:

@@ -10,9 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from tasks.errors import SettingsError
 
@@ -24,6 +32,12 @@ ENVIRONMENT_PREFIX = "KAFKA_SORT_"
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
+# What a schema can say of these texts; the validators know the rest.
+_TOPIC_PATTERN = f"^{_TOPIC.pattern}$"
+# A topic, as a flow's parameter: of the schema only, for who calls the flow gets our own message.
+TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
+_COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
+_SORT_PATTERN = r"^[^,:=]+(:(asc|desc)?\s*)?(,[^,:=]+(:(asc|desc)?\s*)?)*(=\s*([a-zA-Z0-9._-]{1,249})?\s*)?$"
 
 
 class ColumnType(StrEnum):
@@ -103,28 +117,61 @@ def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
     return tuple(keys), topic.strip()
 
 
+def _order_fields(schema: dict[str, Any]) -> None:
+    """Prefect's form orders by `position`, and without one by name, required fields first."""
+    for position, field in enumerate(schema["properties"].values()):
+        field["position"] = position
+
+
+def _form(pattern: str, *, items: bool = False, **extra: str) -> dict[str, Any]:
+    """For a text, what Prefect's server checks when a run is created. The validators below say it in words."""
+    return {**({"items": {"type": "string", "pattern": pattern}} if items else {"pattern": pattern}), **extra}
+
+
 class Job(BaseModel):
     """One source topic and the sorts of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_order_fields)
 
-    source_topic: str = Field(SAMPLE_TOPIC, title="Source topic", description="Topic to read.")
+    source_topic: str = Field(
+        SAMPLE_TOPIC, title="Source topic", description="Topic to read.", json_schema_extra=_form(_TOPIC_PATTERN)
+    )
     sorts: list[str] = Field(
         default_factory=lambda: list(SAMPLE_SORTS),
+        min_length=1,
         title="Sorts",
         description="COLUMNS[=TOPIC] each, as `id` or `continent,id:desc=by-continent`; the topic is the sort's name.",
-        json_schema_extra={"flag": "sort", "metavar": "COLUMNS[=TOPIC]"},
+        examples=[["id", "continent,id:desc=by-continent"]],
+        json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
     columns: str = Field(
-        SAMPLE_COLUMNS, title="Columns", description="Fields of a CSV row in their order; :int compares as integers."
+        SAMPLE_COLUMNS,
+        title="Columns",
+        description="Fields of a CSV row in their order; :int compares as integers.",
+        examples=["order:int,customer,country,total"],
+        json_schema_extra=_form(_COLUMNS_PATTERN),
     )
-    delimiter: str = Field(",", min_length=1, max_length=1, title="Delimiter", description="Between two fields.")
-    job_name: str | None = Field(None, title="Job name", description="Default: the source topic's name.")
+    delimiter: str = Field(
+        ",",
+        min_length=1,
+        max_length=1,
+        title="Delimiter",
+        description="Between two fields.",
+        json_schema_extra=_form(r'^(?!["\r\n])[\x00-\x7f]$'),
+    )
+    job_name: str | None = Field(
+        None,
+        title="Job name",
+        description="Default: the source topic's name.",
+        json_schema_extra=_form(_TOPIC_PATTERN),
+    )
     max_records: int | None = Field(None, ge=1, title="Most records", description="At most so many offsets in a run.")
     start: str | None = Field(
         None,
         title="Start",
         description="Where a job's first run begins: earliest (default), latest, group, or an ISO 8601 timestamp.",
+        examples=["latest", "2026-01-31T12:00:00Z"],
+        json_schema_extra=_form(r"^(earliest|latest|group|\d{4}.*)$"),
     )
     output_partitions: int | None = Field(
         None, ge=1, le=10_000, title="Output partitions", description="Of topics that are made; default: the source's."
@@ -133,7 +180,10 @@ class Job(BaseModel):
         None, ge=1, le=32, title="Replication factor", description="Of topics that are made; default: the broker's."
     )
     dead_letter_topic: str | None = Field(
-        None, title="Dead-letter topic", description="Default: <source>-dead-letters."
+        None,
+        title="Dead-letter topic",
+        description="Default: <source>-dead-letters.",
+        json_schema_extra=_form(_TOPIC_PATTERN),
     )
     append: bool = Field(False, title="Append", description="Permit outputs that hold records this job did not write.")
     skip_lost: bool = Field(
@@ -142,19 +192,32 @@ class Job(BaseModel):
     split_heavy_keys: bool = Field(
         False, title="Split heavy keys", description="Let equal keys span partitions, in arrival order, for balance."
     )
-    timestamps: str = Field(
-        "new", pattern="^(new|keep)$", title="Timestamps", description="Of the outputs' records: new, or keep."
+    timestamps: Literal["new", "keep"] = Field(
+        "new", title="Timestamps", description="Of the outputs' records: new, or keep."
     )
-    memory_limit: str = Field("2GB", title="Memory limit", description="For the whole run, its processes together.")
+    memory_limit: str = Field(
+        "2GB",
+        title="Memory limit",
+        description="For the whole run, its processes together.",
+        examples=["2GB", "768MB", "4GiB"],
+        json_schema_extra=_form(f"^{_SIZE.pattern}$"),
+    )
     workdir: Path = Field(
         default_factory=lambda: Path.home() / ".cache" / "kafka-sort" / "work",
         title="Work folder",
         description="Absolute folder for chunks, sorted files and spill.",
+        json_schema_extra=_form("^[/~]"),
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
     sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts made at once.")
     retries: int = Field(4, ge=0, le=50, title="Retries", description="Of each task, on transient errors.")
     retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
+    run_timeout: float | None = Field(
+        None,
+        gt=0,
+        title="Run timeout",
+        description="Seconds for a whole run, which stops then.",
+    )
     start_timeout: float = Field(30.0, gt=0, title="Start timeout", description="Seconds to find a broker.")
     request_timeout: float = Field(60.0, gt=0, title="Request timeout", description="Seconds for one answer of Kafka.")
     session_timeout: float = Field(
@@ -200,6 +263,12 @@ class Job(BaseModel):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_serializer("workdir", when_used="json")
+    def _home_of_whom_runs(self, value: Path) -> str:
+        """Parameters are written on one machine and read on another, whose home is another folder."""
+        home = Path.home()
+        return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)
 
     @model_validator(mode="after")
     def _sorts_fit(self) -> Self:
@@ -272,7 +341,8 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Source and sort columns, for the names of runs."""
-        return f"{self.source_topic} · {' · '.join(sort.columns for sort in self.sort_list)}"
+        columns = [f"({sort.columns})" if len(sort.by) > 1 else sort.columns for sort in self.sort_list]
+        return f"{self.source_topic} · {','.join(columns)}"
 
     @cached_property
     def memory_bytes(self) -> int:

@@ -1,0 +1,130 @@
+"""`make ui`: Prefect's pages with all deployments, a worker that runs them, and an embedded Kafka, until Ctrl-C.
+
+The run history is that of PREFECT_HOME, where the commands and `make demo` write theirs as well. Kafka's data stays in
+~/.cache/kafka-sort/ui, so that the jobs go on at the next start. Everything listens on loopback only, and ends with
+this process, however that ends.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from kafka_sort.main import PREFECT_DEFAULTS
+from kafka_sort.prefect_server import free_port, spawn, wait_until_healthy
+from tasks.broker.embedded import EmbeddedBroker
+from tasks.errors import KafkaSortError, TerminalError
+from tasks.generate import generate_records
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import describe_topic
+from tasks.settings.connection import Connection
+from tasks.settings.job import SAMPLE_TOPIC
+
+POOL: Final = "kafka-sort"
+_ROOT: Final = Path(__file__).parent.parent
+FOLDER: Final = Path.home() / ".cache" / "kafka-sort" / "ui"
+_PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
+_PORT: Final = 4200
+_SAMPLE_RECORDS: Final = 100_000
+_STOP_SECONDS: Final = 30
+# For the server. With leases in memory, Prefect's default, its restart would end runs of limited deployments.
+SERVER_SETTINGS: Final = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+}
+
+
+def run_ui(folder: Path) -> None:
+    """Start all of it, print the address, and wait. Kafka's data and Prefect's logs go to `folder`."""
+    with contextlib.ExitStack() as stack:
+        print("starting Kafka and Prefect", flush=True)
+        broker = stack.enter_context(EmbeddedBroker(data=folder / "kafka"))
+        _fill(Connection(broker.bootstrap_servers))
+        port = free_port() if _listens(_PORT) else _PORT
+        address = f"http://127.0.0.1:{port}"
+        environment = {
+            **PREFECT_DEFAULTS,
+            **SERVER_SETTINGS,
+            "PREFECT_API_URL": f"{address}/api",
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "KAFKA_SORT_HOME": str(_ROOT),
+        }
+        server = _start(stack, folder, environment, "server", "start", "--host", "127.0.0.1", "--port", str(port))
+        wait_until_healthy(server, f"{address}/api")
+        _run(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        _run(environment, "deploy", "--all")
+        worker = _start(stack, folder, environment, "worker", "start", "--pool", POOL)
+        print(f"Prefect {address}\nKafka {broker.bootstrap_servers}, data in {folder}\nCtrl-C ends both", flush=True)
+        while True:
+            broker.check_alive()
+            for name, process in (("server", server), ("worker", worker)):
+                if process.poll() is not None:
+                    raise TerminalError(f"Prefect's {name} has ended: see {_log(folder, name)}")
+            time.sleep(0.5)
+
+
+def _fill(connection: Connection) -> None:
+    """A source for the default job, so that the first click works."""
+    if describe_topic(make_admin(connection), SAMPLE_TOPIC) is None:
+        generate_records(connection, SAMPLE_TOPIC, _SAMPLE_RECORDS, 1, 4)
+
+
+def _start(
+    stack: contextlib.ExitStack, folder: Path, environment: dict[str, str], name: str, *arguments: str
+) -> subprocess.Popen[bytes]:
+    with _log(folder, name).open("wb") as log:
+        process = spawn([_PREFECT, name, *arguments], environment, stdout=log)
+    stack.callback(_stop, process)
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS)
+
+
+def _run(environment: dict[str, str], *arguments: str) -> None:
+    """A command of Prefect's that ends; its output where it fails."""
+    done = subprocess.run(
+        [_PREFECT, "--no-prompt", *arguments],
+        cwd=_ROOT,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise TerminalError(f"prefect {' '.join(arguments)}: {done.stdout}{done.stderr}")
+
+
+def _log(folder: Path, name: str) -> Path:
+    return folder / f"prefect-{name}.log"
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def main(folder: Path = FOLDER) -> int:
+    """Until a signal: SIGTERM too, and SIGINT also where a shell starts this in the background."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        run_ui(folder)
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+    except KafkaSortError as error:
+        print(f"kafka-sort: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

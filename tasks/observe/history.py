@@ -1,0 +1,112 @@
+"""A run as the run history shows it: observed while it works, and ended in a state that says what happened.
+
+Guarantee: a flow run's final state has one line as its message, the error's own where it failed, and one event
+`kafka-sort.…` tells of it. Who calls the flow gets its result, or the error, as if nobody had looked.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from prefect import State
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError, TransientError
+from tasks.observe.context import RunContext, Stop, run_context
+from tasks.observe.flow_run import emit, is_cancelled, rename_run, tag_run
+from tasks.observe.logs import configure_logging
+from tasks.observe.report import artifact_key, format_count, headline, publish_plan, publish_summary, report_progress
+from tasks.observe.signals import stop_on_signals
+from tasks.records import RunRecord, Snapshot
+from tasks.settings.job import Job
+
+NOTHING_NEW: Final = "nothing new"
+_EVENTS: Final = {
+    StateType.COMPLETED: "completed",
+    StateType.FAILED: "failed",
+    StateType.CANCELLED: "cancelled",
+    StateType.CRASHED: "stopped",
+}
+
+
+def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], run_timeout: float | None = None) -> Any:
+    """Do a flow's work with a log, progress, signals, cancellation and a timeout; the state it is to end in.
+
+    `kind` begins the names of its events: `run` gives `kafka-sort.run.completed` and so on. The state is for the flow
+    to return: Prefect takes it apart, so that the flow's caller gets what is in it.
+    """
+    configure_logging()
+    key = artifact_key("progress", *([] if kind == "run" else [kind]), job)
+    with (
+        run_context() as context,
+        stop_on_signals(context.stop),
+        report_progress(context.progress, key, run_timeout),
+    ):
+        tag_run(f"job:{job}")
+        try:
+            state = _end(context, work)
+        except Exception as error:
+            emit(f"{kind}.failed", job, {"message": f"{type(error).__name__}: {error}"})
+            raise
+        _tell(kind, job, state)
+        return state
+
+
+def show_plan(job: Job, snapshot: Snapshot, disk_needed: int) -> None:
+    """What the run is going to do, in its name and an artifact."""
+    rename_run(_name(job, snapshot.run, snapshot.span))
+    publish_plan(job, snapshot, disk_needed)
+
+
+def nothing_new(job: Job) -> State[None]:
+    """The state of a run that had nothing to do."""
+    rename_run(f"{job.title} · {NOTHING_NEW}")
+    return Completed(message=NOTHING_NEW, data=None)
+
+
+def published(job: Job, record: RunRecord) -> State[RunRecord]:
+    """The state of a run that was committed, and its summary."""
+    # Of the snapshot only the offsets were known, some of which hold no record.
+    rename_run(_name(job, record.run, record.records))
+    publish_summary(record)
+    return Completed(message=headline(record), data=record)
+
+
+def _name(job: Job, run: int, records: int) -> str:
+    return f"{job.title} · {format_count(records)} records · run {run}"
+
+
+def _end(context: RunContext, work: Callable[[RunContext], State[Any]]) -> State[Any]:
+    try:
+        state = work(context)
+    except KafkaSortError as error:
+        return _unfinished(context.stop, error)
+    if context.stop.is_set() and is_cancelled():
+        # Prefect lets a run that is being cancelled end as nothing else.
+        late = KafkaSortError(f"done before it saw that it was cancelled: {state.message}")
+        return Cancelled(message=str(late), data=late)
+    return state
+
+
+def _unfinished(stop: Stop, error: KafkaSortError) -> State[KafkaSortError]:
+    """The state for an error. Prefect's own message would put its words before the line."""
+    if stop.asked is not None and isinstance(error, TransientError):
+        # It was not tried again because somebody asked to stop.
+        error = stop.asked
+    if isinstance(error, CancelledError) or (isinstance(error, StoppedError) and is_cancelled()):
+        return Cancelled(message=str(error), data=error)
+    if isinstance(error, RunTimeoutError):
+        return Failed(name="TimedOut", message=str(error), data=error)
+    if isinstance(error, StoppedError):
+        return Crashed(message=str(error), data=error)
+    return Failed(message=str(error), data=error)
+
+
+def _tell(kind: str, job: str, state: State[Any]) -> None:
+    record = state.data if isinstance(state.data, RunRecord) else None
+    facts: dict[str, Any] = {"message": state.message}
+    if record is not None:
+        facts |= {"run": record.run, "records": record.records, "dead_letters": record.dead_letters}
+    emit(f"{kind}.{'nothing-new' if state.message == NOTHING_NEW else _EVENTS[state.type]}", job, facts)
+    if record is not None and record.dead_letters:
+        emit(f"{kind}.dead-letters", job, facts)

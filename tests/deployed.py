@@ -1,0 +1,105 @@
+"""A Prefect server, all deployments on it, and a worker that runs them from another folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from kafka_sort.main import PREFECT_DEFAULTS
+from kafka_sort.prefect_server import free_port, wait_until_healthy
+
+PREFECT = str(Path(sys.executable).with_name("prefect"))
+ROOT = Path(__file__).parent.parent
+POOL = "kafka-sort"
+
+
+class Server:
+    """A server with a database of its own; the same one after `stop` and `start`."""
+
+    def __init__(self, home: Path, settings: dict[str, str] | None = None) -> None:
+        self._port = free_port()
+        self._home = home
+        self._settings = settings or {}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self._port}/api"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For those who report to it."""
+        return {"PREFECT_HOME": str(self._home), "PREFECT_API_URL": self.api, **PREFECT_DEFAULTS}
+
+    def start(self) -> None:
+        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
+        environment = os.environ | self.environment | self._settings
+        with (self._home / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        wait_until_healthy(self._process, self.api)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+
+
+class Deployments:
+    """The `prefect` command, without questions, and the worker."""
+
+    def __init__(self, bootstrap_servers: str, folder: Path, environment: dict[str, str]) -> None:
+        self._command = [PREFECT, "--no-prompt"]
+        self._folder = folder
+        self._environment = (
+            os.environ
+            | environment
+            | {
+                "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+                "KAFKA_SORT_HOME": str(ROOT),
+                # A run starts within a second of its time, not ten.
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+            }
+        )
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*self._command, *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def deploy(self) -> None:
+        self("work-pool", "create", POOL, "--type", "process", "--overwrite")
+        self("deploy", "--all")
+
+    def start_worker(self) -> None:
+        command = [*self._command, "worker", "start", "--pool", POOL]
+        with (self._folder / "worker.log").open("ab") as log:
+            self._worker = subprocess.Popen(
+                command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def stop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.terminate()
+            self._worker.wait(60)
+
+    def kill_worker(self) -> list[int]:
+        """As a machine that loses its power: the worker and its runs, at once. How they ended."""
+        assert self._worker is not None
+        processes = psutil.Process(self._worker.pid).children(recursive=True)
+        for process in processes:
+            process.kill()
+        self._worker.kill()
+        gone, alive = psutil.wait_procs(processes, 30)
+        assert not alive
+        return [len(gone), self._worker.wait(30)]
