@@ -127,7 +127,7 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
         config={
             "threads": max(1, (os.cpu_count() or 1) // job.sort_concurrency),
             "memory_limit": f"{budget.duckdb_bytes}B",
-            # Pages that are kept, not given back and faulted in again: a third fewer faults and an eighth less CPU where
+            # Pages that are kept, not given back and faulted in again: a third fewer faults, an eighth less CPU where
             # the sort spills (20 million rows in 412 MB), nothing lost where it does not.
             "block_allocator_memory": f"{budget.duckdb_bytes}B",
             # Each chunk is read once, so to keep it in memory would only crowd the sort.
