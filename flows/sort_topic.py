@@ -10,6 +10,7 @@ from tasks.chunks import drop_rows
 from tasks.dump import DumpRequest, dump_partition, refuse_lost
 from tasks.kafka.clients import make_admin
 from tasks.observe.context import RunContext
+from tasks.observe.export import export_metrics, measure_run
 from tasks.observe.history import nothing_new, observe_run, published, show_plan
 from tasks.observe.logs import log_context
 from tasks.ownership import own_job
@@ -37,7 +38,8 @@ def sort_topic(job: Job = _SAMPLE, connection: ProfileName = None) -> RunRecord 
     """
 
     def work(context: RunContext) -> State[Any]:
-        with log_context(job=job.name), use_profile(connection):
+        measured = export_metrics(job.name)
+        with log_context(job=job.name), use_profile(connection), measured, measure_run(context.stop):
             return sort_new_records(job, context)
 
     run: RunRecord | None = observe_run("run", job.name, work, job.run_timeout)

@@ -14,6 +14,7 @@ from kafka_sort.options import connection_options, job_options
 from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
+from tasks.observe.logs import configure_logging, json_wanted
 from tasks.preflight import check_before_lease
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
@@ -62,7 +63,8 @@ def generate(records: int, seed: int, topic: str, partitions: int, **flags: Any)
 
     with use_connection(connection):
         generate_records(topic=topic, records=records, seed=seed, partitions=partitions)
-    click.echo(f"generated {records:,} records in {topic}")
+    if not json_wanted():
+        click.echo(f"generated {records:,} records in {topic}")
 
 
 @cli.command()
@@ -126,8 +128,6 @@ def _start(flags: dict[str, Any]) -> None:
     for name, value in PREFECT_DEFAULTS.items():
         if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")):
             os.environ.setdefault(name, value)
-    from tasks.observe.logs import configure_logging
-
     configure_logging(terminal=True)
 
 

@@ -1,10 +1,11 @@
-"""Flows run from a terminal: progress on standard error, tables on standard output."""
+"""Flows run from a terminal: progress on standard error, tables on standard output, unless a collector has that."""
 
 from prefect import tags
 
 from flows.sort_topic import sort_topic
 from flows.verify_topic import verify_topic
 from kafka_sort.tables import print_table
+from tasks.observe.logs import json_wanted
 from tasks.observe.report import headline, outputs_table, stages_table
 from tasks.records import RunRecord
 from tasks.settings.job import Job
@@ -18,6 +19,8 @@ def run_sort(job: Job) -> RunRecord | None:
     """One run; prints what was done."""
     with tags(TAG):
         record = sort_topic(job)
+    if json_wanted():
+        return record
     if record is None:
         print(f"{job.name}: nothing new in {job.source_topic}")
     else:
@@ -29,7 +32,8 @@ def run_verify(job: Job, runs: int | None) -> Verification:
     """The newest `runs` runs verified, or all; prints what was found. VerificationError where something differs."""
     with tags(TAG):
         verification: Verification = verify_topic(job, runs)
-    print_verification(verification)
+    if not json_wanted():
+        print_verification(verification)
     return verification
 
 

@@ -29,6 +29,7 @@ from tasks.kafka.clients import header_bytes, make_admin, make_reader
 from tasks.kafka.ranges import Block, RangeReader
 from tasks.observe.context import Meter, current_run
 from tasks.observe.logs import get_logger, log_context
+from tasks.observe.metrics import current_metrics
 from tasks.records import Chunk, OffsetRange
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
@@ -130,6 +131,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         dead_letters=dead.rows,
         dead_letter_path=dead_path,
         file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
+        record_bytes=tally.record_bytes,
         lost=tuple(reader.lost),
     )
     request.files.record(chunk)
@@ -139,6 +141,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
 @dataclass
 class _Tally:
     records: int = 0
+    record_bytes: int = 0
     largest_bytes: int = 0
     checksum: int = 0
     has_keys: bool = False
@@ -150,6 +153,7 @@ class _Tally:
         hashes = hash_records(value, key if with_keys else None, headers if with_headers else None)
         self.records += table.num_rows
         sizes = sum(_sizes(column) for column in (value, key, headers))
+        self.record_bytes += sum(map(_total_bytes, (value, key, *headers.flatten().flatten())))
         self.largest_bytes = max(self.largest_bytes, int(np.max(sizes, initial=0)))
         self.checksum += sum_hashes(hashes)
         self.has_keys |= with_keys
@@ -242,6 +246,10 @@ def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
     return np.full(len(column), column.nbytes // max(len(column), 1))
 
 
+def _total_bytes(column: pa.Array) -> int:
+    return int(pa.compute.sum(pa.compute.binary_length(column)).as_py() or 0)
+
+
 def _offsets(block: Block) -> npt.NDArray[np.int64]:
     """Offsets of the messages; by arithmetic where they are dense."""
     first, last = block[0].offset() or 0, block[-1].offset() or 0
@@ -292,11 +300,13 @@ def dump_partition(request: DumpRequest) -> list[Chunk]:
             chunks = dump_range(request)
         except OSError as error:
             raise TransientError(f"dump of {request.job.source_topic}/{partition}: {error}") from error
+        records = sum(chunk.records for chunk in chunks)
+        current_metrics().count("dump", records, sum(chunk.record_bytes for chunk in chunks), partition=partition)
         get_logger().info(
             "dumped",
             start=request.range.start,
             end=request.range.end,
-            records=sum(chunk.records for chunk in chunks),
+            records=records,
             dead_letters=sum(chunk.dead_letters for chunk in chunks),
         )
         return chunks

@@ -4,18 +4,22 @@ A message says what happened, where, and what to do. Facts a caller may act on a
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from tasks.records import LostRange
 
 
 class KafkaSortError(Exception):
-    """Root of all errors that are shown to a person as one line."""
+    """Root of all errors that are shown to a person as one line. `category` is what metrics count it as."""
 
     exit_code = 1
+    category: ClassVar[str] = "terminal"
 
 
 class TransientError(KafkaSortError):
     """May succeed when tried again: a lost connection, a broker that restarts."""
+
+    category = "transient"
 
 
 class TerminalError(KafkaSortError):
@@ -26,6 +30,7 @@ class SettingsError(TerminalError):
     """Wrong settings or an unfit topic, found before any work."""
 
     exit_code = 2
+    category = "settings"
 
 
 class BrokerUnavailableError(TransientError):
@@ -40,6 +45,8 @@ class EmbeddedBrokerError(TerminalError):
 
 class StoppedError(TerminalError):
     """The run was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
+
+    category = "stopped"
 
     def __init__(self, reason: str = "", signal: int | None = None) -> None:
         super().__init__(
@@ -59,6 +66,8 @@ class CancelledError(StoppedError):
 
 class RunTimeoutError(StoppedError):
     """The run took longer than `run_timeout`."""
+
+    category = "terminal"
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"longer than the run timeout of {seconds:g} s (--run-timeout raises it)")

@@ -27,6 +27,7 @@ from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger, log_context
+from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.records import (
     Chunk,
@@ -51,6 +52,8 @@ _CONNECT = "__connect.errors."
 
 class SupersededError(TerminalError):
     """Another run of the job was committed while this one worked."""
+
+    category = "refused"
 
 
 class ContentError(TerminalError):
@@ -94,6 +97,11 @@ class Publication:
     def lost(self) -> tuple[LostRange, ...]:
         """What was removed before it was read."""
         return (*self.snapshot.lost, *(lost for chunk in self.chunks for lost in chunk.lost))
+
+    @property
+    def record_bytes(self) -> int:
+        """Key, value and headers of the rows of each sort."""
+        return sum(chunk.record_bytes for chunk in self.chunks)
 
     @property
     def disk_bytes(self) -> int:
@@ -378,6 +386,7 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
         # Before the commit: behind it nothing may fail.
         disk = publication.disk_bytes
         record = publish_run(owner, publication)
+        current_metrics().count_committed(record, publication.record_bytes)
         log = get_logger()
         if record.dead_letters:
             log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)

@@ -73,6 +73,7 @@ class Chunk:
     dead_letters: int = 0
     dead_letter_path: Path | None = None
     file_bytes: int = 0
+    record_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
 
 

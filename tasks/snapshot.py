@@ -21,6 +21,7 @@ from tasks.kafka.clients import make_reader, record_bytes, translate
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.observe.logs import get_logger, log_context
+from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.preflight import require_source
 from tasks.records import LostRange, OffsetRange, RunRecord, Snapshot
@@ -69,6 +70,7 @@ def take_snapshot(owner: Owner) -> Snapshot:
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
+    current_metrics().set_lag({r.partition: r.span for r in ranges})
     snapshot = _cap(Snapshot((last.run if last else 0) + 1, source.id, ranges, lost), job.max_records, "max_records")
     snapshot = replace(snapshot, mean_record_bytes=_mean_record_bytes(owner, snapshot))
     snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)

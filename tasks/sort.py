@@ -24,6 +24,7 @@ from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
 from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger, log_context
+from tasks.observe.metrics import current_metrics
 from tasks.records import Chunk, Key, SortedFile
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job, Sort
@@ -204,5 +205,7 @@ def sort_records(request: SortRequest) -> SortedFile:
             file = sort_chunks(request)
         except OSError as error:
             raise TransientError(f"sort {request.sort.topic}: {error}") from error
+        size = sum(chunk.record_bytes for chunk in request.chunks)
+        current_metrics().count("sort", file.rows, size, sort=request.sort.topic)
         get_logger().info("sorted", records=file.rows, partitions=len(file.ranges))
         return file

@@ -12,6 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from tasks.errors import TransientError
 from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger
+from tasks.observe.metrics import current_metrics
 from tasks.settings.job import Job
 
 R = TypeVar("R")
@@ -25,7 +26,7 @@ def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
     that waits for its next attempt stops at once. A nested function: Prefect ignores callables of other kinds.
     """
 
-    def try_again(_: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    def try_again(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         error = state.result(raise_on_failure=False)
         if not isinstance(error, TransientError):
             return False
@@ -33,7 +34,10 @@ def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
         get_logger().warning(
             "trying again", task=run.name, attempt=run.run_count + 1, in_seconds=round(delay, 1), after=str(error)
         )
-        return current_run().stop.sleep(delay)
+        if not current_run().stop.sleep(delay):
+            return False
+        current_metrics().count_retry(task.name)
+        return True
 
     return task.with_options(retries=job.retries, retry_condition_fn=try_again)
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from tasks.failpoints import VARIABLE
@@ -80,17 +81,25 @@ class Command:
         fields = {"source_topic": source, "sorts": sorts, "workdir": self.workdir, "session_timeout": 1.5, **over}
         return Job.model_validate(fields)
 
-    def start(self, job: Job, *flags: str, failpoint: str | None = None, command: str = "sort") -> Running:
+    def start(
+        self,
+        job: Job,
+        *flags: str,
+        failpoint: str | None = None,
+        command: str = "sort",
+        environment: dict[str, str] | None = None,
+    ) -> Running:
         folder = self.workdir.parent / f"run-{uuid4().hex[:8]}"
         folder.mkdir()
         arguments = [command, "--bootstrap-servers", self.cluster.bootstrap_servers, *flags_of(job), *flags]
-        environment = {VARIABLE: failpoint} if failpoint else {}
+        environment = {**(environment or {}), **({VARIABLE: failpoint} if failpoint else {})}
         process = _FORKSERVER.Process(target=run_main, args=(arguments, environment, folder))
         process.start()
         return Running(process, folder, environment)
 
-    def run(self, job: Job, *flags: str, failpoint: str | None = None, command: str = "sort") -> Outcome:
-        return self.start(job, *flags, failpoint=failpoint, command=command).finish()
+    def run(self, job: Job, *flags: str, **how: Any) -> Outcome:
+        """To its end; `how` is what `start` takes."""
+        return self.start(job, *flags, **how).finish()
 
 
 def flags_of(job: Job) -> list[str]:

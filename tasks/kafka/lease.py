@@ -26,6 +26,8 @@ _POLL_SECONDS = 0.2
 class LeaseTakenError(TerminalError):
     """Another run of the job is alive. `owner` names it."""
 
+    category = "refused"
+
     def __init__(self, job: str, owner: str) -> None:
         super().__init__(
             f"another run of job {job} is alive ({owner}): this one stops and has changed nothing; "

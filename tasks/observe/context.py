@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from tasks.errors import StoppedError
+from tasks.errors import StoppedError, TransientError
+from tasks.observe.metrics import current_metrics
+
+E = TypeVar("E", bound=BaseException)
 
 
 class Stop:
@@ -41,6 +45,10 @@ class Stop:
         """StoppedError if the run is to stop."""
         if self._event.is_set():
             raise self.asked or StoppedError()
+
+    def cause_of(self, error: E) -> E | StoppedError:
+        """What ended the run: a transient error that a stop kept from being tried again is the stop."""
+        return self.asked if self.asked is not None and isinstance(error, TransientError) else error
 
     def sleep(self, seconds: float) -> bool:
         """Sleep, unless the run is to stop: False at once then."""
@@ -125,6 +133,7 @@ class Progress:
             yield meter
         finally:
             meter.end()
+            current_metrics().observe_stage(name, meter.seconds)
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from prefect import State
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError, TransientError
+from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError
 from tasks.observe.context import RunContext, Stop, run_context
 from tasks.observe.flow_run import emit, is_cancelled, rename_run, tag_run
 from tasks.observe.logs import configure_logging
@@ -90,9 +90,7 @@ def _end(context: RunContext, work: Callable[[RunContext], State[Any]]) -> State
 
 def _unfinished(stop: Stop, error: KafkaSortError) -> State[KafkaSortError]:
     """The state for an error. Prefect's own message would put its words before the line."""
-    if stop.asked is not None and isinstance(error, TransientError):
-        # It was not tried again because somebody asked to stop.
-        error = stop.asked
+    error = stop.cause_of(error)
     if isinstance(error, CancelledError) or (isinstance(error, StoppedError) and is_cancelled()):
         return Cancelled(message=str(error), data=error)
     if isinstance(error, RunTimeoutError):

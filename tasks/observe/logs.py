@@ -1,26 +1,44 @@
-"""Structured log lines: logfmt in Prefect's run log, readable in a terminal; job, run, stage and partition on each."""
+"""Structured log lines: logfmt in Prefect's run log, colours for a person, JSON for a collector.
+
+Job, run, stage and partition are on each line that has them. `KAFKA_SORT_LOG_FORMAT=json` sends the lines to standard
+output as JSON, one object a line; otherwise a terminal gets them on standard error.
+"""
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
 
+from tasks.errors import SettingsError
+
 LOGGER: Final = "kafka_sort"
+FORMAT: Final = "KAFKA_SORT_LOG_FORMAT"
 _LOGFMT = structlog.processors.LogfmtRenderer(key_order=["event"], bool_as_flag=False)
+_JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
 _PLACE = ("job", "run", "stage", "partition", "sort")
 
 
 def _render(_: object, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """The message is what Prefect stores, so it is the whole line; a terminal's handler renders the fields anew."""
+    """The message is what Prefect stores, so it is the whole line; our own handlers render the fields anew."""
     ordered = {"event": event.pop("event"), **{name: event.pop(name) for name in _PLACE if name in event}, **event}
     return (_LOGFMT(None, "", dict(ordered)),), {"extra": {"fields": ordered}}
 
 
+def json_wanted() -> bool:
+    """Whether standard output is a collector's. SettingsError where the format is neither json nor console."""
+    wanted = os.environ.get(FORMAT) or "console"
+    if wanted not in {"json", "console"}:
+        raise SettingsError(f"{FORMAT}={wanted}: use json or console")
+    return wanted == "json"
+
+
 def configure_logging(*, terminal: bool = False) -> None:
-    """Send our lines to the standard library's logger `kafka_sort`; with `terminal`, to standard error as well."""
+    """Send our lines to the standard library's logger `kafka_sort`, and on to a collector, or to a terminal."""
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, _render],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -30,8 +48,9 @@ def configure_logging(*, terminal: bool = False) -> None:
     logger = logging.getLogger(LOGGER)
     # Prefect leaves the root at WARNING, which would drop our INFO lines.
     logger.setLevel(logging.INFO)
-    if terminal and not any(isinstance(handler, _TerminalHandler) for handler in logger.handlers):
-        logger.addHandler(_TerminalHandler())
+    wanted = _JsonHandler if json_wanted() else _TerminalHandler if terminal else None
+    if wanted and not any(isinstance(handler, _LineHandler) for handler in logger.handlers):
+        logger.addHandler(wanted())
         logger.propagate = False
 
 
@@ -46,16 +65,48 @@ def log_context(**fields: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**fields)
 
 
-class _TerminalHandler(logging.StreamHandler[Any]):
+class _LineHandler(logging.StreamHandler[Any]):
+    """A handler of ours, of which there is one."""
+
+    @staticmethod
+    def fields(record: logging.LogRecord) -> dict[str, Any]:
+        return dict(getattr(record, "fields", {"event": record.getMessage()}))
+
+
+class _TerminalHandler(_LineHandler):
     """Time, event, then the fields: for a person."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         colors = sys.stderr.isatty()
         self._console = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=28)
+        # What ended a run is the command's last line.
+        self.addFilter(lambda record: record.levelno < logging.ERROR)
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = dict(getattr(record, "fields", {"event": record.getMessage()}))
         time = logging.Formatter("%(asctime)s", "%H:%M:%S").formatTime(record, "%H:%M:%S")
-        line = self._console(None, "", {"timestamp": time, "level": record.levelname.lower(), **fields})
+        line = self._console(None, "", {"timestamp": time, "level": record.levelname.lower(), **self.fields(record)})
         return str(line)
+
+
+class _JsonHandler(_LineHandler):
+    """Time, level, the flow run, then the fields: for a collector."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        run = _flow_run_id()
+        head = {"timestamp": time, "level": record.levelname.lower(), **({"flow_run_id": run} if run else {})}
+        return str(_JSON(None, "", {**head, **self.fields(record)}))
+
+
+def _flow_run_id() -> str | None:
+    """Of the flow run that this line is of. Prefect, which takes seconds to import, is not imported for it."""
+    if "prefect" not in sys.modules:
+        return None
+    from prefect.runtime import flow_run
+
+    found: str | None = flow_run.id
+    return found

@@ -19,7 +19,7 @@ from tasks.records import Key, RunRecord, Snapshot
 from tasks.settings.job import Job
 
 _ARTIFACT_SECONDS = 2.0
-_LOG_SECONDS = 10.0
+_LOG_SECONDS = 60.0
 # Of the longest bar of the chart of stages.
 _BAR_WIDTH = 24
 
@@ -57,7 +57,7 @@ def format_progress(meters: Sequence[Meter]) -> str:
 
 @contextlib.contextmanager
 def report_progress(progress: Progress, key: str, run_timeout: float | None = None) -> Iterator[None]:
-    """While the block runs: a progress artifact every 2 s, a log line every 10 s.
+    """While the block runs: a progress artifact every 2 s, a log line a minute.
 
     As often it is asked whether the run was cancelled in Prefect, or takes longer than `run_timeout` seconds: the run
     is asked to stop then.

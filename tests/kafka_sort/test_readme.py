@@ -16,7 +16,7 @@ BLOCKS = re.findall(r"^```[a-z]*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 CODE = BLOCKS + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
 SETTINGS = re.findall(r"^\| `(--[a-z-]+)` \| `([a-z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
 # Lines of other programs, with flags of their own. Prefect's are run in tests/test_deployments.py.
-OTHERS = re.compile(r"(\.venv/bin/)?(prefect|sort) ")
+OTHERS = re.compile(r"(\.venv/bin/)?(prefect|sort|docker|curl|apt-get) ")
 # What None stands for, where the word is no default of the model.
 MEANS_NONE = {
     "the source topic's name",

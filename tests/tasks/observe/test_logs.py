@@ -1,0 +1,124 @@
+"""Log lines as a collector, a person and Prefect's run log get them."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from tasks.errors import SettingsError
+from tasks.observe import report
+from tasks.observe.context import Progress
+from tasks.observe.logs import FORMAT, LOGGER, configure_logging, get_logger, log_context
+from tests.cluster import Cluster, sample_values
+from tests.command import Command
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The logger without the handlers that other tests, or the caller, gave it."""
+    logger = logging.getLogger(LOGGER)
+    former, propagate, logger.handlers, logger.propagate = logger.handlers, logger.propagate, [], True
+    yield
+    logger.handlers, logger.propagate = former, propagate
+
+
+def test_json_lines(fresh: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One object a line on standard output, once, with UTC time, level, event, and where it comes from."""
+    monkeypatch.setenv(FORMAT, "json")
+    configure_logging(terminal=True)
+    configure_logging()
+    with log_context(job="j", run=3, stage="dump", partition=0):
+        get_logger().warning("some text\nof two lines", count=7, odd='"€')
+    out, err = capsys.readouterr()
+    assert err == ""
+    line = json.loads(out)
+    assert out.count("\n") == 1
+    time = datetime.fromisoformat(line.pop("timestamp"))
+    assert time.utcoffset() == datetime.now(UTC).utcoffset()
+    assert line == {
+        "level": "warning",
+        "event": "some text\nof two lines",
+        "job": "j",
+        "run": 3,
+        "stage": "dump",
+        "partition": 0,
+        "count": 7,
+        "odd": '"€',
+    }
+
+
+def test_terminal_lines(fresh: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """A person gets them on standard error, without escape codes where that is no terminal."""
+    configure_logging(terminal=True)
+    get_logger().info("dumped", records=7)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "dumped" in err
+    assert "records=7" in err
+    assert "\x1b" not in err
+
+
+def test_other_formats_are_refused(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt format is told before any work, not ignored."""
+    monkeypatch.setenv(FORMAT, "jsno")
+    with pytest.raises(SettingsError, match="use json or console"):
+        configure_logging()
+
+
+class Clock:
+    """Time that passes while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.end = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        return self.now > self.end
+
+
+def test_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """However long a run takes: ten lines in ten minutes, while the artifact moves every two seconds."""
+    clock, updates = Clock(), []
+    clock.end = 600
+    monkeypatch.setattr(report, "time", clock)
+    monkeypatch.setattr(report, "_stop_if_due", lambda *_: None)
+    monkeypatch.setattr(report, "_update_artifact", lambda *_: updates.append(clock.now))
+    monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", True)
+    configure_logging()
+    report._watch(Progress(), "key", None, clock)  # type: ignore[arg-type]
+    assert sum("progress" in message for message in caplog.messages) == 10
+    assert len(updates) == 300
+
+
+def test_a_run_in_json(cluster: Cluster, command: Command) -> None:
+    """Standard output of a run is JSON alone, each line with job and flow run; no password of the connection in it."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(100))
+    job = command.job(source)
+    done = command.run(job, "-X", "sasl.password=hunter2", environment={FORMAT: "json"})
+    assert done.status == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    committed = next(line for line in lines if line["event"] == "committed")
+    assert committed["run"] == 1
+    assert {line["job"] for line in lines} == {job.name}
+    assert len({UUID(line["flow_run_id"]) for line in lines}) == 1
+    assert {line["stage"] for line in lines} >= {"snapshot", "dump", "sort", "publish"}
+    assert "hunter2" not in done.out + done.err
+
+
+def test_a_failed_run_in_json(cluster: Cluster, command: Command) -> None:
+    """What ended a run is a line too, for those who see standard output alone."""
+    job = command.job(cluster.make_topic(), start="latest", transaction_timeout=10_000)
+    done = command.run(job, environment={FORMAT: "json"})
+    assert done.status == 2, done.err
+    last = json.loads(done.out.splitlines()[-1])
+    assert (last["level"], last["category"], last["job"]) == ("error", "settings", job.name)
+    assert "transaction timeout" in last["error"]
+    assert last["error"] in done.err
