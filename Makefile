@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all bench bench-stages check format lock clean
+.PHONY: help setup demo ui test test-all chaos bench bench-stages check format lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ test: setup  ## the tests, without the slow ones
 
 test-all: setup  ## all tests, also of faults and scale
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup  ## random faults for a while; ARGS="--seed N --minutes M"
+	@$(BIN)/python -m pytest -s tests/faults/test_chaos.py::test_chaos $(ARGS)
 
 bench: setup  ## compare with kcat and sort, which must be installed; draws docs/benchmark.png
 	@$(BIN)/python -m bench.compare $(ARGS)

@@ -19,7 +19,7 @@ from tasks.publish import Publication, note_outputs, publish_and_commit
 from tasks.records import RunRecord
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
-from tasks.snapshot import anchors_job, estimate_disk, snapshot_source
+from tasks.snapshot import anchors_job, estimate_disk, require_none_skipped, snapshot_source
 from tasks.sort import SortRequest, sort_records
 from tasks.workdir import attempt_folder
 from tasks.workers import run_each, with_retries
@@ -59,6 +59,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
         # Step 4: snapshot.
         snapshot = with_retries(snapshot_source, job)(owner)
         if not snapshot.span and not anchors_job(job, owner.ledger):
+            require_none_skipped(job, snapshot)
             return nothing_new(job)
         show_plan(job, snapshot, estimate_disk(job, snapshot))
         sorts = len(job.sort_list)
@@ -79,7 +80,9 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
         with log_context(run=snapshot.run), progress.stage("publish", records * sorts):
             publication = Publication(attempt, snapshot, chunks, tuple(files), outputs, started)
             record = with_retries(publish_and_commit, job)(owner, publication)
-    return published(job, record)
+    shown = published(job, record)
+    require_none_skipped(job, snapshot)
+    return shown
 
 
 if __name__ == "__main__":

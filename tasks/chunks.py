@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,25 +40,34 @@ def chunk_schema(fmt: CsvFormat) -> pa.Schema:
     return pa.schema([*record, ("arrival", pa.int64()), *keys])
 
 
+def name_unfinished(path: Path) -> Path:
+    """A name for the file until it is whole, which no other attempt uses, also if one that failed still writes."""
+    return path.with_name(f"{path.name}.{uuid4().hex}.part")
+
+
 class TableWriter:
     """Parquet, a row group a table, at a temporary name until it is whole; no file without rows."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = 0
         self._path = path
+        self._unfinished = name_unfinished(path)
         self._schema = schema
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    @property
-    def _unfinished(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.part")
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        whole = False
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            whole = kind is None
+        finally:
+            # Where the disk is full, the next attempt needs the space.
+            if not whole:
+                self._unfinished.unlink(missing_ok=True)
 
     def write(self, table: pa.Table) -> None:
         """Write one row group."""
@@ -95,7 +105,7 @@ class ChunkFolder:
     def record(self, chunk: Chunk) -> None:
         """Write the chunk's manifest: from here on it counts."""
         path = self._manifest(chunk.range)
-        unfinished = path.with_name(f"{path.name}.part")
+        unfinished = name_unfinished(path)
         unfinished.write_text(json.dumps({**self._identity(chunk), "chunk": asdict(chunk)}, default=str))
         os.replace(unfinished, path)
 

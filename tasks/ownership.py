@@ -11,7 +11,7 @@ from tasks.errors import SettingsError
 from tasks.failpoints import reach
 from tasks.kafka import native
 from tasks.kafka.clients import BATCH_BYTES, make_admin
-from tasks.kafka.lease import Lease
+from tasks.kafka.lease import Lease, LeaseLostError
 from tasks.kafka.ledger import KEPT_RUNS, Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
@@ -55,14 +55,20 @@ class Owner:
             get_logger().warning("librdkafka's batch call was not found: records go one by one, half as fast")
         self._lease.acquire(self.admin, self.job.name)
         reach("after-lease")
-        self.fence()
+        # Who was away for longer than the session timeout has decided nothing yet: he may as well start anew.
+        self._lease.require()
+        self._fence()
 
     def fence(self) -> None:
-        """Become the newest holder of the transactional id on a new producer, then read the ledger.
+        """Become the newest holder of the transactional id anew, and read the ledger again.
 
-        Looks at the lease first: who lost it has a successor, and must not fence him.
+        Looks at the lease first: while another run has it, LeaseTakenError, and that one is not fenced. Where it was
+        lost and regained, a successor may have been there and gone; what he committed, the ledger now says.
         """
-        self._lease.require()
+        self._lease.regain(self.admin, self.job.name)
+        self._fence()
+
+    def _fence(self) -> None:
         self._close_producer()
         reach("before-init")
         self._producer = TransactionalProducer(
@@ -84,7 +90,7 @@ class Owner:
     def require_current_ledger(self) -> None:
         """LeaseLostError where a run was committed since the ledger was read: a successor's."""
         if self._read_ledger().last != self.ledger.last:
-            self._lease.report_lost()
+            raise LeaseLostError(self.job.owner_group, "another run was committed; start again, if it left anything")
 
     def healthy_producer(self) -> TransactionalProducer:
         """The producer of the last fence; fenced anew, with the ledger read again, where that one is spent."""

@@ -25,6 +25,7 @@ from tasks.kafka.topics import (
     topic_settings,
 )
 from tasks.ownership import Owner
+from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -87,8 +88,10 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 
 
 def prepare_outputs(owner: Owner) -> None:
-    """Make absent outputs; without a ledger record, refuse those that hold records."""
+    """Make absent outputs. Without a ledger record refuse those that hold records, with one those that were deleted."""
     job, admin = owner.job, owner.admin
+    if owner.ledger.last is not None and not job.append:
+        _check_same_outputs(admin, owner.ledger.last)
     if owner.ledger.last is None and not job.append and (problem := _find_former_run(owner)):
         # Who was away may have read it before a successor's first run, which then is what was found.
         owner.require_current_ledger()
@@ -102,6 +105,18 @@ def prepare_outputs(owner: Owner) -> None:
     for name, count, size, config in [*wanted, (job.dead_letters, 1, limit + _ERROR_HEADER_BYTES, {})]:
         if describe_topic(admin, name) is None:
             create_topic(admin, name, count, job.replication_factor, {"max.message.bytes": str(size), **config})
+
+
+def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
+    """SettingsError where an output is not the topic that the last run wrote: what the runs wrote there is gone."""
+    for sort in last.sorts:
+        topic = describe_topic(admin, sort.topic)
+        if topic is None or topic.id != sort.topic_id:
+            raise SettingsError(
+                f"output {sort.topic} was deleted{' and made again' if topic else ''} since run {last.run} of job "
+                f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source anew "
+                "with another --job-name"
+            )
 
 
 def _find_former_run(owner: Owner) -> str | None:

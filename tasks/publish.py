@@ -142,8 +142,10 @@ def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
     last, snapshot = owner.ledger.last, publication.snapshot
     if (last.run if last else 0) == snapshot.run - 1:
         return None
-    if last is not None and last.attempt == publication.attempt:
-        return last
+    # Later runs may lie behind it: who lost the lease after his commit has had a successor.
+    found = owner.ledger.runs.get(snapshot.run)
+    if found is not None and found.attempt == publication.attempt:
+        return found
     raise SupersededError(
         f"run {snapshot.run} of job {owner.job.name} was published by another attempt while this one worked: "
         "superseded; this one published nothing, and there is nothing to do"
@@ -345,6 +347,7 @@ def _record(
         seconds=seconds,
         options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
         version=version("kafka-sorting-pipeline"),
+        skipped=snapshot.skipped,
     )
 
 

@@ -45,6 +45,8 @@ class Snapshot:
     source_topic_id: str
     ranges: tuple[OffsetRange, ...]
     lost: tuple[LostRange, ...] = ()
+    # Partitions without a leader, left to the next run. Their ranges are empty, or absent if none ever was read.
+    skipped: tuple[int, ...] = ()
     mean_record_bytes: float = 0.0
     capped: str = ""
 
@@ -156,6 +158,7 @@ class RunRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+    skipped: tuple[int, ...] = ()
 
     @property
     def ends(self) -> dict[int, int]:
@@ -175,6 +178,7 @@ class RunRecord:
             "read": _all(ReadRange, raw["read"]),
             "lost": _all(LostRange, raw["lost"]),
             "sorts": _all(WrittenSort, sorts),
+            "skipped": tuple(raw.get("skipped", ())),
         }
         return cls(**{**raw, **nested})
 

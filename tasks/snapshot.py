@@ -6,7 +6,7 @@ on is named. The end is the last stable offset, so an open transaction of somebo
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.errors import SettingsError, SourceLostError, TerminalError
 from tasks.failpoints import reach
-from tasks.kafka.clients import make_reader, record_bytes, translate
+from tasks.kafka.clients import KafkaTerminalError, make_reader, record_bytes, translate
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.observe.logs import get_logger, log_context
@@ -45,6 +45,17 @@ class SourceRecreatedError(TerminalError):
     """The source is another topic of the same name than the one the ledger records."""
 
 
+class PartitionsSkippedError(TerminalError):
+    """The run is done as far as it could be: `partitions` had no leader, and are the next run's."""
+
+    def __init__(self, topic: str, partitions: Sequence[int]) -> None:
+        super().__init__(
+            f"source {topic} has no leader for partition {', '.join(map(str, partitions))}: skipped, the others are "
+            "sorted; start its brokers, the next run takes what was left"
+        )
+        self.partitions = tuple(partitions)
+
+
 class SourceTruncatedError(TerminalError):
     """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
 
@@ -56,12 +67,28 @@ def take_snapshot(owner: Owner) -> Snapshot:
     source = require_source(owner.admin, job.source_topic)
     last = owner.ledger.last
     _check_same_topic(source, last)
-    _check_leaders(source)
-    starts = _starts(owner, source, last)
+    _check_leaders(source, job, last)
+    ranges, lost = _ranges(owner, replace(source, partitions=source.led))
+    # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
+    skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
+    ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
+    current_metrics().set_lag({r.partition: r.span for r in ranges})
+    snapshot = Snapshot((last.run if last else 0) + 1, source.id, ranges, lost, source.leaderless)
+    snapshot = _cap(snapshot, job.max_records, "max_records")
+    snapshot = replace(snapshot, mean_record_bytes=_mean_record_bytes(owner, snapshot))
+    snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    check_disk(job, snapshot)
+    reach("after-snapshot")
+    return snapshot
+
+
+def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
+    """From where the last run ended, or the log starts by now, to the last stable offsets; and what was removed."""
+    starts = _starts(owner, source, owner.ledger.last)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
     lost = _lost(starts, log_starts)
-    if lost and not job.skip_lost:
+    if lost and not owner.job.skip_lost:
         raise SourceLostError(source.name, lost)
     ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
     for r in ranges:
@@ -70,18 +97,18 @@ def take_snapshot(owner: Owner) -> Snapshot:
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
-    current_metrics().set_lag({r.partition: r.span for r in ranges})
-    snapshot = _cap(Snapshot((last.run if last else 0) + 1, source.id, ranges, lost), job.max_records, "max_records")
-    snapshot = replace(snapshot, mean_record_bytes=_mean_record_bytes(owner, snapshot))
-    snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
-    check_disk(job, snapshot)
-    reach("after-snapshot")
-    return snapshot
+    return ranges, lost
 
 
 def anchors_job(job: Job, ledger: Ledger) -> bool:
     """Whether a run that read nothing is recorded: a job's first position must not move with each start."""
     return ledger.last is None and job.start not in {None, "earliest"}
+
+
+def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
+    """PartitionsSkippedError, once all else is done, where the run left partitions out."""
+    if snapshot.skipped:
+        raise PartitionsSkippedError(job.source_topic, snapshot.skipped)
 
 
 def check_source_unchanged(owner: Owner, snapshot: Snapshot) -> None:
@@ -127,12 +154,20 @@ def _recreated(name: str) -> str:
     )
 
 
-def _check_leaders(source: Topic) -> None:
-    if source.leaderless:
-        numbers = ", ".join(map(str, source.leaderless))
-        raise TerminalError(
-            f"source {source.name} has no leader for partition {numbers}: start its brokers, then again"
-        )
+def _check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
+    """TerminalError where a partition has no leader and may not be left to the next run.
+
+    The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
+    """
+    from_beginning = last is not None or job.start in {None, "earliest"}
+    if not source.leaderless or (job.on_partition_failure == "skip" and from_beginning):
+        return
+    numbers = ", ".join(map(str, source.leaderless))
+    way_out = ", or sort the others with --on-partition-failure skip" if from_beginning else ""
+    raise TerminalError(
+        f"source {source.name} has no leader for partition {numbers}: nothing was published; "
+        f"start its brokers, then again{way_out}"
+    )
 
 
 def _starts(owner: Owner, source: Topic, last: RunRecord | None) -> dict[int, int]:
@@ -220,4 +255,34 @@ def snapshot_source(owner: Owner) -> Snapshot:
             log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
         for lost in snapshot.lost:
             log.warning("records were removed before they were read", lost=str(lost))
+        for partition in snapshot.skipped:
+            log.warning("a partition has no leader, the next run takes it", partition=partition)
+        _warn_of_open_transactions(owner, snapshot)
+        _warn_of_group_offsets(owner)
     return snapshot
+
+
+def _warn_of_open_transactions(owner: Owner, snapshot: Snapshot) -> None:
+    """The snapshot ends before what is not committed yet, and before all that lies behind it."""
+    job, partitions = owner.job, [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
+    stable = list_offsets(owner.admin, job.source_topic, partitions, LATEST)
+    ends = list_offsets(owner.admin, job.source_topic, partitions, LATEST, committed=False)
+    if held := {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}:
+        get_logger().warning(
+            "an open transaction of somebody else holds offsets of the source back, a later run takes them",
+            offsets=sum(held.values()),
+            partitions=",".join(map(str, held)),
+        )
+
+
+def _warn_of_group_offsets(owner: Owner) -> None:
+    """They are a courtesy to Kafka's tools: reset, expired or refused, they change nothing."""
+    job, last = owner.job, owner.ledger.last
+    if last is None:
+        return
+    try:
+        found: object = group_offsets(owner.admin, job.group, job.source_topic)
+    except KafkaTerminalError as error:
+        found = str(error)
+    if found != last.ends:
+        get_logger().warning("the group's offsets are not those of the last run: the ledger decides", group=job.group)

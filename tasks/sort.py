@@ -5,11 +5,13 @@ chunks; text compares by bytes, integers as integers. Memory is DuckDB's limit, 
 """
 
 import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Self
 
 import duckdb
@@ -18,7 +20,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.boundaries import cut_rows
-from tasks.chunks import HEADERS
+from tasks.chunks import HEADERS, name_unfinished
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
@@ -51,14 +53,18 @@ def sort_chunks(request: SortRequest) -> SortedFile:
     reach("before-sort")
     job = request.job
     path = request.folder / f"sorted-{job.sort_list.index(request.sort):03}.arrow"
-    unfinished = path.with_suffix(".part")
-    rows = _write_sorted(request, unfinished)
-    expected = sum(chunk.records for chunk in request.chunks)
-    if rows != expected:
-        raise TerminalError(
-            f"sort {request.sort.topic} gave {rows} rows of {expected}: a chunk was altered; start again"
-        )
-    os.replace(unfinished, path)
+    unfinished = name_unfinished(path)
+    try:
+        rows = _write_sorted(request, unfinished)
+        expected = sum(chunk.records for chunk in request.chunks)
+        if rows != expected:
+            raise TerminalError(
+                f"sort {request.sort.topic} gave {rows} rows of {expected}: a chunk was altered; start again"
+            )
+        os.replace(unfinished, path)
+    finally:
+        # Where the disk is full, the next attempt needs the space.
+        unfinished.unlink(missing_ok=True)
     with SortedKeys(path, rows, format_of(job), request.sort) as keys:
         ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
         ranges = tuple(replace(r, first_key=_printable(r.first_key), last_key=_printable(r.last_key)) for r in ranges)
@@ -122,8 +128,7 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
     """A private DuckDB: bounded, with its own spill folder, without extensions, its settings locked."""
     job = request.job
     budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
-    spill = request.folder / f"spill-{job.sort_list.index(request.sort):03}"
-    spill.mkdir(mode=0o700, exist_ok=True)
+    spill = mkdtemp(prefix="spill-", dir=request.folder)
     connection = duckdb.connect(
         config={
             "threads": max(1, (os.cpu_count() or 1) // job.sort_concurrency),
@@ -133,7 +138,7 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
             "block_allocator_memory": f"{budget.duckdb_bytes}B",
             # Each chunk is read once, so to keep it in memory would only crowd the sort.
             "enable_external_file_cache": False,
-            "temp_directory": str(spill),
+            "temp_directory": spill,
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -154,6 +159,7 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
         raise TransientError(f"sort {request.sort.topic}: {error}") from error
     finally:
         connection.close()
+        shutil.rmtree(spill, ignore_errors=True)
 
 
 class SortedKeys(Sequence[Key]):

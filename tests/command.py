@@ -7,15 +7,16 @@ import multiprocessing
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from tasks.failpoints import VARIABLE
 from tasks.settings.job import Job
-from tests.cluster import Cluster
+from tests.cluster import Cluster, wait_for
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
 _FORKSERVER.set_forkserver_preload(["tests.preload"])
@@ -39,6 +40,28 @@ class Running:
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid or 0, number)
+
+    @property
+    def is_stopped(self) -> bool:
+        status = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return status.rpartition(")")[2].split()[0] in {"T", "t"}
+
+    def wait_until_stopped(self) -> Self:
+        """At a failpoint that stops it."""
+        wait_for(lambda: self.process.exitcode is not None or self.is_stopped, 120)
+        assert self.process.exitcode is None, self.err
+        return self
+
+    def finish_awake(self) -> Outcome:
+        """The outcome of a run that is woken whenever it stops at its failpoint again."""
+        wait_for(lambda: self.process.exitcode is not None or self.wake(), 180)
+        return self.finish()
+
+    def wake(self) -> bool:
+        if self.process.exitcode is None:
+            with suppress(ProcessLookupError):  # It may end between the look at its exit code and the signal.
+                self.send(signal.SIGCONT)
+        return False
 
     @property
     def err(self) -> str:

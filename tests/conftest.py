@@ -5,24 +5,29 @@ from pathlib import Path
 
 import pytest
 
-from tasks.broker.embedded import EmbeddedBroker
 from tests.cluster import Cluster
 from tests.command import Command
 from tests.deployed import Deployments, Server
+from tests.faults.proxy import ProxiedBroker
 from tests.history import History
 
 # A dead owner's lease passes on sooner than Kafka's default minimum of 6 s, so that tests of kills wait less.
-BROKER_PROPERTIES = {"group.min.session.timeout.ms": "1000", "log.retention.check.interval.ms": "1000"}
+# A transaction beyond its timeout is aborted sooner than after the 10 s between two looks.
+BROKER_PROPERTIES = {
+    "group.min.session.timeout.ms": "1000",
+    "log.retention.check.interval.ms": "1000",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+}
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(properties=BROKER_PROPERTIES) as running:
+def broker() -> Iterator[ProxiedBroker]:
+    with ProxiedBroker(BROKER_PROPERTIES) as running:
         yield running
 
 
 @pytest.fixture
-def cluster(broker: EmbeddedBroker) -> Cluster:
+def cluster(broker: ProxiedBroker) -> Cluster:
     return Cluster(broker.bootstrap_servers)
 
 

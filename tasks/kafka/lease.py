@@ -1,19 +1,20 @@
 """The lease: one owner of a job at a time, by membership in a consumer group. For liveness only.
 
-Guarantee 6 (one owner): the holder keeps the lease while it lives; who cannot get it learns who has it. Should the
-judgement ever be wrong, fencing by the transactional id keeps the data right.
+Guarantee 6 (one owner): the holder keeps the lease while it lives; who cannot get it learns who has it. A holder that
+lost it, as when the broker was away for longer than the session timeout, may regain it, if nobody else has it. Should
+the judgement ever be wrong, fencing by the transactional id keeps the data right.
 """
 
 import os
 import socket
 import threading
 import time
-from typing import NoReturn
+from collections.abc import Collection
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tasks.errors import TerminalError
+from tasks.errors import TerminalError, TransientError
 from tasks.kafka.clients import KafkaTerminalError, Property, make_reader, translate
 from tasks.observe.context import current_run
 from tasks.settings.connection import Connection
@@ -21,6 +22,9 @@ from tasks.settings.connection import Connection
 # Beyond the session timeout: joining, and the broker's initial rebalance delay (3 s by default).
 _JOIN_MARGIN = 4.0
 _POLL_SECONDS = 0.2
+# Heartbeats come from librdkafka's thread: a process whose own threads are starved is noticed by this.
+_POLL_INTERVAL_MS = 60_000
+_DESCRIBE_SECONDS = 5.0
 
 
 class LeaseTakenError(TerminalError):
@@ -36,8 +40,11 @@ class LeaseTakenError(TerminalError):
         self.owner = owner
 
 
-class LeaseLostError(TerminalError):
-    """The lease passed to a successor while this run worked."""
+class LeaseLostError(TransientError):
+    """The lease was lost while this run worked. The next attempt regains it, or finds who has it now."""
+
+    def __init__(self, group: str, why: str) -> None:
+        super().__init__(f"the lease {group} was lost while this run worked: {why}")
 
 
 class Lease:
@@ -49,8 +56,11 @@ class Lease:
         self._session_timeout = session_timeout
         self._assigned = threading.Event()
         self._refused: Exception | None = None
-        # Once lost, lost for this run, also if it comes back: in between there was a successor.
-        self._lost = False
+        # Each assignment begins a term. Who holds a later one than it took has lost the lease in between.
+        self._term = 0
+        self._taken = 0
+        # This member's ids: the broker may still list one that a session timeout has ended.
+        self._members: set[str] = set()
         self._closing = threading.Event()
         over: dict[str, Property] = {
             "client.id": f"kafka-sort pid {os.getpid()} on {socket.gethostname()}",
@@ -58,7 +68,7 @@ class Lease:
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": round(session_timeout * 1000),
             "heartbeat.interval.ms": round(session_timeout * 1000 / 3),
-            "max.poll.interval.ms": max(60_000, round(session_timeout * 1000)),
+            "max.poll.interval.ms": max(_POLL_INTERVAL_MS, round(session_timeout * 1000)),
             "auto.offset.reset": "latest",
         }
         self._consumer = make_reader(connection, group, **over)
@@ -66,8 +76,8 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether the lease was ours when the broker was last heard."""
-        return self._assigned.is_set() and not self._lost
+        """Whether the lease was ours when the broker was last heard, and has been since it was taken."""
+        return self._assigned.is_set() and self._term == self._taken
 
     def acquire(self, admin: AdminClient, job: str) -> None:
         """Wait until the lease is ours; LeaseTakenError once a dead holder's would have passed on."""
@@ -75,28 +85,38 @@ class Lease:
             [self._ledger], on_assign=self._on_assign, on_revoke=self._on_gone, on_lost=self._on_gone
         )
         self._thread.start()
-        deadline = time.monotonic() + self._session_timeout + _JOIN_MARGIN
-        while not self._assigned.wait(_POLL_SECONDS) and time.monotonic() < deadline:
+        if not self._take():
+            owner = describe_owner(admin, self._group) or f"a member of group {self._group}"
+            self.close()
+            raise LeaseTakenError(job, owner)
+
+    def regain(self, admin: AdminClient, job: str) -> None:
+        """Hold the lease, anew where it was lost. LeaseTakenError if another run has it, LeaseLostError if none."""
+        if self.held or self._take():
+            return
+        # A broker that was away may still list the member that this run was before.
+        if owner := describe_owner(admin, self._group, self._members):
+            raise LeaseTakenError(job, owner)
+        raise LeaseLostError(self._group, "it has not come back yet: is a broker down?")
+
+    def require(self) -> None:
+        """LeaseLostError unless the lease was held without a break since it was taken."""
+        if not self.held:
+            raise LeaseLostError(self._group, "another run may have it now, which finishes or takes over")
+
+    def _take(self) -> bool:
+        """Begin the term of an assignment: wait for one longer than a dead holder's would last."""
+        deadline, self._refused = time.monotonic() + self._session_timeout + _JOIN_MARGIN, None
+        while not self.held and time.monotonic() < deadline:
+            # In this order: a term that begins in between is not mistaken for this one.
+            term = self._term
+            if self._assigned.wait(_POLL_SECONDS):
+                self._taken = term
             current_run().stop.check()
             if isinstance(self._refused, KafkaTerminalError):
                 self.close()
                 raise self._refused
-        if not self.held:
-            owner = self._describe_owner(admin)
-            self.close()
-            raise LeaseTakenError(job, owner)
-
-    def require(self) -> None:
-        """LeaseLostError unless the lease is held: who lost it has a successor, and must not fence him."""
-        if not self.held:
-            self.report_lost()
-
-    def report_lost(self) -> NoReturn:
-        """Raise the error of a run that has a successor."""
-        raise LeaseLostError(
-            f"the lease {self._group} passed to another run while this one worked: this one stops; "
-            "the other finishes or takes over what is missing"
-        )
+        return self.held
 
     def close(self) -> None:
         """Give the lease back at once, so that the next run need not wait for the session timeout."""
@@ -117,22 +137,21 @@ class Lease:
             consumer.incremental_assign(partitions)
             # Membership is all that is wanted, not the ledger's records.
             consumer.pause(partitions)
+            self._members.add(consumer.memberid() or "")
+            self._term += 1
             self._assigned.set()
 
     def _on_gone(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
-            self._lost = True
+            self._assigned.clear()
             consumer.incremental_unassign(partitions)
 
-    def _describe_owner(self, admin: AdminClient) -> str:
-        return describe_owner(admin, self._group) or f"a member of group {self._group}"
 
-
-def describe_owner(admin: AdminClient, group: str) -> str | None:
-    """Who holds the lease: process and host; None if nobody does or it cannot be seen."""
+def describe_owner(admin: AdminClient, group: str, but: Collection[str] = ()) -> str | None:
+    """Who holds the lease: process and host; None if nobody does, the members `but` do, or it cannot be seen."""
     try:
-        found = admin.describe_consumer_groups([group])[group].result()
+        found = admin.describe_consumer_groups([group], request_timeout=_DESCRIBE_SECONDS)[group].result()
     except KafkaException:
         return None
-    holders = [m for m in found.members if m.assignment and m.assignment.topic_partitions]
+    holders = [m for m in found.members if m.assignment and m.assignment.topic_partitions and m.member_id not in but]
     return f"{holders[0].client_id} from {holders[0].host.lstrip('/')}" if holders else None

@@ -45,6 +45,11 @@ class Topic:
     partitions: tuple[int, ...]
     leaderless: tuple[int, ...] = ()
 
+    @property
+    def led(self) -> tuple[int, ...]:
+        """Partitions that have a leader."""
+        return tuple(p for p in self.partitions if p not in self.leaderless)
+
 
 @_patiently
 def describe_topic(admin: AdminClient, name: str) -> Topic | None:
@@ -141,5 +146,7 @@ def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
     """Partition → committed offset of the group, for partitions that have one."""
     with kafka_errors(f"offsets of group {group}"):
         asked = [ConsumerGroupTopicPartitions(group)]
-        found = admin.list_consumer_group_offsets(asked, request_timeout=_REQUEST_TIMEOUT)[group].result()
-    return {tp.partition: tp.offset for tp in found.topic_partitions or [] if tp.topic == topic and tp.offset >= 0}
+        # A commit is answered before its offsets are there: stable ones are waited for.
+        found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=_REQUEST_TIMEOUT)
+        offsets = found[group].result().topic_partitions or []
+    return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}

@@ -6,7 +6,8 @@ commit of an older transaction must find a newer epoch, which only `init_transac
 """
 
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -20,6 +21,7 @@ from tasks.settings.connection import Connection
 _ABORT_SECONDS = 10.0
 # A queue that is full is asked again after the broker had time for some batches.
 _FULL_QUEUE_SECONDS = 0.05
+_FLUSH_SECONDS = 1.0
 # 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
 _BATCH_ROWS = 50_000
 
@@ -164,15 +166,28 @@ class TransactionalProducer:
             self._producer.poll(seconds)
 
     def _wait_for_space(self) -> None:
-        current_run().stop.check()
-        self._serve(_FULL_QUEUE_SECONDS)
+        self._wait_below(len(self._producer), lambda: self._serve(_FULL_QUEUE_SECONDS))
 
     def flush(self) -> None:
         """Wait until every record queued is answered; the error of one that failed."""
         with kafka_errors(f"transaction {self._id}"):
-            while self._producer.flush(1.0):
-                current_run().stop.check()
+            self._wait_below(1, lambda: self._producer.flush(_FLUSH_SECONDS))
         self.require_healthy()
+
+    def _wait_below(self, count: int, serve: Callable[[], object]) -> None:
+        """Until fewer than `count` records are unanswered; KafkaTransientError once none was for the request timeout.
+
+        librdkafka itself would wait for the transaction's timeout, a quarter of an hour, for a broker that is gone.
+        """
+        left, moved = len(self._producer), time.monotonic()
+        while left >= count:
+            current_run().stop.check()
+            serve()
+            before, left = left, len(self._producer)
+            if left < before:
+                moved = time.monotonic()
+            elif time.monotonic() > moved + self._timeout:
+                raise translate(f"no record of transaction {self._id} was answered", KafkaError(KafkaError._TIMED_OUT))
 
     def require_healthy(self) -> None:
         """The error that made the transaction fail, if one did."""

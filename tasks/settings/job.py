@@ -189,6 +189,12 @@ class Job(BaseModel):
     skip_lost: bool = Field(
         False, title="Skip lost", description="Go on without records that retention removed before they were read."
     )
+    on_partition_failure: str = Field(
+        "fail",
+        pattern="^(fail|skip)$",
+        title="On partition failure",
+        description="What a source partition without a leader does to a run: fail, or skip (the next run takes it).",
+    )
     split_heavy_keys: bool = Field(
         False, title="Split heavy keys", description="Let equal keys span partitions, in arrival order, for balance."
     )

@@ -2,16 +2,13 @@
 
 import re
 import signal
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from tasks.ownership import own_job
-from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
-from tests.command import Command, Outcome, Running
+from tests.cluster import Cluster, assert_sorted, sample_values
+from tests.command import Command
 
-STOPPED = {"T", "t"}
 # Instants at which a run is stopped, and what it says when it comes back after a successor is done.
 AWAY = [
     pytest.param("after-lease"),
@@ -27,23 +24,6 @@ AWAY = [
 ]
 
 
-def is_stopped(running: Running) -> bool:
-    status = Path(f"/proc/{running.process.pid}/stat").read_text()
-    return status.rpartition(")")[2].split()[0] in STOPPED
-
-
-def finish_awake(running: Running) -> Outcome:
-    """The outcome of a run that is woken whenever it stops at its failpoint again."""
-    wait_for(lambda: running.process.exitcode is not None or wake(running), 60)
-    return running.finish()
-
-
-def wake(running: Running) -> bool:
-    with suppress(ProcessLookupError):  # It may end between the look at its exit code and the signal.
-        running.send(signal.SIGCONT)
-    return False
-
-
 @pytest.mark.parametrize("point", AWAY)
 def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> None:
     """Stopped, succeeded by another run, and woken: it fails, changes nothing, and says why in one line."""
@@ -52,10 +32,10 @@ def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> 
     cluster.produce(source, sample_values(1000))
     old = command.start(job, failpoint=f"{point}=stop")
     try:
-        wait_for(lambda: is_stopped(old), 60)
+        old.wait_until_stopped()
         successor = command.run(job)
     finally:
-        outcome = finish_awake(old)
+        outcome = old.finish_awake()
     assert successor.status == 0, successor.err
     assert outcome.status == 1, outcome.out + outcome.err
     last = outcome.err.splitlines()[-1]
@@ -72,12 +52,12 @@ def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Com
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
     old = command.start(job, failpoint="after-lease=stop")
-    wait_for(lambda: is_stopped(old), 60)
+    old.wait_until_stopped()
     successor = command.start(job, failpoint="after-sort=stop")
-    wait_for(lambda: is_stopped(successor), 60)
+    successor.wait_until_stopped()
     # Both go on, the elder a little ahead.
     old.send(signal.SIGCONT)
-    late, done = old.finish(), finish_awake(successor)
+    late, done = old.finish(), successor.finish_awake()
     assert done.status == 0, done.err
     assert late.status == 1, late.out + late.err
     assert_sorted(cluster, job)
@@ -163,7 +143,7 @@ def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> 
     cluster.produce(source, sample_values(30_000))
     # Stopped in mid-run, so that the signal finds it there, however fast the machine.
     running = command.start(job, failpoint="after-begin=stop")
-    wait_for(lambda: is_stopped(running), 60)
+    running.wait_until_stopped()
     running.send(number)
     running.send(signal.SIGCONT)
     outcome = running.finish(20)
@@ -183,7 +163,7 @@ def test_a_signal_while_others_are_alive(cluster: Cluster, command: Command) -> 
     assert command.run(job).status == 0
     with own_job(job, cluster.connection):
         running = command.start(job, failpoint="before-lease=stop")
-        wait_for(lambda: is_stopped(running), 60)
+        running.wait_until_stopped()
         running.send(signal.SIGTERM)
         running.send(signal.SIGCONT)
         outcome = running.finish(15)

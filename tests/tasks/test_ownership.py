@@ -87,7 +87,7 @@ def test_who_lost_the_lease_does_not_fence_the_successor(cluster: Cluster, job: 
         with owned(cluster, job) as owner:
             publication = prepare(owner, tmp_path)
             holder.send_signal(signal.SIGCONT)
-            assert holder.stdout.readline() == "LeaseLostError\n"
+            assert holder.stdout.readline() == "LeaseTakenError\n"
             publish_run(owner, publication)
     finally:
         holder.kill()

@@ -93,6 +93,18 @@ def test_a_publish_that_is_repeated_after_its_commit_finds_the_run(cluster: Clus
     assert_sorted(cluster, job)
 
 
+def test_a_committed_run_is_found_behind_later_ones(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """Who lost sight of his commit finds his run also after a successor's: it is done, not superseded."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        first = publish_run(owner, publication)
+        cluster.produce(job.source_topic, sample_values(8, seed=2))
+        publish_run(owner, prepare(owner, tmp_path))
+        owner.fence()
+        assert publish_run(owner, publication) == first
+    assert_sorted(cluster, job, runs=2)
+
+
 def test_one_producer_serves_run_after_run(cluster: Cluster, tmp_path: Path) -> None:
     """Runs back to back on one owner: each starts where the last ended, and the markers of the last are no growth."""
     source = cluster.make_topic()

@@ -1,0 +1,47 @@
+"""The suite's broker, with a proxy before it, or to be killed; and three others."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.command import Command
+from tests.faults.proxy import ProxiedBroker, Proxy
+from tests.faults.three_brokers import ThreeBrokers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="of the random faults; default: another each time")
+    parser.addoption("--minutes", type=float, help="of random faults; default: one")
+
+
+@pytest.fixture
+def mortal(broker: ProxiedBroker) -> Iterator[ProxiedBroker]:
+    """The suite's broker, to be killed; alive again for the next test."""
+    yield broker
+    if broker.is_dead:
+        broker.start()
+
+
+@pytest.fixture
+def proxy(broker: ProxiedBroker) -> Iterator[Proxy]:
+    with Proxy(broker.proxy_port, broker.proxied_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(proxy: Proxy) -> Cluster:
+    """The broker behind the proxy."""
+    return Cluster(proxy.address)
+
+
+@pytest.fixture
+def proxied_command(through: Cluster, command: Command) -> Command:
+    """`kafka-sort` on the broker behind the proxy."""
+    return Command(through, command.workdir)
+
+
+@pytest.fixture(scope="session")
+def three_brokers() -> Iterator[ThreeBrokers]:
+    with ThreeBrokers() as brokers:
+        yield brokers

@@ -1,0 +1,85 @@
+"""Records and topics at the edges: very large, very many, empty; each works, or ends in an error that says why."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, Record, sample_values
+from tests.command import Command
+from tests.faults.oracle import assert_exact
+from tests.stages import make_job, run_once
+
+LARGE = 10_000_000
+_LIMIT = {"max_message_bytes": str(LARGE + 2_000_000)}
+
+
+@pytest.mark.slow
+def test_records_of_ten_megabytes(cluster: Cluster, command: Command) -> None:
+    """Sixty of them, among small ones, within the smallest memory limit there is."""
+    source = cluster.make_topic(2, **_LIMIT)
+    values = [
+        b"%d,%s,address,Asia" % (i * 31 % 61, b"x" * LARGE) if i % 2 else sample_values(1, i)[0] for i in range(120)
+    ]
+    cluster.produce(source, values, 2, **{"message.max.bytes": LARGE + 2_000_000})
+    job = command.job(source, memory_limit="768MB", sorts=[f"id={source}-ids"])
+    outcome = command.run(job)
+    assert outcome.status == 0, outcome.err
+    peak = re.search(r"peak_memory_mb=(\d+)", outcome.err)
+    assert peak is not None
+    assert int(peak[1]) <= 768
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+def test_empty_records(cluster: Cluster, tmp_path: Path) -> None:
+    """A hundred thousand values without a byte: none is a row, each is a dead letter, and the run is done."""
+    source = cluster.make_topic()
+    cluster.produce(source, [*sample_values(50), *[b""] * 100_000])
+    job = make_job(source, tmp_path)
+    record = run_once(cluster, job, tmp_path)
+    assert (record.records, record.dead_letters) == (100_050, 100_000)
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+def test_empty_keys_and_fields(cluster: Cluster, tmp_path: Path) -> None:
+    """A hundred thousand rows whose sort key is empty: all alike, all in their order of arrival."""
+    source = cluster.make_topic()
+    cluster.produce_records(source, [Record(b"%d,,," % i, b"", (), i % 4) for i in range(100_000)])
+    job = make_job(source, tmp_path, sorts=[f"name={source}-names"], split_heavy_keys=True)
+    record = run_once(cluster, job, tmp_path)
+    assert [w.count for w in record.sorts[0].partitions] == [25_000] * 4
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+def test_512_partitions(cluster: Cluster, command: Command) -> None:
+    """As many of the source and of each of three outputs, most of them with a few records, some with none."""
+    source = cluster.make_topic(512)
+    cluster.produce(source, sample_values(5000), 500)
+    job = command.job(source)
+    outcome = command.run(job)
+    assert outcome.status == 0, outcome.err
+    last = cluster.ledger(job).last
+    assert last is not None
+    assert [len(sort.partitions) for sort in last.sorts] == [512, 512, 6]
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+def test_memory_too_low_for_its_records(cluster: Cluster, command: Command) -> None:
+    """Records of which DuckDB cannot hold two thousand: it says what to raise, and nothing is visible."""
+    large = 400_000
+    source = cluster.make_topic(1)
+    values = (b"%d,%s,address,Asia" % (i * 31 % 10_007, b"%06d" % i * (large // 6)) for i in range(2500))
+    cluster.produce(source, values, 1, **{"message.max.bytes": 2_000_000})
+    job = command.job(source, memory_limit="768MB", sorts=[f"id={source}-ids"])
+    outcome = command.run(job)
+    last = outcome.err.splitlines()[-1]
+    assert outcome.status == 1, last
+    assert "--memory-limit" in last
+    assert cluster.count(job, committed=False) == 0
+    again = command.run(job, "--memory-limit", "4GB")
+    assert again.status == 0, again.err
+    assert_exact(cluster, job)

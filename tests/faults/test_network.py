@@ -1,0 +1,219 @@
+"""The network between a run and its broker: replies that are lost, requests that come late, outages."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import TransientError
+from tasks.kafka.clients import KafkaTransientError
+from tasks.kafka.lease import LeaseTakenError
+from tasks.ownership import own_job
+from tasks.publish import publish_run
+from tests.cluster import Cluster, sample_values, wait_for
+from tests.command import KILLED, Command
+from tests.faults import proxy as kafka
+from tests.faults.oracle import Follower, assert_exact
+from tests.faults.proxy import Proxy
+from tests.stages import make_job, owned, prepare
+
+
+def test_the_reply_of_a_commit_is_lost(cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path) -> None:
+    """The connection breaks before a commit is answered: the same call asks again, and the run is there once."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path)
+    with Follower(cluster, job) as follower:
+        with owned(through, job) as owner:
+            publication = prepare(owner, tmp_path)
+            proxy.lose_replies(kafka.END_TXN, once=True)
+            publish_run(owner, publication)
+        assert proxy.lost == 1
+        assert_exact(cluster, job, follower=follower)
+    assert cluster.count(job, committed=False) == 500
+
+
+@pytest.mark.slow
+def test_no_reply_of_a_commit_comes_ever(cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path) -> None:
+    """A commit whose outcome nobody tells: the retry fences, reads the ledger, finds the run, and publishes nothing."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path, request_timeout=3.0)
+    with Follower(cluster, job) as follower:
+        with owned(through, job) as owner:
+            publication = prepare(owner, tmp_path)
+            proxy.lose_replies(kafka.END_TXN)
+            with pytest.raises(KafkaTransientError):
+                publish_run(owner, publication)
+            assert owner.ledger.last is None
+            assert proxy.lost >= 1
+            proxy.keep_replies()
+            assert publish_run(owner, publication) == owner.ledger.last
+        assert_exact(cluster, job, follower=follower)
+    assert cluster.count(job, committed=False) == 500
+
+
+# The request of the first run that is held back, and the failpoint that makes the first run send it.
+LATE = {
+    "commit": (kafka.END_TXN, kafka.is_commit, None),
+    "abort": (kafka.END_TXN, kafka.is_abort, "after-flush=raise"),
+    "rows": (kafka.PRODUCE, None, None),
+    "partitions": (kafka.ADD_PARTITIONS_TO_TXN, None, None),
+    "offsets": (kafka.TXN_OFFSET_COMMIT, None, None),
+    "fence": (kafka.INIT_PRODUCER_ID, None, None),
+}
+
+
+@pytest.mark.parametrize("moment", ["while the successor's transaction is open", "after the successor's commit"])
+@pytest.mark.parametrize("late", LATE)
+@pytest.mark.slow
+def test_a_request_of_a_dead_run_comes_late(
+    cluster: Cluster, command: Command, proxied_command: Command, proxy: Proxy, late: str, moment: str
+) -> None:
+    """Kept back by the network, and let through when its sender is dead and a successor at work: it has no effect."""
+    api, match, failpoint = LATE[late]
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(2000))
+    job = proxied_command.job(source)
+    held = proxy.hold(api, match) if match else proxy.hold(api)
+    with Follower(cluster, job) as follower:
+        old = proxied_command.start(job, failpoint=failpoint)
+        assert held.caught.wait(90), old.err
+        old.process.kill()
+        assert old.finish().status == KILLED
+        if moment == "after the successor's commit":
+            outcome = command.run(job)
+            reply = held.release()
+        else:
+            successor = command.start(job, failpoint="after-flush=stop").wait_until_stopped()
+            reply = held.release()
+            outcome = successor.finish_awake()
+        assert outcome.status == 0, outcome.err
+        if api == kafka.END_TXN:
+            assert kafka.end_txn_error(reply) != 0, "the late request was accepted"
+        assert_exact(cluster, job, follower=follower)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["before-dump-chunk", "after-begin", "after-publish", "after-flush", "before-commit"])
+def test_an_outage(cluster: Cluster, proxied_command: Command, proxy: Proxy, point: str) -> None:
+    """Five seconds without network, longer than the lease lasts: the run regains it, and finishes by its retries."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(20_000))
+    job = proxied_command.job(source)
+    with Follower(cluster, job) as follower:
+        running = proxied_command.start(job, failpoint=f"{point}=stop").wait_until_stopped()
+        proxy.cut()
+        outage = threading.Timer(5, proxy.mend)
+        outage.start()
+        outcome = running.finish_awake()
+        outage.join()
+        assert outcome.status == 0, outcome.err
+        assert proxy.refused > 0
+        assert_exact(cluster, job, follower=follower)
+
+
+@pytest.mark.slow
+def test_a_flapping_network(cluster: Cluster, proxied_command: Command, proxy: Proxy) -> None:
+    """A second with and a second without, all the time: the run finishes, or fails clean and the next one does."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(50_000))
+    job = proxied_command.job(source)
+    with Follower(cluster, job) as follower:
+        running = proxied_command.start(job, failpoint="before-snapshot=stop").wait_until_stopped()
+        ended = threading.Event()
+        flapping = threading.Thread(target=flap, args=(proxy, ended))
+        flapping.start()
+        outcome = running.finish_awake()
+        ended.set()
+        flapping.join()
+        assert proxy.refused > 0
+        assert outcome.status in {0, 1}, outcome.err
+        if outcome.status:
+            assert proxied_command.run(job).status == 0
+        assert_exact(cluster, job, follower=follower)
+
+
+def flap(proxy: Proxy, ended: threading.Event) -> None:
+    while not ended.is_set():
+        proxy.cut()
+        time.sleep(1)
+        proxy.mend()
+        ended.wait(1)
+
+
+@pytest.mark.slow
+def test_a_slow_network(cluster: Cluster, proxied_command: Command, proxy: Proxy) -> None:
+    """A tenth of a second each way and request: slower, and nothing else."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(5000))
+    job = proxied_command.job(source)
+    proxy.delay = 0.1
+    outcome = proxied_command.run(job)
+    assert outcome.status == 0, outcome.err
+    assert proxy.requests[kafka.PRODUCE] > 0
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+def test_an_outage_that_does_not_end(cluster: Cluster, proxied_command: Command, proxy: Proxy) -> None:
+    """Retries come to an end: one line, status 1, nothing visible; once the network is back, the next run does it."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(2000))
+    job = proxied_command.job(source, retries=1, retry_delay=0.1, request_timeout=2.0)
+    running = proxied_command.start(job, failpoint="after-begin=stop").wait_until_stopped()
+    proxy.cut()
+    outcome = running.finish_awake()
+    assert outcome.status == 1, outcome.err
+    assert outcome.err.splitlines()[-1].startswith("kafka-sort: ")
+    proxy.mend()
+    assert cluster.count(job) == 0
+    assert proxied_command.run(job).status == 0
+    assert_exact(cluster, job)
+
+
+def lose_lease(proxy: Proxy, lost: Callable[[], bool]) -> None:
+    proxy.cut()
+    wait_for(lost)
+    proxy.mend()
+
+
+def test_a_lease_that_is_lost_is_regained(cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path) -> None:
+    """An outage longer than the session timeout costs the lease; nobody else took it, so the run takes it again."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path)
+    with Follower(cluster, job) as follower:
+        with owned(through, job) as owner:
+            publication = prepare(owner, tmp_path)
+            lose_lease(proxy, lambda: not owner._lease.held)
+            owner.fence()
+            assert owner._lease.held
+            publish_run(owner, publication)
+        assert_exact(cluster, job, follower=follower)
+
+
+@pytest.mark.slow
+def test_a_lease_that_another_run_took_is_not_regained(
+    cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path
+) -> None:
+    """While the successor lives, who lost the lease does not fence him, and says who it is."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path)
+    with owned(through, job) as owner:
+        publication = prepare(owner, tmp_path)
+        proxy.cut()
+        with own_job(job, cluster.connection) as successor:
+            proxy.mend()
+            wait_for(lambda: not owner._lease.held)
+            with pytest.raises(LeaseTakenError, match="another run of job"):
+                owner.fence()
+            # Nor with the producer it still has: the successor has fenced.
+            with pytest.raises((TransientError, LeaseTakenError)):
+                publish_run(owner, publication)
+            assert cluster.count(job) == 0
+            publish_run(successor, prepare(successor, tmp_path))
+    assert_exact(cluster, job)

@@ -1,0 +1,29 @@
+"""The README's table of faults names tests that exist, and every test of this folder."""
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+SECTION = re.search(r"^## Faults\n(.*?)^## ", (TESTS.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+ROWS = re.findall(r"^\| .* \| (`test_.*`) \|$", SECTION[1] if SECTION else "", re.MULTILINE)
+
+
+def defined(folder: Path) -> set[str]:
+    return {
+        name
+        for file in folder.rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+
+
+def test_every_row_has_a_test() -> None:
+    """A name in the table that no test has would be an empty promise."""
+    assert len(ROWS) > 20
+    for row in ROWS:
+        assert set(re.findall(r"`(test_\w+)`", row)) <= defined(TESTS), row
+
+
+def test_every_fault_is_in_the_table() -> None:
+    """What is tested here is told there."""
+    named = {name for row in ROWS for name in re.findall(r"`(test_\w+)`", row)}
+    assert defined(Path(__file__).parent) - {"test_every_row_has_a_test", "test_every_fault_is_in_the_table"} <= named

@@ -1,0 +1,95 @@
+"""Three brokers in three JVMs, all controllers too; replicas on all three, of which two must have a record."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from shutil import copyfile, rmtree
+from tempfile import mkdtemp
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from tasks.broker.embedded import HOST, EmbeddedBroker, _free_port, _random_id
+from tasks.broker.runtime import load_runtime
+from tests.conftest import BROKER_PROPERTIES
+
+_REPLICATED = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    # A leader that stops in order hands over; one that is killed is noticed soon.
+    "controlled.shutdown.enable": "true",
+    "replica.lag.time.max.ms": "3000",
+}
+
+
+class ThreeBrokers:
+    """The cluster, as a context manager; broker n has node id n, from 1 on."""
+
+    def __init__(self) -> None:
+        self._home = Path(mkdtemp(prefix="kafka-sort-three-"))
+        controllers = {node: f"{HOST}:{_free_port()}" for node in (1, 2, 3)}
+        voters = ",".join(f"{node}@{address}" for node, address in controllers.items())
+        cluster_id = _random_id()
+        self.brokers = {node: self._make(node, address, voters, cluster_id) for node, address in controllers.items()}
+
+    def _make(self, node: int, controller: str, voters: str, cluster_id: str) -> EmbeddedBroker:
+        folder = self._home / str(node)
+        (folder / "kafka").mkdir(parents=True)
+        copyfile(load_runtime().checkpoint, folder / "kafka" / "bootstrap.checkpoint")
+        (folder / "kafka" / "meta.properties").write_text(
+            f"version=1\nnode.id={node}\ncluster.id={cluster_id}\ndirectory.id={_random_id()}\n"
+        )
+        own = {
+            "node.id": str(node),
+            "controller.quorum.voters": voters,
+            # Beside the listener of that kind which a single broker has, with an address that others know.
+            "controller.listener.names": "QUORUM",
+            "listeners": f"QUORUM://{controller}",
+            "listener.security.protocol.map": "QUORUM:PLAINTEXT",
+        }
+        return EmbeddedBroker(data=folder, properties=BROKER_PROPERTIES | _REPLICATED | own, heap="256m")
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(broker.bootstrap_servers for broker in self.brokers.values())
+
+    def __enter__(self) -> Self:
+        self.start(*self.brokers)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for broker in self.brokers.values():
+            broker.kill()
+        rmtree(self._home, ignore_errors=True)
+
+    def start(self, *nodes: int) -> None:
+        """Together: one alone has no quorum, and does not answer."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda node: self.brokers[node].start(120), nodes))
+
+    def leader(self, topic: str, partition: int) -> int:
+        """The node that leads it; -1 if none does."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        found = admin.describe_topics(TopicCollection([topic]))[topic].result()
+        leader = found.partitions[partition].leader
+        return leader.id if leader else -1
+
+    def coordinator(self, topic: str, name: str) -> int:
+        """The node that leads the partition of a coordinators' topic to which a group or transactional id belongs."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        count = len(admin.describe_topics(TopicCollection([topic]))[topic].result().partitions)
+        return self.leader(topic, java_hash(name) % count)
+
+
+def java_hash(text: str) -> int:
+    """`Utils.abs(text.hashCode())`, by which Kafka chooses the coordinator."""
+    value = 0
+    for character in text:
+        value = (value * 31 + ord(character)) & 0xFFFFFFFF
+    return value & 0x7FFFFFFF
