@@ -60,7 +60,7 @@ def history(prefect_server: str) -> History:
 
 @pytest.fixture(scope="session")
 def prefect(
-    prefect_server: str, broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory
+    prefect_server: str, broker: ProxiedBroker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployments]:
     """All deployments, and a worker that runs them."""
     deployments = Deployments(
