@@ -140,7 +140,7 @@ class Job(BaseModel):
         default_factory=lambda: list(SAMPLE_SORTS),
         min_length=1,
         title="Sorts",
-        description="COLUMNS[=TOPIC] each, as `id` or `continent,id:desc=by-continent`; the topic is the sort's name.",
+        description="COLUMNS[=TOPIC] each, as id, or continent,id:desc=by-continent; the topic is the sort's name.",
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )

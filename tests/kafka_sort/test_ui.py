@@ -85,20 +85,23 @@ def test_the_pages(ui: Ui, tmp_path: Path) -> None:
     assert done["state_name"] == "Completed", done["state"]
     failed = history.wait(history.create("sort-topic/on-demand", {"job": {"source_topic": "orders"}}))
     waiting = Job(job_name="people", session_timeout=100.0, append=True)
-    with own_job(waiting, ui.kafka.connection), open_browser() as page:
+    with own_job(waiting, ui.kafka.connection), open_browser(1400, 840) as page:
         parameters = {"job": {"job_name": "people", "session_timeout": 100.0, "append": True}}
         running = history.create("sort-topic/on-demand", parameters)
         history.wait(running, lambda run: run["state_type"] in {"RUNNING", *FINAL})
 
-        page.open(f"{ui.pages}/v2/runs/flow-run/{done['id']}", done["name"], "Completed", "job:people", "publish")
-        page.picture(tmp_path / "prefect-run.png")
+        page.open(f"{ui.pages}/v2/runs/flow-run/{done['id']}", done["name"], "Completed", "job:people")
         page.press("Artifacts")
         page.expect("summary-people", "plan-people", "progress-people")
-        page.picture(tmp_path / "artifacts.png")
+        page.picture(tmp_path / "prefect-run.png")
+        page.press("Task Runs")
+        page.expect("dump source/0", "sort continent", "publish 1")
         summary = history.artifacts(done["id"])["summary-people"]["id"]
         page.open(f"{ui.pages}/v2/artifacts/artifact/{summary}", "people run 1", "█", "South America")
         page.picture(tmp_path / "summary.png")
-        page.open(f"{ui.pages}/v2/runs/flow-run/{failed['id']}", "Failed", "there is no topic orders")
+        page.open(f"{ui.pages}/v2/runs/flow-run/{failed['id']}", "Failed")
+        page.press("Details")
+        page.expect("there is no topic orders")
         page.picture(tmp_path / "failed.png")
         page.open(f"{ui.pages}/v2/runs/flow-run/{running}", "source · id,name,continent", "Running")
         page.picture(tmp_path / "running.png")
@@ -109,7 +112,7 @@ def test_the_pages(ui: Ui, tmp_path: Path) -> None:
         page.picture(tmp_path / "runs.png")
     history.cancel(running)
     if PICTURES:
-        for picture in tmp_path.glob("*.png"):
+        for picture in tmp_path.glob("prefect-*.png"):
             shutil.copy(picture, PICTURES)
 
 
