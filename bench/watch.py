@@ -29,7 +29,7 @@ class Watch:
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self.peak_pss = max(self.peak_pss, sum(_pss(p.pid) for p in self._family()))
+            self.peak_pss = max(self.peak_pss, sum(pss_bytes(p.pid) for p in self._family()))
             self.peak_disk = max(self.peak_disk, _size(self._folder))
 
     def _family(self) -> list[psutil.Process]:
@@ -39,7 +39,7 @@ class Watch:
             return []
 
 
-def _pss(pid: int) -> int:
+def pss_bytes(pid: int) -> int:
     try:
         found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text())
     except OSError:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
-from kafka_sort.options import connection_options, job_options
+from kafka_sort.options import connection_options, job_options, stream_options
 from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
@@ -18,6 +19,7 @@ from tasks.observe.logs import configure_logging, json_wanted
 from tasks.preflight import check_before_lease
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
+from tasks.settings.streaming import Streaming, load_streaming
 
 # Prefect reads these when it is imported, which the commands below do late: it takes seconds.
 PREFECT_DEFAULTS = {
@@ -77,7 +79,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     _start(flags)
-    job = load_job(_job_flags(flags), os.environ, job_file)
+    job = load_job(_given(Job, flags), os.environ, job_file)
     prefect = start_prefect()
     # Wrong settings and absent brokers are told while Prefect takes its seconds to start.
     check_before_lease(job, connection, make_admin(connection))
@@ -89,6 +91,26 @@ def sort(job_file: Path | None, **flags: Any) -> None:
 
 
 @cli.command()
+@stream_options
+@job_options
+@connection_options
+@DEBUG
+def stream(job_file: Path | None, **flags: Any) -> None:
+    """Sort what comes in, in micro-batches, until it is stopped: the flow stream-topic."""
+    connection = _connection(flags)
+    _start(flags)
+    job = load_job(_given(Job, flags), os.environ, job_file)
+    streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    prefect = start_prefect()
+    check_before_lease(job, connection, make_admin(connection))
+    prefect.result()
+    from kafka_sort.terminal import run_stream
+
+    with use_connection(connection):
+        run_stream(job, streaming)
+
+
+@cli.command()
 @click.option("--runs", type=click.IntRange(min=1), help="Only so many of the newest runs.")
 @job_options
 @connection_options
@@ -97,7 +119,7 @@ def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
     """Read the outputs back and compare them with the source, run by run."""
     connection = _connection(flags)
     _start(flags)
-    job = load_job(_job_flags(flags), os.environ, job_file)
+    job = load_job(_given(Job, flags), os.environ, job_file)
     start_prefect().result()
     from kafka_sort.terminal import run_verify
 
@@ -137,9 +159,9 @@ def _connection(flags: dict[str, Any]) -> Any:
     return resolve_connection(flags["bootstrap_servers"], flags["kafka_config"], flags["properties"])
 
 
-def _job_flags(flags: dict[str, Any]) -> dict[str, Any]:
-    """Only what was given, so that environment, file and defaults come behind it."""
-    given = {name: value for name, value in flags.items() if name in Job.model_fields}
+def _given(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:
+    """Of the model's fields only what was given, so that environment, file and defaults come behind it."""
+    given = {name: value for name, value in flags.items() if name in model.model_fields}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None and v != ()}
 
 

@@ -1,4 +1,4 @@
-"""Command-line options made from the job model, so that flags, form and file say the same words."""
+"""Command-line options made from the models, so that flags, form and file say the same words."""
 
 import types
 import typing
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tasks.settings.job import Job
+from tasks.settings.streaming import Streaming
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -18,13 +20,25 @@ _CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Pa
 
 def job_options(command: F) -> F:
     """One flag a field of the job, and --job FILE."""
-    for name, info in reversed(Job.model_fields.items()):
-        command = _job_option(name, info)(command)
     file = click.option("--job", "job_file", type=click.Path(path_type=Path), metavar="FILE", help="Job file (TOML).")
-    return file(command)
+    return file(_options(Job)(command))
 
 
-def _job_option(name: str, info: FieldInfo) -> Callable[[F], F]:
+def stream_options(command: F) -> F:
+    """One flag a setting of a stream."""
+    return _options(Streaming)(command)
+
+
+def _options(model: type[BaseModel]) -> Callable[[F], F]:
+    def add(command: F) -> F:
+        for name, info in reversed(model.model_fields.items()):
+            command = _option(name, info)(command)
+        return command
+
+    return add
+
+
+def _option(name: str, info: FieldInfo) -> Callable[[F], F]:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     flag = "--" + str(extra.get("flag", name)).replace("_", "-")
     kind = _plain_type(info.annotation)

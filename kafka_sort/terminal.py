@@ -3,12 +3,17 @@
 from prefect import tags
 
 from flows.sort_topic import sort_topic
+from flows.stream_topic import stream_topic
 from flows.verify_topic import verify_topic
 from kafka_sort.tables import print_table
 from tasks.observe.logs import json_wanted
 from tasks.observe.report import headline, outputs_table, stages_table
 from tasks.records import RunRecord
 from tasks.settings.job import Job
+from tasks.settings.streaming import Streaming
+from tasks.snapshot import PartitionsSkippedError
+from tasks.streaming.report import stream_headline
+from tasks.streaming.stats import StreamStatus
 from tasks.verify import Verification
 
 # As the deployments have it: automations and filters of the run history go by it.
@@ -26,6 +31,16 @@ def run_sort(job: Job) -> RunRecord | None:
     else:
         print_run(record)
     return record
+
+
+def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
+    """A stream until it ends; prints what was done. PartitionsSkippedError if partitions were left out at its end."""
+    with tags(TAG):
+        status: StreamStatus = stream_topic(job, streaming)
+    print(stream_headline(status))
+    if status.skipped:
+        raise PartitionsSkippedError(job.source_topic, status.skipped)
+    return status
 
 
 def run_verify(job: Job, runs: int | None) -> Verification:

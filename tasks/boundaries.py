@@ -26,6 +26,9 @@ def cut_rows(keys: Sequence[Key], partitions: int, *, split_heavy_keys: bool = F
 def _nearest_key_change(keys: Sequence[Key], row: int) -> int:
     """`row`, or the nearer end of the run of equal keys around it."""
     key = keys[row]
+    if row == 0 or keys[row - 1] != key:
+        # Most keys are rare, and a micro-batch has as many cuts as a large run.
+        return row
     # Equality is enough to search by: the rows are sorted, whatever the direction of their columns.
     start = bisect_left(range(row), True, key=lambda r: keys[r] == key)
     end = row + bisect_right(range(row, len(keys)), False, key=lambda r: keys[r] != key)

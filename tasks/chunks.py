@@ -121,6 +121,7 @@ class ChunkFolder:
                     "dead_letter_path": fields["dead_letter_path"] and Path(fields["dead_letter_path"]),
                     "range": OffsetRange(**fields["range"]),
                     "lost": tuple(LostRange(**item) for item in fields["lost"]),
+                    "times": tuple(fields["times"]),
                 }
             )
             return chunk if chunk.range == part and raw == self._identity(chunk) else None

@@ -7,8 +7,8 @@ dead letters. It appears by rename, with its manifest; a chunk whose manifest do
 import gc
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
-from tasks.kafka.clients import header_bytes, make_admin, make_reader
+from tasks.kafka.clients import header_bytes
 from tasks.kafka.ranges import Block, RangeReader
+from tasks.kafka.readers import Readers
 from tasks.observe.context import Meter, current_run
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
@@ -40,6 +41,8 @@ CHUNK_OFFSETS = 2_000_000
 # DuckDB's own row group size; its readers work a row group each.
 _ROW_GROUP_ROWS = 122_880
 
+# Of so many records one is asked for its timestamp: for latency, an accessor a record would be too many.
+_TIMED_RECORDS = 1000
 # An offset needs less than 48 bits for 8,900 years at a million records a second; partitions have the 15 above.
 _OFFSET_BITS = 48
 
@@ -60,19 +63,18 @@ class DumpRequest:
         return ChunkFolder(self.folder, self.run, self.topic_id)
 
 
-def dump_range(request: DumpRequest) -> list[Chunk]:
-    """Read the range into chunks of CHUNK_OFFSETS; chunks that a former attempt finished are taken as they are."""
+def dump_range(request: DumpRequest, readers: Readers | None = None) -> list[Chunk]:
+    """Read the range into chunks of CHUNK_OFFSETS; chunks that a former attempt finished are taken as they are.
+
+    `readers`: of one who reads range after range; without them, a consumer of its own.
+    """
     context, job = current_run(), request.job
-    connection = current_connection()
     budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
-    admin = make_admin(connection)
-    queue = {"queued.max.messages.kbytes": budget.consumer_queue_bytes // 1000}
-    consumer = make_reader(connection, job.group, **queue)
-    reader = RangeReader(consumer, admin, job.source_topic, context.stop, job.request_timeout)
     meter = context.progress.meter("dump")
     chunks = []
     reach("before-dump")
-    try:
+    own = closing(Readers(job, current_connection())) if readers is None else nullcontext(readers)
+    with own as pool, pool.take() as reader:
         for part in split_range(request.range):
             chunk = request.files.find(part)
             if chunk is None:
@@ -83,8 +85,6 @@ def dump_range(request: DumpRequest) -> list[Chunk]:
             else:
                 meter.add(part.span)
             chunks.append(chunk)
-    finally:
-        consumer.close()
     reach("after-dump")
     return chunks
 
@@ -113,7 +113,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
     with rows, dead:
         for group in _gather(reader.read(part), part.partition, buffer_bytes, meter):
             table, rejects = group.split(fmt, keep_time=request.job.timestamps == "keep")
-            tally.add(table)
+            tally.add(table, group.times)
             rows.write(table)
             dead.write(rejects)
             reach("after-dump-block")
@@ -133,6 +133,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
         record_bytes=tally.record_bytes,
         lost=tuple(reader.lost),
+        times=tuple(tally.times),
     )
     request.files.record(chunk)
     return chunk
@@ -146,8 +147,9 @@ class _Tally:
     checksum: int = 0
     has_keys: bool = False
     has_headers: bool = False
+    times: list[int] = field(default_factory=list)
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, table: pa.Table, times: list[int]) -> None:
         value, key, headers = (table.column(name).chunk(0) for name in ("value", "key", "headers"))
         with_keys, with_headers = key.null_count < len(key), headers.null_count < len(headers)
         hashes = hash_records(value, key if with_keys else None, headers if with_headers else None)
@@ -155,6 +157,7 @@ class _Tally:
         sizes = sum(_sizes(column) for column in (value, key, headers))
         self.record_bytes += sum(map(_total_bytes, (value, key, *headers.flatten().flatten())))
         self.largest_bytes = max(self.largest_bytes, int(np.max(sizes, initial=0)))
+        self.times += times
         self.checksum += sum_hashes(hashes)
         self.has_keys |= with_keys
         self.has_headers |= with_headers
@@ -183,6 +186,7 @@ class _RowGroup:
     def __init__(self, partition: int) -> None:
         self.values: list[bytes | None] = []
         self.bytes = 0
+        self.times: list[int] = []
         self._partition = partition
         self._messages: Block = []
         self._keys: list[bytes | None] = []
@@ -197,6 +201,7 @@ class _RowGroup:
         self._headers += headers
         self._offsets.append(_offsets(block))
         self._messages += block
+        self.times += (message.timestamp()[1] for message in block[::_TIMED_RECORDS])
         self.bytes += sum(map(len, block))
         if keys.count(None) < len(keys):
             self.bytes += sum(len(key) for key in keys if key)

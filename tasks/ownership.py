@@ -48,12 +48,12 @@ class Owner:
         limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
         self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
 
-    def acquire(self) -> None:
-        """Take the lease, fence, read the ledger. LeaseTakenError names who is alive."""
+    def acquire(self, *, standby: bool = False) -> None:
+        """Take the lease, fence, read the ledger. LeaseTakenError names who is alive; a standby waits for his end."""
         reach("before-lease")
         if not native.AVAILABLE:
             get_logger().warning("librdkafka's batch call was not found: records go one by one, half as fast")
-        self._lease.acquire(self.admin, self.job.name)
+        self._lease.acquire(self.admin, self.job.name, standby=standby)
         reach("after-lease")
         # Who was away for longer than the session timeout has decided nothing yet: he may as well start anew.
         self._lease.require()
@@ -122,11 +122,11 @@ class Owner:
 
 
 @contextlib.contextmanager
-def own_job(job: Job, connection: Connection) -> Iterator[Owner]:
+def own_job(job: Job, connection: Connection, *, standby: bool = False) -> Iterator[Owner]:
     """The job, owned for the duration of the block."""
     owner = Owner(job, connection)
     try:
-        owner.acquire()
+        owner.acquire(standby=standby)
         yield owner
     finally:
         owner.close()

@@ -6,7 +6,7 @@ then knows whether the run is there (done), is not (publish again, from the sort
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from tasks.errors import TerminalError
 from tasks.failpoints import reach
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import LAST, run_key
-from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets
+from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger, log_context
@@ -116,7 +116,7 @@ class Publication:
 
 def note_outputs(owner: Owner) -> Outputs:
     """The outputs' ids and partitions, which must still be the same when the run publishes."""
-    return {sort.topic: _require_output(owner, sort.topic) for sort in owner.job.sort_list}
+    return _require_outputs(owner, [sort.topic for sort in owner.job.sort_list])
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
@@ -298,10 +298,11 @@ def _count_delivered(
 
 def _ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
     """High watermarks: of a partition with one writer they move by what he delivered, and by his markers."""
-    return {
-        name: list_offsets(owner.admin, name, topic.partitions, LATEST, committed=False)
-        for name, topic in outputs.items()
-    }
+    return list_all_offsets(owner.admin, _partitions(outputs), LATEST, committed=False)
+
+
+def _partitions(outputs: Outputs) -> dict[str, tuple[int, ...]]:
+    return {name: topic.partitions for name, topic in outputs.items()}
 
 
 def _settled_ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
@@ -312,7 +313,7 @@ def _settled_ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
     deadline = time.monotonic() + owner.job.request_timeout
     while True:
         ends = _ends(owner, outputs)
-        stable = {name: list_offsets(owner.admin, name, topic.partitions, LATEST) for name, topic in outputs.items()}
+        stable = list_all_offsets(owner.admin, _partitions(outputs), LATEST)
         if stable == ends:
             return ends
         if time.monotonic() > deadline:
@@ -351,20 +352,20 @@ def _record(
     )
 
 
-def _require_output(owner: Owner, name: str) -> Topic:
-    topic = describe_topic(owner.admin, name)
-    if topic is None:
-        raise OutputChangedError(f"output {name} is gone: nothing was published; start again, it will be made")
-    return topic
-
-
 def _check_outputs(owner: Owner, outputs: Outputs) -> None:
-    for name, then in outputs.items():
-        now = _require_output(owner, name)
-        if now.id != then.id:
+    for name, now in _require_outputs(owner, outputs).items():
+        if now.id != outputs[name].id:
             raise OutputChangedError(
                 f"output {name} was deleted and made again during the run: nothing was published; start again"
             )
+
+
+def _require_outputs(owner: Owner, names: Collection[str]) -> Outputs:
+    found = describe_topics(owner.admin, names)
+    for name in names:
+        if name not in found:
+            raise OutputChangedError(f"output {name} is gone: nothing was published; start again, it will be made")
+    return found
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:

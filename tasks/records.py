@@ -63,7 +63,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Manifest of one Parquet chunk: the records of `range`, in offset order, whole."""
+    """Manifest of one Parquet chunk: the records of `range`, in offset order, whole.
+
+    `record_bytes`: of keys, values and headers together. `times`: timestamps (ms) of every thousandth record or so.
+    """
 
     path: Path | None
     range: OffsetRange
@@ -77,6 +80,8 @@ class Chunk:
     file_bytes: int = 0
     record_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
+    # Which ones depends on how they came, block by block.
+    times: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ on is named. The end is the last stable offset, so an open transaction of somebo
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from confluent_kafka import TopicPartition
@@ -60,14 +60,25 @@ class SourceTruncatedError(TerminalError):
     """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
 
 
-def take_snapshot(owner: Owner) -> Snapshot:
-    """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction."""
+@dataclass(frozen=True)
+class Bounds:
+    """What a micro-batch may take, and what the one before told of the records: their mean size, 0 if not known yet."""
+
+    records: int
+    bytes: int
+    mean_record_bytes: float = 0.0
+
+
+def take_snapshot(owner: Owner, bounds: Bounds | None = None) -> Snapshot:
+    """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
+
+    `bounds`: of a micro-batch.
+    """
     reach("before-snapshot")
-    job = owner.job
+    job, last = owner.job, owner.ledger.last
     source = require_source(owner.admin, job.source_topic)
-    last = owner.ledger.last
-    _check_same_topic(source, last)
-    _check_leaders(source, job, last)
+    check_same_topic(source, last)
+    check_leaders(source, job, last)
     ranges, lost = _ranges(owner, replace(source, partitions=source.led))
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
@@ -75,7 +86,10 @@ def take_snapshot(owner: Owner) -> Snapshot:
     current_metrics().set_lag({r.partition: r.span for r in ranges})
     snapshot = Snapshot((last.run if last else 0) + 1, source.id, ranges, lost, source.leaderless)
     snapshot = _cap(snapshot, job.max_records, "max_records")
-    snapshot = replace(snapshot, mean_record_bytes=_mean_record_bytes(owner, snapshot))
+    mean = (bounds.mean_record_bytes if bounds else 0.0) or _mean_record_bytes(owner, snapshot)
+    snapshot = replace(snapshot, mean_record_bytes=mean)
+    if bounds is not None:
+        snapshot = share(snapshot, max(1, min(bounds.records, int(bounds.bytes / max(mean, 1.0)))))
     snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
     check_disk(job, snapshot)
     reach("after-snapshot")
@@ -84,7 +98,7 @@ def take_snapshot(owner: Owner) -> Snapshot:
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
     """From where the last run ended, or the log starts by now, to the last stable offsets; and what was removed."""
-    starts = _starts(owner, source, owner.ledger.last)
+    starts = start_offsets(owner, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
     lost = _lost(starts, log_starts)
@@ -142,7 +156,8 @@ def check_disk(job: Job, snapshot: Snapshot) -> None:
         )
 
 
-def _check_same_topic(source: Topic, last: RunRecord | None) -> None:
+def check_same_topic(source: Topic, last: RunRecord | None) -> None:
+    """SourceRecreatedError unless the topic is the one that the ledger records."""
     if last is not None and last.source_topic_id != source.id:
         raise SourceRecreatedError(_recreated(source.name))
 
@@ -154,7 +169,7 @@ def _recreated(name: str) -> str:
     )
 
 
-def _check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
+def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
     """TerminalError where a partition has no leader and may not be left to the next run.
 
     The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
@@ -170,8 +185,9 @@ def _check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
     )
 
 
-def _starts(owner: Owner, source: Topic, last: RunRecord | None) -> dict[int, int]:
+def start_offsets(owner: Owner, source: Topic) -> dict[int, int]:
     """Where each partition goes on; one that the ledger does not know is read from its beginning."""
+    last = owner.ledger.last
     if last is None:
         return _first_starts(owner, source)
     new = [p for p in source.partitions if p not in last.ends]
@@ -210,6 +226,22 @@ def _cap(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
         given += share
         ranges.append(replace(r, end=r.start + share))
     return replace(snapshot, ranges=tuple(ranges), capped=reason)
+
+
+def share(snapshot: Snapshot, most: int) -> Snapshot:
+    """At most so many offsets: to each partition an equal part, and what one does not need to the others.
+
+    In proportion to what is there, as in `_cap`, a hot partition would leave the others next to nothing.
+    """
+    if snapshot.span <= most:
+        return snapshot
+    parts: dict[int, int] = {}
+    left = most
+    for i, r in enumerate(sorted(snapshot.ranges, key=lambda r: r.span)):
+        parts[r.partition] = min(r.span, left // (len(snapshot.ranges) - i))
+        left -= parts[r.partition]
+    ranges = tuple(replace(r, end=r.start + parts[r.partition]) for r in snapshot.ranges)
+    return replace(snapshot, ranges=ranges, capped="the batch's bounds")
 
 
 def _fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:

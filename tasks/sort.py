@@ -171,6 +171,7 @@ class SortedKeys(Sequence[Key]):
         self._columns = [key.column for key in sort.by]
         self._map = pa.memory_map(str(path))
         self._file = pa.ipc.open_file(self._map)
+        self._newest = (-1, pa.nulls(0))
         self._starts = [0]
         for i in range(self._file.num_record_batches):
             self._starts.append(self._starts[-1] + self._file.get_batch(i).num_rows)
@@ -179,6 +180,7 @@ class SortedKeys(Sequence[Key]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        del self._newest
         self._map.close()
 
     def __len__(self) -> int:
@@ -186,7 +188,9 @@ class SortedKeys(Sequence[Key]):
 
     def __getitem__(self, row: int) -> Key:  # type: ignore[override]  # never sliced
         batch = bisect_right(self._starts, row) - 1
-        value = self._file.get_batch(batch).column(0)[row - self._starts[batch]].as_py()
+        if self._newest[0] != batch:
+            self._newest = (batch, self._file.get_batch(batch).column(0))
+        value = self._newest[1][row - self._starts[batch]].as_py()
         columns = self._format.parse([value]).columns
         return tuple(columns[name][0].as_py() for name in self._columns)
 

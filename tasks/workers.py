@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
-from prefect import State, Task
+from prefect import Flow, State, Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture, as_completed
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.errors import TransientError
@@ -15,6 +18,7 @@ from tasks.observe.logs import get_logger
 from tasks.observe.metrics import current_metrics
 from tasks.settings.job import Job
 
+T = TypeVar("T")
 R = TypeVar("R")
 _JITTER = 0.5
 
@@ -54,3 +58,19 @@ def run_each(task: Task[..., R], requests: Iterable[Any], at_once: int, stop: Ca
             stop()
             raise
     return [future.result() for future in futures]
+
+
+def run_threads(work: Callable[[T], R], items: Iterable[T], at_once: int) -> list[R]:
+    """The results for all items, in threads that Prefect does not see; the first error, once all have ended."""
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(copy_context().run, work, item) for item in items]
+    return [future.result() for future in futures]
+
+
+def run_in_thread(flow: Flow[..., R], *arguments: object) -> R:
+    """A flow run below the present one, in a thread, so that this process's signal handlers stay what they are.
+
+    Without a heartbeat: that of the present one is enough, and ending one takes a second.
+    """
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), ThreadPoolExecutor(1) as pool:
+        return pool.submit(copy_context().run, flow, *arguments).result()

@@ -162,6 +162,41 @@ def expected(sort: Sort, source: Sequence[Record]) -> list[Record]:
     return sorted(rows, key=lambda r: (*sort_key(sort, r.value or b""), r.partition, r.offset))
 
 
+def assert_every_run(cluster: Cluster, job: Job) -> int:
+    """The oracle for streams; how many runs there are.
+
+    Runs have numbers without a gap, each begins where the one before ended, and together they read all of the source,
+    each record once. The output of each is the expected sequence of what it read, and the outputs hold nothing else.
+    """
+    ledger = cluster.ledger(job)
+    runs = [ledger.runs[number] for number in sorted(ledger.runs)]
+    assert [run.run for run in runs] == list(range(1, len(runs) + 1))
+    assert ledger.last == runs[-1]
+    positions = cluster.starts(job.source_topic)
+    source = cluster.read(job.source_topic)
+    for sort in job.sort_list:
+        wait_for(lambda topic=sort.topic: cluster.ends(topic) == cluster.ends(topic, committed=False))  # type: ignore[misc]
+    outputs = {sort.topic: cluster.read(sort.topic) for sort in job.sort_list}
+    for run in runs:
+        read = {r.partition: (r.start, r.end) for r in run.read}
+        assert {p: start for p, (start, _) in read.items()} == {p: positions[p] for p in read}, f"run {run.run}"
+        positions |= run.ends
+        taken = [r for r in source if r.partition in read and read[r.partition][0] <= r.offset < read[r.partition][1]]
+        for sort, written in zip(job.sort_list, run.sorts, strict=True):
+            ranges = {w.partition: (w.first, w.last) for w in written.partitions}
+            found = [
+                r
+                for r in outputs[sort.topic]
+                if r.partition in ranges and ranges[r.partition][0] <= r.offset <= ranges[r.partition][1]
+            ]
+            assert found == expected(sort, taken), f"run {run.run} of {sort.topic} is not the expected sequence"
+    assert positions == cluster.ends(job.source_topic)
+    rows = sum(is_row(r.value) for r in source)
+    assert {topic: len(records) for topic, records in outputs.items()} == dict.fromkeys(outputs, rows)
+    assert cluster.group_offsets(job) == positions
+    return len(runs)
+
+
 def assert_sorted(cluster: Cluster, job: Job, runs: int = 1) -> None:
     """The oracle: outputs equal the expected sequence record for record, nothing hangs open, offsets and ledger agree.
 

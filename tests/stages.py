@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -13,8 +14,10 @@ from tasks.publish import Publication, note_outputs, publish_run
 from tasks.records import RunRecord
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
+from tasks.settings.streaming import Streaming
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks
+from tasks.stream import Stream
 from tests.cluster import Cluster
 
 
@@ -56,3 +59,33 @@ def run_once(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
     """A whole run."""
     with owned(cluster, job) as owner:
         return publish_run(owner, prepare(owner, folder))
+
+
+def make_stream(cluster: Cluster, job: Job, **streaming: object) -> Stream:
+    """A stream that does not wait long for anything."""
+    settings = Streaming.model_validate({"max_latency": 0.2, "drain_timeout": 20.0, **streaming})
+    return Stream(job, settings, cluster.connection)
+
+
+def serve(cluster: Cluster, stream: Stream) -> None:
+    """All of a stream, in this thread, without Prefect."""
+    with use_connection(cluster.connection):
+        check_before_lease(stream.job, cluster.connection, cluster.admin)
+        stream.serve(lambda: run_segment(stream))
+
+
+def run_segment(stream: Stream) -> None:
+    while (bounds := stream.wait()) is not None:
+        stream.run_batch(bounds)
+
+
+@contextlib.contextmanager
+def serving(cluster: Cluster, stream: Stream) -> Iterator[None]:
+    """A stream in a thread for the time of the block, then drained; its error, if it ended with one."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(serve, cluster, stream)
+        try:
+            yield
+        finally:
+            stream.drain.set()
+            future.result()

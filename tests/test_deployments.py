@@ -68,6 +68,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
     assert names == {
         "sort-topic/scheduled",
         "sort-topic/on-demand",
+        "stream-topic/on-demand",
         "verify-topic/nightly",
         "generate-records/on-demand",
     }

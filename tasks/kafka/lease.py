@@ -5,6 +5,7 @@ lost it, as when the broker was away for longer than the session timeout, may re
 the judgement ever be wrong, fencing by the transactional id keeps the data right.
 """
 
+import math
 import os
 import socket
 import threading
@@ -79,13 +80,13 @@ class Lease:
         """Whether the lease was ours when the broker was last heard, and has been since it was taken."""
         return self._assigned.is_set() and self._term == self._taken
 
-    def acquire(self, admin: AdminClient, job: str) -> None:
-        """Wait until the lease is ours; LeaseTakenError once a dead holder's would have passed on."""
+    def acquire(self, admin: AdminClient, job: str, *, standby: bool = False) -> None:
+        """Wait until the lease is ours; LeaseTakenError once a dead holder's would have passed on, but to a standby."""
         self._consumer.subscribe(
             [self._ledger], on_assign=self._on_assign, on_revoke=self._on_gone, on_lost=self._on_gone
         )
         self._thread.start()
-        if not self._take():
+        if not self._take(standby=standby):
             owner = describe_owner(admin, self._group) or f"a member of group {self._group}"
             self.close()
             raise LeaseTakenError(job, owner)
@@ -104,9 +105,10 @@ class Lease:
         if not self.held:
             raise LeaseLostError(self._group, "another run may have it now, which finishes or takes over")
 
-    def _take(self) -> bool:
-        """Begin the term of an assignment: wait for one longer than a dead holder's would last."""
-        deadline, self._refused = time.monotonic() + self._session_timeout + _JOIN_MARGIN, None
+    def _take(self, *, standby: bool = False) -> bool:
+        """Begin the term of an assignment: wait for one longer than a dead holder's would last, a standby for ever."""
+        deadline = math.inf if standby else time.monotonic() + self._session_timeout + _JOIN_MARGIN
+        self._refused = None
         while not self.held and time.monotonic() < deadline:
             # In this order: a term that begins in between is not mistaken for this one.
             term = self._term

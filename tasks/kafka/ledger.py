@@ -22,8 +22,9 @@ KEPT_RUNS = 1000
 
 _SETTINGS = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
 
-# A record names every output partition: thousands of them are beyond the default of 1 MB.
-_MADE_WITH = {"max.message.bytes": "10485760"}
+# A record names every output partition: thousands of them are beyond the default of 1 MB. Only closed segments are
+# compacted: by default a stream's would grow to 1 GB, which every start reads.
+_MADE_WITH = {"max.message.bytes": "10485760", "segment.bytes": "16777216"}
 
 
 class LedgerError(TerminalError):

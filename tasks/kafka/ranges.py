@@ -33,10 +33,14 @@ class RangeEndError(TerminalError):
 
 
 class RangeReader:
-    """Reads consecutive ranges of one partition with one consumer. `lost`: what was removed before it was read."""
+    """Reads consecutive ranges of one partition with one consumer. `lost`: what was removed before it was read.
+
+    `consume_seconds`: how long a block waits for records, and the tail of a range for what is no record.
+    """
 
     def __init__(self, consumer: Consumer, admin: AdminClient, topic: str, stop: Stop, request_timeout: float) -> None:
         self.lost: list[LostRange] = []
+        self.consume_seconds = _CONSUME_SECONDS
         self._consumer = consumer
         self._admin = admin
         self._topic = topic
@@ -81,7 +85,7 @@ class RangeReader:
             return block
         # No more than what is left: `consume` waits out its time for messages that are not to come.
         most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(_BLOCK_BYTES / self._mean_bytes)))
-        block = self._consumer.consume(most, _CONSUME_SECONDS)
+        block = self._consumer.consume(most, self.consume_seconds)
         if any(map(Message.error, block)):
             block = self._without_errors(block, wanted)
         return block

@@ -1,7 +1,7 @@
 """Topics as the admin client sees them: identity, partitions, settings, offsets, creation."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,27 @@ class Topic:
         return tuple(p for p in self.partitions if p not in self.leaderless)
 
 
-@_patiently
 def describe_topic(admin: AdminClient, name: str) -> Topic | None:
     """The topic, or None if there is none."""
-    with kafka_errors(f"topic {name}"):
-        future = admin.describe_topics(TopicCollection([name]), request_timeout=_REQUEST_TIMEOUT)[name]
-        try:
-            found = future.result()
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None
-            raise
+    return describe_topics(admin, [name]).get(name)
+
+
+@_patiently
+def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Topic]:
+    """Those of the topics that exist, by name, in one request."""
+    found = {}
+    with kafka_errors(f"topic {', '.join(names)}"):
+        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=_REQUEST_TIMEOUT)
+        for name, future in futures.items():
+            try:
+                found[name] = _topic(name, future.result())
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+    return found
+
+
+def _topic(name: str, found: Any) -> Topic:  # the client's types deny that a leader may be None
     leaderless = tuple(p.id for p in found.partitions if p.leader is None or p.leader.id < 0)
     return Topic(name, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)), leaderless)
 
@@ -119,7 +129,6 @@ def create_topic(
     raise TransientError(f"topic {name} was made, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
 
 
-@_patiently
 def list_offsets(
     admin: AdminClient,
     topic: str,
@@ -128,17 +137,32 @@ def list_offsets(
     *,
     committed: bool = True,
 ) -> dict[int, int]:
-    """Partition → offset. `committed`: LATEST is the last stable offset, else the high watermark.
+    """Partition → offset, of one topic; see `list_all_offsets`."""
+    return list_all_offsets(admin, {topic: partitions}, spec, committed=committed)[topic]
+
+
+@_patiently
+def list_all_offsets(
+    admin: AdminClient,
+    topics: Mapping[str, Iterable[int]],
+    spec: Any,
+    *,
+    committed: bool = True,
+) -> dict[str, dict[int, int]]:
+    """Topic → partition → offset. `committed`: LATEST is the last stable offset, else the high watermark.
 
     The admin client's own default is the high watermark, also for a reader that is `read_committed`.
     """
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    asked = {TopicPartition(topic, partition): spec for partition in partitions}
+    asked = {TopicPartition(topic, partition): spec for topic, partitions in topics.items() for partition in partitions}
+    offsets: dict[str, dict[int, int]] = {topic: {} for topic in topics}
     if not asked:
-        return {}
-    with kafka_errors(f"offsets of topic {topic}"):
+        return offsets
+    with kafka_errors(f"offsets of topic {', '.join(topics)}"):
         futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
-        return {tp.partition: future.result().offset for tp, future in futures.items()}
+        for place, future in futures.items():
+            offsets[place.topic][place.partition] = future.result().offset
+    return offsets
 
 
 @_patiently

@@ -158,9 +158,9 @@ def current_run() -> RunContext:
 
 
 @contextmanager
-def run_context() -> Iterator[RunContext]:
-    """A new run's context, for this block and the tasks started in it."""
-    context = RunContext()
+def run_context(stop: Stop | None = None) -> Iterator[RunContext]:
+    """A new run's context, for this block and the tasks started in it. `stop`: of a whole that the run is part of."""
+    context = RunContext(stop or Stop())
     token = _current.set(context)
     try:
         yield context

@@ -35,13 +35,15 @@ def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], r
     `kind` begins the names of its events: `run` gives `kafka-sort.run.completed` and so on. The state is for the flow
     to return: Prefect takes it apart, so that the flow's caller gets what is in it.
     """
-    configure_logging()
     key = artifact_key("progress", *([] if kind == "run" else [kind]), job)
-    with (
-        run_context() as context,
-        stop_on_signals(context.stop),
-        report_progress(context.progress, key, run_timeout),
-    ):
+    with run_context() as context, report_progress(context.progress, key, run_timeout):
+        return end_run(kind, job, work, context)
+
+
+def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], context: RunContext) -> Any:
+    """As `observe_run`, for who reports the progress in its own way."""
+    configure_logging()
+    with stop_on_signals(context.stop):
         tag_run(f"job:{job}")
         try:
             state = _end(context, work)
@@ -81,7 +83,7 @@ def _end(context: RunContext, work: Callable[[RunContext], State[Any]]) -> State
         state = work(context)
     except KafkaSortError as error:
         return _unfinished(context.stop, error)
-    if context.stop.is_set() and is_cancelled():
+    if context.stop.is_set() and not state.is_cancelled() and is_cancelled():
         # Prefect lets a run that is being cancelled end as nothing else.
         late = KafkaSortError(f"done before it saw that it was cancelled: {state.message}")
         return Cancelled(message=str(late), data=late)

@@ -79,7 +79,7 @@ def _watch(progress: Progress, key: str, run_timeout: float | None, ended: threa
     log, artifact, logged = get_logger(), None, time.monotonic()
     deadline = None if run_timeout is None else time.monotonic() + run_timeout
     while not ended.wait(_ARTIFACT_SECONDS):
-        _stop_if_due(run_timeout, deadline)
+        stop_if_due(run_timeout, deadline)
         artifact = _update_artifact(artifact, progress, key)
         if time.monotonic() >= logged + _LOG_SECONDS:
             logged = time.monotonic()
@@ -88,7 +88,8 @@ def _watch(progress: Progress, key: str, run_timeout: float | None, ended: threa
         _update_artifact(artifact, progress, key)
 
 
-def _stop_if_due(run_timeout: float | None, deadline: float | None) -> None:
+def stop_if_due(run_timeout: float | None = None, deadline: float | None = None) -> None:
+    """Ask the run to stop, if it was cancelled in Prefect or its time is over."""
     stop = current_run().stop
     if run_timeout is not None and deadline is not None and time.monotonic() > deadline:
         stop.ask(RunTimeoutError(run_timeout))

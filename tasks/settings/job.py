@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,10 @@ SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
 PREFIX = "kafka-sort."
 ENVIRONMENT_PREFIX = "KAFKA_SORT_"
+# Of a job file: the settings of a stream, which a batch run has no use for.
+STREAM_TABLE = "stream"
+
+M = TypeVar("M", bound=BaseModel)
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
@@ -117,7 +121,7 @@ def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
     return tuple(keys), topic.strip()
 
 
-def _order_fields(schema: dict[str, Any]) -> None:
+def order_fields(schema: dict[str, Any]) -> None:
     """Prefect's form orders by `position`, and without one by name, required fields first."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
@@ -131,7 +135,7 @@ def _form(pattern: str, *, items: bool = False, **extra: str) -> dict[str, Any]:
 class Job(BaseModel):
     """One source topic and the sorts of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_order_fields)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=order_fields)
 
     source_topic: str = Field(
         SAMPLE_TOPIC, title="Source topic", description="Topic to read.", json_schema_extra=_form(_TOPIC_PATTERN)
@@ -366,23 +370,37 @@ def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Pat
 
     SettingsError in one line that names the setting.
     """
-    values = _read_job_file(file) if file else {}
-    for name in Job.model_fields:
+    content = read_job_file(file)
+    content.pop(STREAM_TABLE, None)
+    return load_model(Job, flags, environment, content)
+
+
+def load_model(model: type[M], flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any]) -> M:
+    """The model from flags, then environment, then what a file says, then defaults."""
+    values = dict(file)
+    for name in model.model_fields:
         if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
             values[name] = text.split() if name == "sorts" else text
     values.update(flags)
     try:
-        return Job.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
 
 
-def _read_job_file(file: Path) -> dict[str, Any]:
+def read_job_file(file: Path | None) -> dict[str, Any]:
+    """What a job file says; nothing without one."""
+    if file is None:
+        return {}
     try:
-        content = tomllib.loads(file.read_text())
+        return underscored(tomllib.loads(file.read_text()))
     except (OSError, ValueError) as error:
         raise SettingsError(f"job file {file}: {error}") from None
-    return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def underscored(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of a job file, its names as the models have them."""
+    return {name.replace("-", "_"): value for name, value in table.items()}
 
 
 def _one_line(error: ValidationError) -> str:

@@ -8,6 +8,7 @@ import pytest
 from kafka_sort.main import cli
 from tasks.formats.csv import CsvFormat
 from tasks.settings.job import Job, load_job, parse_columns
+from tasks.settings.streaming import Streaming
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -26,11 +27,15 @@ MEANS_NONE = {
     "the broker's",
     "`<source>-dead-letters`",
     "what the broker allows",
+    "what the memory limit allows",
 }
 
 
-def shown_default(name: str) -> str:
-    value = getattr(Job(), name)
+MODELS = [("sort", Job()), ("stream", Streaming())]
+FIELDS = [(command, model, name) for command, model in MODELS for name in type(model).model_fields]
+
+
+def shown_default(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -38,25 +43,26 @@ def shown_default(name: str) -> str:
     return f"`{value}`".replace(str(Path.home()), "~")
 
 
-@pytest.mark.parametrize("name", Job.model_fields)
-def test_every_setting_is_in_the_table(name: str) -> None:
-    """Each field of the job is there with its flag and its default."""
+@pytest.mark.parametrize(("command", "model", "name"), FIELDS)
+def test_every_setting_is_in_the_table(command: str, model: Job | Streaming, name: str) -> None:
+    """Each field of a job, and of a stream, is there with its flag and its default."""
     rows = {row[1]: row for row in SETTINGS}
     flag, _, default, _ = rows[name]
-    assert flag in flags_of(name)
-    if getattr(Job(), name) is None:
+    assert flag in flags_of(command, name)
+    value = getattr(model, name)
+    if value is None:
         assert default in MEANS_NONE
     else:
-        assert default == shown_default(name)
+        assert default == shown_default(value)
 
 
-def flags_of(name: str) -> list[str]:
-    return next(param.opts for param in cli.commands["sort"].params if param.name == name)
+def flags_of(command: str, name: str) -> list[str]:
+    return next(param.opts for param in cli.commands[command].params if param.name == name)
 
 
 def test_no_other_settings() -> None:
-    """The table names no setting that a job has not."""
-    assert {row[1] for row in SETTINGS} == set(Job.model_fields)
+    """The tables name no setting that a job or a stream has not."""
+    assert {row[1] for row in SETTINGS} == {name for _, _, name in FIELDS}
 
 
 def test_commands_and_flags_exist() -> None:

@@ -1,0 +1,345 @@
+"""The stream's figures: `kafka-sort stream` with three sorts as a process of its own, broker and generator beside it.
+
+    python -m bench.stream backlog --records 20000000     throughput over what waits when the stream starts
+    python -m bench.stream live --rate 100000             lag and memory while a generator runs on the same cores
+    python -m bench.stream latency --rate 50000           from produce to readable by a `read_committed` reader
+    python -m bench.stream restart                        from SIGKILL to the first new run
+    python -m bench.stream soak --seconds 600 --kills 20  memory over time; nothing lost or doubled over kills
+
+Every mode ends with `kafka-sort verify` over the runs that the ledger keeps, unless `--no-verify`.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.compare import KEYS, PARTITIONS, prefect_server
+from bench.watch import cpu_seconds, pss_bytes
+from tasks.broker.embedded import EmbeddedBroker
+from tasks.generate import generate_records, make_block
+from tasks.kafka.clients import make_admin, make_producer, make_reader
+from tasks.kafka.ledger import Ledger, read_ledger
+from tasks.kafka.native import NativeTopic, lay_out
+from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets
+from tasks.settings.connection import Connection
+
+TOPIC = "bench-stream"
+_TICK_SECONDS = 0.02
+_POOL_RECORDS = 400_000
+# The generator writes the time, in ms, where the sample has an address; the reader finds it there.
+_TIME = re.compile(rb"^[^,]*,[^,]*,(\d{13}),")
+_READ_ONE_OF = 50
+
+
+class Feed:
+    """Records at a steady rate, from a thread; each holds the time when it was handed to the producer."""
+
+    def __init__(self, connection: Connection, rate: int) -> None:
+        self._producer = make_producer(connection, **{"linger.ms": 5, "delivery.report.only.error": True})
+        self._topic = NativeTopic(self._producer, TOPIC)
+        rows = make_block(1, 0, _POOL_RECORDS)
+        fields = pc.split_pattern(rows.cast(pa.string()), ",")
+        id_, name, continent = (pc.list_element(fields, i) for i in (0, 1, 3))
+        self._heads = pc.binary_join_element_wise(id_, name, pa.scalar(","))
+        self._tails = continent
+        self._rate = rate
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.sent = 0
+        self.started = 0.0
+
+    def __enter__(self) -> Self:
+        self.started = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._producer.flush(60)
+        self._topic.close()
+
+    def _run(self) -> None:
+        partition = 0
+        while not self._ended.wait(_TICK_SECONDS):
+            due = int((time.monotonic() - self.started) * self._rate) - self.sent
+            self._send(min(due, _POOL_RECORDS), partition)
+            partition = (partition + 1) % PARTITIONS
+            self._producer.poll(0)
+
+    def _send(self, count: int, partition: int) -> None:
+        first = self.sent % (_POOL_RECORDS - count + 1)
+        now = pa.scalar(str(round(time.time() * 1000)))
+        heads, tails = self._heads.slice(first, count), self._tails.slice(first, count)
+        rows = pc.binary_join_element_wise(heads, now, tails, pa.scalar(",")).cast(pa.binary())
+        messages = lay_out(rows, None)
+        taken = 0
+        while taken < count:
+            some, _ = self._topic.produce(partition, messages[taken:])
+            taken += some
+            if taken < count:
+                self._producer.poll(0.01)
+        self.sent += count
+
+
+class Tail:
+    """A `read_committed` reader of one output; how late records were when it could read them."""
+
+    def __init__(self, connection: Connection, topic: str) -> None:
+        self.seconds: list[float] = []
+        self._consumer: Consumer = make_reader(connection, "bench-tail", **{"auto.offset.reset": "latest"})
+        ends = list_offsets(make_admin(connection), topic, range(PARTITIONS), LATEST)
+        self._consumer.assign([TopicPartition(topic, p, end) for p, end in ends.items()])
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            block = self._consumer.consume(5000, 0.05)
+            now = time.time()
+            for message in block[::_READ_ONE_OF]:
+                found = _TIME.match(message.value() or b"")
+                if found:
+                    self.seconds.append(now - int(found[1]) / 1000)
+
+
+class Bench:
+    def __init__(self, broker: EmbeddedBroker, folder: Path, flags: list[str]) -> None:
+        self.connection = Connection(broker.bootstrap_servers)
+        self.admin = make_admin(self.connection)
+        self.job = f"bench-{uuid4().hex[:8]}"
+        self.memory: list[tuple[float, int]] = []
+        self._broker = broker
+        self._folder = folder
+        self._flags = flags
+        create_topic(self.admin, TOPIC, PARTITIONS)
+
+    def command(self, name: str, *flags: str) -> list[str]:
+        sorts = [word for key in KEYS for word in ("--sort", f"{key}={self.job}-{key}")]
+        base = [
+            str(Path(sys.executable).with_name("kafka-sort")),
+            name,
+            "--source-topic",
+            TOPIC,
+            "--job-name",
+            self.job,
+        ]
+        where = ["--bootstrap-servers", self._broker.bootstrap_servers, "--workdir", str(self._folder / "work")]
+        return [*base, *where, *sorts, *flags]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        log = (self._folder / "log").open("ab")
+        return subprocess.Popen(self.command("stream", *self._flags), stdout=log, stderr=log)
+
+    @contextmanager
+    def streaming(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The stream as a process for the time of the block, ended as a service manager does; its CPU and memory."""
+        process = self.start()
+        watched = psutil.Process(process.pid)
+        try:
+            yield process
+            cpu = cpu_seconds(watched), cpu_seconds(psutil.Process(self._broker.pid))
+        finally:
+            process.terminate()
+            status = process.wait(60)
+        print(f"stream: exit {status}, {cpu[0]:.1f} s of CPU; broker {cpu[1]:.1f} s in all")
+        if status:
+            sys.exit((self._folder / "log").read_text())
+
+    def ledger(self) -> Ledger:
+        name = f"kafka-sort.{self.job}.ledger"
+        if describe_topic(self.admin, name) is None:
+            return Ledger(None, {})
+        return read_ledger(self.connection, self.admin, name, self.job, 30, fenced=False)
+
+    def lag(self) -> int:
+        last = self.ledger().last
+        ends = list_offsets(self.admin, TOPIC, range(PARTITIONS), LATEST)
+        starts = last.ends if last else list_offsets(self.admin, TOPIC, range(PARTITIONS), EARLIEST)
+        return sum(ends.values()) - sum(starts.values())
+
+    def wait_for_run(self, number: int, seconds: float = 120) -> float:
+        """When the run was seen in the ledger."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            last = self.ledger().last
+            if last is not None and last.run >= number:
+                return time.monotonic()
+            time.sleep(0.05)
+        sys.exit(f"run {number} did not come:\n{(self._folder / 'log').read_text()}")
+
+    def drain(self) -> None:
+        while self.lag():
+            time.sleep(0.2)
+
+    def verify(self) -> None:
+        done = subprocess.run(self.command("verify"), capture_output=True, text=True, check=False)
+        print(f"verify: exit {done.returncode}, {done.stdout.splitlines()[0] if done.stdout else done.stderr}")
+
+    def watch(self, process: subprocess.Popen[bytes], seconds: float, every: float = 1.0) -> list[int]:
+        """Lag and memory, once a second or so."""
+        lags, end = [], time.monotonic() + seconds
+        while time.monotonic() < end and process.poll() is None:
+            lags.append(self.lag())
+            self.memory.append((time.monotonic(), pss_bytes(process.pid)))
+            time.sleep(every)
+        return lags
+
+    def print_memory(self, warm_up: float = 60.0) -> None:
+        started = self.memory[0][0]
+        points = [(t - started, pss) for t, pss in self.memory if t - started >= warm_up] or self.memory
+        times, sizes = zip(*points, strict=True)
+        slope = np.polyfit(times, sizes, 1)[0] * 60 / 1e6 if len(points) > 1 else float("nan")
+        print(
+            f"memory: {max(pss for _, pss in self.memory) / 1e6:.0f} MB at most, {slope:+.2f} MB a minute after warm-up"
+        )
+
+
+def run_backlog(bench: Bench, arguments: argparse.Namespace) -> None:
+    generate_records(bench.connection, TOPIC, arguments.records, 1, PARTITIONS)
+    with bench.streaming() as process:
+        while bench.lag():
+            bench.watch(process, 1.0)
+    runs = [run for _, run in sorted(bench.ledger().runs.items())]
+    first, last = (datetime.fromisoformat(text) for text in (runs[0].started, runs[-1].published))
+    seconds = (last - first).total_seconds()
+    print(f"backlog: {arguments.records:,} records in {seconds:.1f} s, {arguments.records / seconds:,.0f}/s")
+    print("batches: " + ", ".join(f"{run.records:,}" for run in runs))
+    pauses = [datetime.fromisoformat(b.started) - datetime.fromisoformat(a.published) for a, b in pairwise(runs)]
+    print(f"pauses between batches: {sum(p.total_seconds() for p in pauses):.2f} s in all")
+    stages = {name: sum(run.seconds[name] for run in runs) for name in runs[0].seconds}
+    print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
+    bench.print_memory(10.0)
+
+
+def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
+    with bench.streaming() as process:
+        with Feed(bench.connection, arguments.rate) as feed:
+            bench.wait_for_run(1)
+            lags = bench.watch(process, arguments.seconds)
+            print(f"live: {feed.sent / (time.monotonic() - feed.started):,.0f} records/s were produced")
+        bench.drain()
+    thirds = np.array_split(np.array(lags), 3)
+    print("lag, mean and largest, of each third: " + ", ".join(f"{t.mean():,.0f} ({t.max():,})" for t in thirds))
+    print_batches(bench)
+    bench.print_memory()
+
+
+def run_latency(bench: Bench, arguments: argparse.Namespace) -> None:
+    with bench.streaming() as process, Feed(bench.connection, arguments.rate):
+        bench.wait_for_run(3)
+        bench.watch(process, 5.0)
+        with Tail(bench.connection, f"{bench.job}-name") as tail:
+            # Looking at the ledger costs a processor what the stream needs.
+            process.poll()
+            time.sleep(arguments.seconds)
+    quantiles = np.quantile(tail.seconds, (0.5, 0.9, 0.99, 1.0))
+    print(
+        f"latency, {arguments.rate:,} records/s, {len(tail.seconds):,} samples: "
+        + ", ".join(
+            f"{name} {value:.2f} s" for name, value in zip(("p50", "p90", "p99", "max"), quantiles, strict=True)
+        )
+    )
+    print_batches(bench)
+    bench.print_memory(0.0)
+
+
+def run_restart(bench: Bench, arguments: argparse.Namespace) -> None:
+    process = bench.start()
+    with Feed(bench.connection, arguments.rate):
+        bench.wait_for_run(3)
+        for _ in range(arguments.kills or 3):
+            time.sleep(2.0)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed, last = time.monotonic(), bench.ledger().last
+            process = bench.start()
+            seen = bench.wait_for_run((last.run if last else 0) + 1)
+            print(f"restart: first new run {seen - killed:.1f} s after SIGKILL, the new process started at once")
+    bench.drain()
+    process.terminate()
+    print(f"stream: exit {process.wait(60)}")
+
+
+def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
+    process = bench.start()
+    every = arguments.seconds / (arguments.kills + 1)
+    with Feed(bench.connection, arguments.rate) as feed:
+        bench.wait_for_run(1)
+        for kill in range(arguments.kills + 1):
+            bench.watch(process, every, 2.0)
+            if kill < arguments.kills:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                process = bench.start()
+        sent = feed.sent
+    bench.drain()
+    process.terminate()
+    last = bench.ledger().last
+    outputs = [sum(list_offsets(bench.admin, f"{bench.job}-{key}", range(PARTITIONS), LATEST).values()) for key in KEYS]
+    print(f"soak: {arguments.kills} kills, {sent:,} records, {last.run if last else 0} runs, exit {process.wait(60)}")
+    print(f"output ends (aborted records and markers among them): {outputs}")
+    bench.print_memory()
+
+
+def print_batches(bench: Bench) -> None:
+    runs = [run for _, run in sorted(bench.ledger().runs.items())][-60:]
+    sizes = np.array([run.records for run in runs])
+    print(f"the last {len(runs)} batches: {np.median(sizes):,.0f} records in the middle, {sizes.max():,} at most")
+    stages = {name: float(np.median([run.seconds[name] for run in runs])) for name in runs[-1].seconds}
+    print("their stages: " + ", ".join(f"{name} {value:.3f} s" for name, value in stages.items()))
+
+
+MODES = {"backlog": run_backlog, "live": run_live, "latency": run_latency, "restart": run_restart, "soak": run_soak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("--records", type=int, default=2_000_000, help="of a backlog")
+    parser.add_argument("--rate", type=int, default=50_000, help="records/s of the generator")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--max-latency", default="0.5")
+    parser.add_argument("--no-verify", action="store_true")
+    arguments, flags = parser.parse_known_args()
+    with tempfile.TemporaryDirectory(prefix="kafka-sort-bench-") as temporary:
+        folder = Path(temporary)
+        with EmbeddedBroker(data=folder / "broker") as broker, prefect_server(folder):
+            bench = Bench(broker, folder, ["--max-latency", arguments.max_latency, *flags])
+            print(f"{arguments.mode}: {os.cpu_count()} cores", flush=True)
+            MODES[arguments.mode](bench, arguments)
+            if not arguments.no_verify:
+                bench.verify()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The flow `stream-topic`: a job without end, in runs back to back, each one micro-batch.
+
+It owns the job; the batches are task runs of child flow runs `stream-batches`, one after the other, none of which grows
+beyond what Prefect can show. That changes nothing for Kafka: lease, producer and consumers live on.
+"""
+
+from typing import Any
+
+from prefect import State, flow
+from prefect.states import Cancelled, Completed
+
+from tasks.kafka.clients import make_admin
+from tasks.observe.context import run_context
+from tasks.observe.export import export_metrics
+from tasks.observe.flow_run import is_cancelled
+from tasks.observe.history import end_run
+from tasks.observe.logs import log_context
+from tasks.preflight import check_before_lease
+from tasks.settings.connection import ProfileName, current_connection, use_profile
+from tasks.settings.job import Job
+from tasks.settings.streaming import Streaming
+from tasks.stream import (
+    SEGMENT_BATCHES,
+    Stream,
+    StreamCancelledError,
+    count_errors,
+    current_stream,
+    stream_batch,
+    use_stream,
+)
+from tasks.streaming.report import quiet_tasks, report_stream, stream_headline
+from tasks.streaming.stats import StreamStatus
+from tasks.workers import run_in_thread
+
+# The form shows their defaults.
+_SAMPLE, _USUAL = Job(), Streaming()
+
+
+@flow(name="stream-topic", flow_run_name="{job.title} · stream", persist_result=False)
+def stream_topic(job: Job = _SAMPLE, streaming: Streaming = _USUAL, connection: ProfileName = None) -> StreamStatus:
+    """Sort what comes in, batch by batch, exactly once, until it is stopped.
+
+    Args:
+        job: What to sort, into which topics, within which limits.
+        streaming: When a batch closes, and when the stream ends.
+        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+    """
+    with log_context(job=job.name), use_profile(connection), export_metrics(job.name):
+        stream = Stream(job, streaming, current_connection())
+        with run_context(stream.drain) as context, report_stream(stream.stats), quiet_tasks():
+            status: StreamStatus = end_run("stream", job.name, lambda _: serve(stream), context)
+            return status
+
+
+def serve(stream: Stream) -> State[Any]:
+    """All batches, in child flow runs one after the other."""
+    with use_stream(stream), count_errors():
+        check_before_lease(stream.job, stream.connection, make_admin(stream.connection))
+        stream.serve(lambda: run_in_thread(stream_batches, stream.job.title, stream.next_run))
+    status = stream.stats.status()
+    if is_cancelled():
+        error = StreamCancelledError(f"cancelled in Prefect: {stream_headline(status)}")
+        return Cancelled(message=str(error), data=error)
+    return Completed(message=stream_headline(status), data=status)
+
+
+@flow(name="stream-batches", flow_run_name="{title} · from run {first_run}", persist_result=False)
+def stream_batches(title: str, first_run: int) -> None:  # noqa: ARG001  # they name the flow run
+    """The next batches of the stream under way."""
+    stream = current_stream()
+    for _ in range(SEGMENT_BATCHES):
+        if (bounds := stream.wait()) is None:
+            return
+        stream_batch(stream, bounds, stream.next_run)
+
+
+if __name__ == "__main__":
+    stream_topic()

@@ -1,0 +1,64 @@
+"""Readers of source partitions that outlive one range, for those who read range after range.
+
+A new consumer costs threads, connections and 20 ms, which a run of minutes does not feel, and a micro-batch does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import Consumer
+
+from tasks.kafka.clients import Property, make_admin, make_reader
+from tasks.kafka.ranges import RangeReader
+from tasks.observe.context import current_run
+from tasks.settings.budget import Budget
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+
+# At a partition's end a fetch waits at the broker for half a second by default, and the next assignment behind it.
+_LIVELY_FETCH_MS = 10
+_LIVELY_CONSUME_SECONDS = 0.02
+
+
+class Readers:
+    """As many consumers as ranges are read at once; between two ranges they hold no partition.
+
+    `lively`: for small ranges of partitions that are at their ends, at the cost of more requests while reading.
+    """
+
+    def __init__(self, job: Job, connection: Connection, *, lively: bool = False) -> None:
+        self._job = job
+        self._connection = connection
+        self._admin = make_admin(connection)
+        self._lively = lively
+        self._free: list[Consumer] = []
+
+    @contextmanager
+    def take(self) -> Iterator[RangeReader]:
+        """A reader for consecutive ranges of one partition. One that failed is not used again."""
+        consumer = self._free.pop() if self._free else self._make()
+        reader = RangeReader(
+            consumer, self._admin, self._job.source_topic, current_run().stop, self._job.request_timeout
+        )
+        if self._lively:
+            reader.consume_seconds = _LIVELY_CONSUME_SECONDS
+        try:
+            yield reader
+            consumer.unassign()
+        except BaseException:
+            consumer.close()
+            raise
+        self._free.append(consumer)
+
+    def close(self) -> None:
+        """Close the consumers; none may be in use."""
+        while self._free:
+            self._free.pop().close()
+
+    def _make(self) -> Consumer:
+        job = self._job
+        budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+        over: dict[str, Property] = {"queued.max.messages.kbytes": budget.consumer_queue_bytes // 1000}
+        if self._lively:
+            over["fetch.wait.max.ms"] = _LIVELY_FETCH_MS
+        return make_reader(self._connection, job.group, **over)

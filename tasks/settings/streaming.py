@@ -1,0 +1,55 @@
+"""How a job is streamed: when a micro-batch closes, and when the stream ends.
+
+Beside the job, which says what is sorted: the second parameter of the flow `stream-topic`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from tasks.errors import SettingsError
+from tasks.settings.job import STREAM_TABLE, load_model, order_fields, parse_size, read_job_file, underscored
+
+
+class Streaming(BaseModel):
+    """Settings of a stream, none of which changes what the outputs hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=order_fields)
+
+    chunk_size: int = Field(
+        100_000, ge=1, title="Batch records", description="A batch closes at so many records; under backlog it grows."
+    )
+    max_bytes: str | None = Field(
+        None, title="Batch bytes", description="A batch closes at so many; default: what the memory limit allows."
+    )
+    max_latency: float = Field(
+        1.0, gt=0, le=3600, title="Latency", description="Seconds after its first record at which a batch closes."
+    )
+    max_batches: int | None = Field(None, ge=1, title="Most batches", description="End after so many.")
+    max_runtime: float | None = Field(None, gt=0, title="Longest time", description="End after so many seconds.")
+    drain: Literal["finish", "abort"] = Field(
+        "finish",
+        title="Drain",
+        description="What a stop does to the batch under way: finish, if the time allows, or abort.",
+    )
+    drain_timeout: float = Field(
+        20.0, gt=0, le=3600, title="Drain time", description="Seconds a stop gives the batch under way."
+    )
+    standby: bool = Field(False, title="Standby", description="Wait while another run of the job is alive; take over.")
+
+    @field_validator("max_bytes")
+    @classmethod
+    def _size(cls, value: str | None) -> str | None:
+        if value is not None and parse_size(value) < 1:
+            raise ValueError(f"{value!r} is no size of a batch: write for example 64MB")
+        return value
+
+
+def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:
+    """As `load_job`; a job file has these settings in a table of their own, [stream]."""
+    table = read_job_file(file).get(STREAM_TABLE, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")
+    return load_model(Streaming, flags, environment, underscored(table))

@@ -1,0 +1,318 @@
+"""A job as a stream: runs back to back, each one micro-batch, and each exactly what a run of `sort-topic` is.
+
+Guarantee 2 (exactly once): between two batches nothing is kept that the ledger does not have. Consumers and producer
+live on while all goes well. Whatever goes wrong, the stream gives the job up and owns it anew, as a process that was
+killed would: lease, fence, ledger. A batch whose outcome is unknown is thereby found in the ledger, or made again.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
+
+from tasks.dump import DumpRequest, dump_range, refuse_lost
+from tasks.errors import KafkaSortError, StoppedError, TransientError
+from tasks.kafka.lease import LeaseLostError, LeaseTakenError
+from tasks.kafka.readers import Readers
+from tasks.observe.context import Progress, Stop, run_context
+from tasks.observe.logs import get_logger
+from tasks.observe.metrics import category_of, current_metrics
+from tasks.ownership import Owner, own_job
+from tasks.preflight import check_job_unchanged, prepare_outputs
+from tasks.publish import Outputs, Publication, note_outputs, publish_run
+from tasks.records import Chunk, RunRecord, Snapshot
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+from tasks.settings.streaming import Streaming
+from tasks.snapshot import Bounds, anchors_job, take_snapshot
+from tasks.sort import SortRequest, sort_chunks
+from tasks.streaming.drain import Drain
+from tasks.streaming.intake import Intake
+from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
+from tasks.workdir import attempt_folder
+from tasks.workers import run_threads
+
+# Prefect's graph of one flow run ends at 10,000 nodes, and a page with all of them is slow long before.
+SEGMENT_BATCHES = 1000
+_MOST_SORTS_AT_ONCE = 16
+_LONGEST_BACKOFF = 60.0
+_LOG_SECONDS = 60.0
+
+
+class StreamCancelledError(KafkaSortError):
+    """The stream ended in order because Prefect was asked to cancel it; the message is what it has done."""
+
+    exit_code = 0
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """What a stream has while it owns the job."""
+
+    owner: Owner
+    outputs: Outputs
+    readers: Readers
+    intake: Intake
+    folder: Path
+
+
+class Stream:
+    """One stream of a job: `serve` it, ask `wait` for batches and `run_batch` them."""
+
+    def __init__(self, job: Job, streaming: Streaming, connection: Connection) -> None:
+        # All sorts of a batch run at once; memory is divided among them.
+        at_once = min(len(job.sort_list), _MOST_SORTS_AT_ONCE)
+        self.job = job.model_copy(update={"sort_concurrency": at_once})
+        self.streaming = streaming
+        self.stats = StreamStats(job.name)
+        self._stop = Stop()
+        self.drain = Drain(self._stop, streaming)
+        self.ended = False
+        self.connection = connection
+        self._attempt = uuid4().hex
+        self._deadline = time.monotonic() + streaming.max_runtime if streaming.max_runtime else math.inf
+        self._failures = 0
+        self._logged = -math.inf
+        self._tenure: Tenure | None = None
+
+    @property
+    def next_run(self) -> int:
+        """Number of the run that the next batch is."""
+        last = self._held.owner.ledger.last
+        return last.run + 1 if last else 1
+
+    @property
+    def _held(self) -> Tenure:
+        if self._tenure is None:
+            raise RuntimeError("a stream works while it owns the job: see `serve`")
+        return self._tenure
+
+    def serve(self, run_segment: Callable[[], None]) -> None:
+        """Own the job until the stream ends, and have its batches run, segment by segment.
+
+        Given up and owned anew after trouble that may pass, with growing pauses while no batch succeeds in between.
+        """
+        passing = (TransientError, LeaseLostError, *((LeaseTakenError,) if self.streaming.standby else ()))
+        retrying = Retrying(
+            retry=retry_if_exception_type(passing),
+            stop=self._is_enough,
+            wait=self._backoff,
+            sleep=self._pause,
+            before_sleep=self._tell_trouble,
+            reraise=True,
+        )
+        for attempt in retrying:
+            with attempt, run_context(self._stop), self._until_drained(), self._own():
+                while not self.ended:
+                    run_segment()
+
+    def wait(self) -> Bounds | None:
+        """Block until a batch closes; None, and the stream has ended, if there will be none."""
+        if self.ended:
+            return None
+        with self._until_drained():
+            bounds = self._held.intake.wait(self._deadline)
+            self.ended = bounds is None
+            return bounds
+        return None
+
+    def run_batch(self, bounds: Bounds) -> str:
+        """Run one batch; a line that says what it was."""
+        with self._until_drained(), run_context(self._stop) as context:
+            try:
+                record, chunks = _sort_batch(self._held, bounds, self._attempt, context.progress)
+            except OSError as error:
+                raise TransientError(f"work folder {self.job.workdir}: {error}") from error
+            told = self._note(record, chunks) if record else "nothing to read"
+            self.ended = self._is_last()
+            return told
+        return "abandoned: the drain time was over; nothing of it is visible"
+
+    @contextmanager
+    def _own(self) -> Iterator[None]:
+        """Steps 1 to 3, and what is needed for the batches to come."""
+        self.drain.at_work = False
+        with (
+            own_job(self.job, self.connection, standby=self.streaming.standby) as owner,
+            attempt_folder(self.job, self._attempt) as folder,
+            closing(Readers(self.job, self.connection, lively=True)) as readers,
+        ):
+            self.drain.at_work = True
+            self._count_unknown(owner)
+            check_job_unchanged(self.job, owner.ledger)
+            prepare_outputs(owner)
+            intake = Intake(owner, self.streaming, self.drain, self.stats)
+            self._tenure = Tenure(owner, note_outputs(owner), readers, intake, folder)
+            try:
+                yield
+            finally:
+                self._tenure = None
+
+    @contextmanager
+    def _until_drained(self) -> Iterator[None]:
+        """A stop that was asked for is an end in order; what was under way is abandoned."""
+        try:
+            yield
+        except StoppedError:
+            if not self.drain.is_set():
+                raise
+            self.ended = True
+
+    def _count_unknown(self, owner: Owner) -> None:
+        """Count the batch of this stream whose commit was not answered, if the ledger has it."""
+        last, known = owner.ledger.last, self.stats.status().last
+        if last is not None and last.attempt == self._attempt and (known is None or known.run < last.run):
+            self._note(last, ())
+
+    def _note(self, record: RunRecord, chunks: tuple[Chunk, ...]) -> str:
+        self._failures = 0
+        # Where the first run begins is settled by now.
+        self.job = self.job.model_copy(update={"start": None})
+        latencies = self.stats.add(record, (time for chunk in chunks for time in chunk.times))
+        size = sum(chunk.record_bytes for chunk in chunks)
+        count_batch(record, size, latencies)
+        if self._tenure:
+            self._tenure.intake.note_batch(sum(chunk.records for chunk in chunks), size)
+        if time.monotonic() >= self._logged + _LOG_SECONDS:
+            self._logged = time.monotonic()
+            log_status(self.stats.status())
+        late = f", at most {latencies.max():.2f} s late" if len(latencies) else ""
+        return f"run {record.run}: {record.records:,} records, {record.dead_letters:,} dead letters{late}"
+
+    def _is_last(self) -> bool:
+        most = self.streaming.max_batches
+        enough = most is not None and self.stats.batches >= most
+        return enough or self.drain.is_set() or time.monotonic() >= self._deadline
+
+    def _is_enough(self, _: RetryCallState) -> bool:
+        self._failures += 1
+        return self._failures > self.job.retries
+
+    def _backoff(self, _: RetryCallState) -> float:
+        return min(self.job.retry_delay * 2.0 ** (self._failures - 1), _LONGEST_BACKOFF)
+
+    def _pause(self, seconds: float) -> None:
+        self.drain.sleep(seconds)
+
+    def _tell_trouble(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        current_metrics().count_retry("stream")
+        get_logger().warning("owning the job anew after trouble", failures=self._failures, error=str(error))
+
+
+def _sort_batch(
+    tenure: Tenure, bounds: Bounds, attempt: str, progress: Progress
+) -> tuple[RunRecord | None, tuple[Chunk, ...]]:
+    """Steps 4 to 6 of one run; no record where there is nothing to read after all."""
+    owner, started = tenure.owner, datetime.now(UTC)
+    job = owner.job
+    # One that saw trouble since the last batch is replaced here: the lease looked at, fenced, the ledger read.
+    owner.healthy_producer()
+    snapshot = take_snapshot(owner, bounds)
+    if not (snapshot.span or snapshot.lost or anchors_job(job, owner.ledger)):
+        return None, ()
+    with _batch_folder(tenure.folder, snapshot) as folder:
+        requests = [
+            DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span
+        ]
+        with progress.stage("dump", snapshot.span):
+            dumped = run_threads(partial(dump_range, readers=tenure.readers), requests, job.dump_concurrency)
+            chunks = tuple(chunk for part in dumped for chunk in part)
+            refuse_lost(job, chunks)
+        for request, part in zip(requests, dumped, strict=True):
+            records, size = sum(chunk.records for chunk in part), sum(chunk.record_bytes for chunk in part)
+            current_metrics().count("dump", records, size, partition=request.range.partition)
+        rows = sum(chunk.records for chunk in chunks) * len(job.sort_list)
+        with progress.stage("sort", rows):
+            partitions = {name: len(topic.partitions) for name, topic in tenure.outputs.items()}
+            orders = [SortRequest(job, s, chunks, partitions[s.topic], folder) for s in job.sort_list]
+            files = run_threads(sort_chunks, orders, job.sort_concurrency)
+        publication = Publication(attempt, snapshot, chunks, tuple(files), tenure.outputs, started)
+        for file in files:
+            current_metrics().count("sort", file.rows, publication.record_bytes, sort=file.topic)
+        with progress.stage("publish", rows):
+            return publish_run(owner, publication), chunks
+
+
+@contextmanager
+def _batch_folder(parent: Path, snapshot: Snapshot) -> Iterator[Path]:
+    folder = parent / f"run-{snapshot.run}"
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def count_batch(record: RunRecord, size: int, latencies: Seconds) -> None:
+    """A committed batch, in the metrics: a run like any other, and how late its records were."""
+    metrics = current_metrics()
+    metrics.count_committed(record, size)
+    metrics.count_success()
+    for seconds in latencies.tolist():
+        metrics.observe_latency(seconds)
+
+
+@contextmanager
+def count_errors() -> Iterator[None]:
+    """Count what ends a stream otherwise than in order. Its batches were counted one by one."""
+    try:
+        yield
+    except BaseException as error:
+        current_metrics().count_error(error)
+        get_logger().error("stream not completed", category=category_of(error), error=str(error))
+        raise
+
+
+def log_status(status: StreamStatus) -> None:
+    """The stream in one line."""
+    late = (
+        {} if status.p50 is None or status.p99 is None else {"p50": round(status.p50, 2), "p99": round(status.p99, 2)}
+    )
+    get_logger().info(
+        "streaming",
+        run=status.last.run if status.last else 0,
+        batches=status.batches,
+        records=status.records,
+        dead_letters=status.dead_letters,
+        rate=round(status.rate),
+        lag=sum(status.lag.values()),
+        **late,
+    )
+
+
+_current: ContextVar[Stream] = ContextVar("stream")
+
+
+def current_stream() -> Stream:
+    """The stream whose segment is run; flows take what Prefect can store as their parameters only."""
+    return _current.get()
+
+
+@contextmanager
+def use_stream(stream: Stream) -> Iterator[None]:
+    """Make it the one that `current_stream` answers."""
+    token = _current.set(stream)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@task(task_run_name="run {run}", cache_policy=NO_CACHE, persist_result=False)
+def stream_batch(stream: Stream, bounds: Bounds, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
+    """One micro-batch, from snapshot to commit."""
+    return Completed(message=stream.run_batch(bounds))

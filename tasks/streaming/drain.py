@@ -1,0 +1,34 @@
+"""A stream's end, asked for from outside: by a signal, or by a cancellation in Prefect.
+
+Guarantee: whatever the policy, all is over within the drain time, and what was not committed is not visible.
+"""
+
+import threading
+
+from tasks.observe.context import Stop
+from tasks.settings.streaming import Streaming
+
+# Of the drain time, for aborting a transaction and closing.
+_CLOSING_SHARE = 0.25
+
+
+class Drain(Stop):
+    """Asked to end, a stream takes no further batch; the one under way has its time, then the hard stop ends it."""
+
+    def __init__(self, stop: Stop, streaming: Streaming) -> None:
+        super().__init__()
+        # While nothing is under way, as in waiting for the lease, there is nothing to drain.
+        self.at_work = False
+        self._hard = stop
+        self._seconds = streaming.drain_timeout * (1 - _CLOSING_SHARE) if streaming.drain == "finish" else 0.0
+
+    def set(self) -> None:
+        """End in order. A second call changes nothing."""
+        if self.is_set():
+            return
+        # Also for the hard stop's own error: what asked is named by whoever sees it first.
+        self._hard.asked = self.asked
+        super().set()
+        timer = threading.Timer(self._seconds if self.at_work else 0.0, self._hard.set)
+        timer.daemon = True
+        timer.start()

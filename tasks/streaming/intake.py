@@ -1,0 +1,126 @@
+"""When a micro-batch closes, and how much it may hold.
+
+A batch closes at `chunk_size` records, at `max_bytes`, or `max_latency` after its first record, whichever comes first;
+what waits when the stream ends is flushed. While more waits than a batch takes, batches double, up to what memory
+allows; when the stream has caught up they shrink again. Nothing is polled but the partitions' ends.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tasks.kafka.topics import LATEST, Topic, list_offsets
+from tasks.ownership import Owner
+from tasks.preflight import require_source
+from tasks.settings.job import parse_size
+from tasks.settings.streaming import Streaming
+from tasks.snapshot import Bounds, anchors_job, check_leaders, check_same_topic, start_offsets
+from tasks.streaming.drain import Drain
+from tasks.streaming.stats import StreamStats
+
+# Under backlog a batch grows to so many times its usual size: beyond it throughput gains little.
+_GROWTH = 16
+# What DuckDB needs for a byte of records that it sorts without spilling, with room to spare.
+_SORT_FACTOR = 3
+# Between two looks at the partitions' ends: a part of the latency, less while a batch fills, within these seconds.
+_IDLE_SHARE, _FILLING_SHARE = 0.25, 0.1
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+# New partitions are seen within this time.
+_DESCRIBE_SECONDS = 10.0
+
+
+class Pace:
+    """How many records a batch may take: twice as many after each that left more behind than it took."""
+
+    def __init__(self, chunk_size: int) -> None:
+        self.records = chunk_size
+        self._least = chunk_size
+
+    def note_waiting(self, waiting: int) -> None:
+        """What waits right after a batch."""
+        if waiting >= self.records:
+            self.records = min(self.records * 2, self._least * _GROWTH)
+        else:
+            self.records = max(self.records // 2, self._least)
+
+
+class Intake:
+    """The source of an owned job, watched."""
+
+    def __init__(self, owner: Owner, streaming: Streaming, drain: Drain, stats: StreamStats) -> None:
+        self._owner = owner
+        self._streaming = streaming
+        self._drain = drain
+        self._stats = stats
+        self._pace = Pace(streaming.chunk_size)
+        self._bounds = Bounds(
+            streaming.chunk_size,
+            parse_size(streaming.max_bytes) if streaming.max_bytes else owner.budget.duckdb_bytes // _SORT_FACTOR,
+        )
+        self._is_behind_batch = False
+        # The first record of a batch came after this time.
+        self._since = time.monotonic()
+        self._described = 0.0
+        self._source: Topic | None = None
+        self._starts: Mapping[int, int] = {}
+
+    def wait(self, deadline: float) -> Bounds | None:
+        """Block until a batch closes; its bounds, or None if the stream ends, at `deadline` or by its drain."""
+        while True:
+            ending = self._drain.is_set() or time.monotonic() >= deadline
+            lag = self._look()
+            if self._is_behind_batch:
+                self._pace.note_waiting(sum(lag.values()))
+                self._is_behind_batch = False
+            if self._is_closed(lag, ending=ending):
+                self._since = time.monotonic()
+                return replace(self._bounds, records=self._pace.records)
+            if ending:
+                return None
+            self._drain.sleep(min(self._pause(lag), max(deadline - time.monotonic(), 0.0)))
+
+    def note_batch(self, records: int, record_bytes: int) -> None:
+        """What the batch held: the measure of bytes for the next one."""
+        self._is_behind_batch = True
+        if records:
+            self._bounds = replace(self._bounds, mean_record_bytes=record_bytes / records)
+
+    def _is_closed(self, lag: Mapping[int, int], *, ending: bool) -> bool:
+        waiting, now = sum(lag.values()), time.monotonic()
+        if anchors_job(self._owner.job, self._owner.ledger) or min(lag.values(), default=0) < 0:
+            # A first position that is to be recorded; or a log that was truncated, as the snapshot will say.
+            return True
+        if not waiting:
+            self._since = now
+            return False
+        full = waiting >= self._streaming.chunk_size or waiting * self._bounds.mean_record_bytes >= self._bounds.bytes
+        return full or ending or now >= self._since + self._streaming.max_latency
+
+    def _pause(self, lag: Mapping[int, int]) -> float:
+        latency = self._streaming.max_latency
+        if not any(lag.values()):
+            return min(max(latency * _IDLE_SHARE, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        left = self._since + latency - time.monotonic()
+        return max(0.0, min(max(latency * _FILLING_SHARE, _SHORTEST_PAUSE), _LONGEST_PAUSE, left))
+
+    def _look(self) -> dict[int, int]:
+        """Partition → offsets that no run has read; less than none where the log was truncated."""
+        owner, source = self._owner, self._describe()
+        ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
+        starts = {**self._starts, **(owner.ledger.last.ends if owner.ledger.last else {})}
+        lag = {p: ends[p] - starts[p] for p in source.partitions}
+        self._stats.note_lag(lag)
+        return lag
+
+    def _describe(self) -> Topic:
+        """The source, described anew now and then: its partitions with a leader."""
+        if self._source is None or time.monotonic() >= self._described + _DESCRIBE_SECONDS:
+            job, last = self._owner.job, self._owner.ledger.last
+            source = require_source(self._owner.admin, job.source_topic)
+            check_same_topic(source, last)
+            check_leaders(source, job, last)
+            self._stats.note_skipped(source.leaderless)
+            self._source = replace(source, partitions=source.led)
+            self._starts = start_offsets(self._owner, self._source)
+            self._described = time.monotonic()
+        return self._source

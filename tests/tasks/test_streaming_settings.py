@@ -1,0 +1,53 @@
+"""Settings of a stream: where they come from, and what they refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import SettingsError
+from tasks.settings.job import load_job
+from tasks.settings.streaming import load_streaming
+
+FILE = """
+source-topic = "orders"
+
+[stream]
+chunk-size = 10
+max-latency = 0.5
+"""
+
+
+def test_flags_then_environment_then_file(tmp_path: Path) -> None:
+    """One job file serves batch runs, which pass over the stream's table, and streams."""
+    file = tmp_path / "job.toml"
+    file.write_text(FILE)
+    environment = {"KAFKA_SORT_MAX_LATENCY": "2", "KAFKA_SORT_SOURCE_TOPIC": "other"}
+    streaming = load_streaming({"standby": True}, environment, file)
+    assert (streaming.chunk_size, streaming.max_latency, streaming.standby) == (10, 2.0, True)
+    assert load_job({}, {}, file).source_topic == "orders"
+    assert load_streaming({}, {}).chunk_size == 100_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"drain": "wait"}, "drain"),
+        ({"max_bytes": "much"}, "'much' is not a size"),
+        ({"max_bytes": "0"}, "no size of a batch"),
+        ({"chunk_size": 0}, "chunk_size"),
+    ],
+)
+def test_wrong_settings_are_named(flags: dict[str, object], message: str) -> None:
+    """In one line, with the exit status of wrong settings."""
+    with pytest.raises(SettingsError, match=message) as refused:
+        load_streaming(flags, {})
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 2
+
+
+def test_a_stream_table_that_is_none(tmp_path: Path) -> None:
+    """A value where the table should be is told as such."""
+    file = tmp_path / "job.toml"
+    file.write_text('stream = "fast"')
+    with pytest.raises(SettingsError, match=r"write \[stream\] as a table"):
+        load_streaming({}, {}, file)
