@@ -47,7 +47,7 @@ def run_ui(folder: Path) -> None:
         port = free_port() if _listens(_PORT) else _PORT
         address = f"http://127.0.0.1:{port}"
         environment = {
-            **PREFECT_DEFAULTS,
+            **{name: value for name, value in PREFECT_DEFAULTS.items() if not name.endswith("CONSOLE_LEVEL")},
             **SERVER_SETTINGS,
             "PREFECT_API_URL": f"{address}/api",
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,

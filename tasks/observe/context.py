@@ -64,6 +64,8 @@ class Stop:
         """Call `interrupt` from another thread if the stop comes while the block runs."""
         self._interrupts.add(interrupt)
         try:
+            # One that came before would interrupt nothing: a query that is long begins after it.
+            self.check()
             yield
         finally:
             self._interrupts.discard(interrupt)

@@ -94,6 +94,20 @@ def test_retry_after_any_outcome(prefect: Deployments, cluster: Cluster, command
     assert_sorted(cluster, job, runs=2)
 
 
+def test_retry_without_a_deployment(prefect: Deployments, cluster: Cluster, command: Command, history: History) -> None:
+    """A run of the command line is tried again where its code is, with the parameters it had."""
+    source = f"t-later-{command.workdir.parent.name}"
+    job = command.job(source)
+    assert command.run(job).status == 2
+    (failed,) = history.runs(source)
+    cluster.make_topic(name=source)
+    cluster.produce(source, sample_values(1000))
+    prefect("flow-run", "retry", failed["id"], "--entrypoint", "flows/sort_topic.py:sort_topic")
+    again = history.run(failed["id"])
+    assert (again["state_name"], again["run_count"]) == ("Completed", 2)
+    assert_sorted(cluster, job)
+
+
 def retry(prefect: Deployments, history: History, run_id: str, attempt: int) -> Run:
     prefect("flow-run", "retry", run_id)
     return history.wait(run_id, lambda run: run["run_count"] == attempt and run["state_type"] in FINAL)
