@@ -95,13 +95,13 @@ def test_retry_after_any_outcome(prefect: Deployments, cluster: Cluster, command
 
 
 def test_retry_without_a_deployment(prefect: Deployments, cluster: Cluster, command: Command, history: History) -> None:
-    """A run of the command line is tried again where its code is, with the parameters it had."""
-    source = f"t-later-{command.workdir.parent.name}"
-    job = command.job(source)
-    assert command.run(job).status == 2
-    (failed,) = history.runs(source)
-    cluster.make_topic(name=source)
+    """A run of the command line, failed in mid-transaction, is tried again where its code is, with its parameters."""
+    source = cluster.make_topic()
     cluster.produce(source, sample_values(1000))
+    job = command.job(source, retries=0)
+    assert command.run(job, failpoint="after-publish-batch=raise").status == 1
+    (failed,) = history.runs(source)
+    assert failed["state"]["message"] == "failpoint after-publish-batch"
     prefect("flow-run", "retry", failed["id"], "--entrypoint", "flows/sort_topic.py:sort_topic")
     again = history.run(failed["id"])
     assert (again["state_name"], again["run_count"]) == ("Completed", 2)
