@@ -16,6 +16,7 @@ from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
 from tasks.observe.logs import configure_logging, json_wanted
+from tasks.observe.printable import printable
 from tasks.preflight import check_before_lease
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
@@ -156,7 +157,12 @@ def _start(flags: dict[str, Any]) -> None:
 
 
 def _connection(flags: dict[str, Any]) -> Any:
-    return resolve_connection(flags["bootstrap_servers"], flags["kafka_config"], flags["properties"])
+    return resolve_connection(
+        flags["bootstrap_servers"],
+        flags["kafka_config"],
+        flags["properties"],
+        allow_plaintext=flags["allow_plaintext"],
+    )
 
 
 def _given(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:
@@ -189,12 +195,13 @@ def _run() -> int:
     except KafkaSortError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        click.echo(f"kafka-sort: {error}", err=True)
+        # The broker's log comes in lines.
+        click.echo("\n".join(map(printable, f"kafka-sort: {error}".split("\n"))), err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # the last resort of a command: one line, not a traceback
         if "--debug" in sys.argv:
             traceback.print_exc()
-        click.echo(f"kafka-sort: {type(error).__name__}: {error} (--debug shows where)", err=True)
+        click.echo(printable(f"kafka-sort: {type(error).__name__}: {error} (--debug shows where)"), err=True)
         return 1
     return 0
 

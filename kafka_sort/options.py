@@ -75,6 +75,7 @@ def connection_options(command: F) -> F:
         click.option(
             "-X", "properties", multiple=True, metavar="NAME=VALUE", help="One librdkafka property. Repeatable."
         ),
+        click.option("--allow-plaintext", is_flag=True, help="Permit other hosts to be reached without TLS."),
     )
     for option in reversed(options):
         command = option(command)

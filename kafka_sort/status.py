@@ -27,6 +27,9 @@ _HEADER = ("job", "state", "last run", "records", "dead letters", "committed", "
 class SourceGoneError(KafkaSortError):
     """The source that a ledger records is not there any more."""
 
+    action = "Make the topic again, or delete the ledger of a job that is not needed any more."
+    at_risk = "What the topic held and no run had read is gone."
+
 
 @dataclass(frozen=True)
 class JobStatus:

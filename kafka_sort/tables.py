@@ -1,4 +1,4 @@
-"""Tables on standard output; what is in their cells is data, and never read as markup."""
+"""Tables on standard output; what is in their cells is data, never read as markup, and never obeyed by a terminal."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from tasks.observe.printable import printable
 
 # Where the output goes to a file: wide enough for the tables here, and the same on every machine.
 _FILE_WIDTH = 140
@@ -22,5 +24,5 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for name in header:
         table.add_column(name, overflow="fold" if fold else "ellipsis")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     make_console().print(table)

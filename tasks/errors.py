@@ -14,16 +14,25 @@ class KafkaSortError(Exception):
 
     exit_code = 1
     category: ClassVar[str] = "terminal"
+    # For docs/errors.md: what to do, and what may have happened to data besides.
+    action: ClassVar[str] = ""
+    at_risk: ClassVar[str] = "No."
 
 
 class TransientError(KafkaSortError):
     """May succeed when tried again: a lost connection, a broker that restarts."""
 
     category = "transient"
+    action = (
+        "Nothing at first: the task is tried again. If the run fails all the same, mend what the line names and "
+        "start it again."
+    )
 
 
 class TerminalError(KafkaSortError):
     """Will not succeed when tried again, until somebody changes something."""
+
+    action = "Change what the line names, then start again."
 
 
 class SettingsError(TerminalError):
@@ -31,22 +40,29 @@ class SettingsError(TerminalError):
 
     exit_code = 2
     category = "settings"
+    action = "Change the setting or the topic that the line names."
+    at_risk = "No: nothing was begun."
 
 
 class BrokerUnavailableError(TransientError):
     """No broker answered within the start timeout."""
 
     exit_code = 2
+    action = "Start the broker, or correct its address or `security.protocol`."
+    at_risk = "No: nothing was begun."
 
 
 class EmbeddedBrokerError(TerminalError):
     """The embedded broker could not be set up or did not start."""
+
+    action = "Read the broker's last log lines, which come with it: a port in use, a full disk, a missing extra."
 
 
 class StoppedError(TerminalError):
     """The run was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
 
     category = "stopped"
+    action = "Start again when it suits. The exit status is 128 and the number of the signal, where one asked."
 
     def __init__(self, reason: str = "", signal: int | None = None) -> None:
         super().__init__(
@@ -60,6 +76,8 @@ class StoppedError(TerminalError):
 class CancelledError(StoppedError):
     """Prefect was asked to cancel the run."""
 
+    action = "Start again when it suits."
+
     def __init__(self) -> None:
         super().__init__("cancelled in Prefect")
 
@@ -68,6 +86,7 @@ class RunTimeoutError(StoppedError):
     """The run took longer than `run_timeout`."""
 
     category = "terminal"
+    action = "Raise `--run-timeout`, or take less at once with `--max-records`; then start again."
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"longer than the run timeout of {seconds:g} s (--run-timeout raises it)")
@@ -75,6 +94,12 @@ class RunTimeoutError(StoppedError):
 
 class SourceLostError(TerminalError):
     """Records were removed before they were read. `lost` names them."""
+
+    action = (
+        "Give the source more retention, or run more often; then go on with `--skip-lost`, which records what is "
+        "missing."
+    )
+    at_risk = "**Yes**: the records that the line names are gone from the source, and in no output."
 
     def __init__(self, topic: str, lost: Sequence[LostRange]) -> None:
         super().__init__(
@@ -88,3 +113,8 @@ class VerificationError(KafkaSortError):
     """Verification found a difference. The message is the first one."""
 
     exit_code = 3
+    action = (
+        "Stop what writes to the outputs, keep them as they are, and read the differences in the log. Sorting "
+        "anew takes another `--job-name` and other outputs."
+    )
+    at_risk = "**Yes**: outputs and source differ, as the log lists."

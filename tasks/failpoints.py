@@ -33,6 +33,8 @@ NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in ("before", "af
 class InjectedError(TransientError):
     """Raised by an armed failpoint."""
 
+    action = "Unset `KAFKA_SORT_FAILPOINT`, which only tests set."
+
 
 def reach(name: str) -> None:
     """Do what the environment says of this failpoint; nothing where it is not armed."""

@@ -57,6 +57,9 @@ _FULL_QUEUE_SECONDS: Final = 0.05
 class GenerationStoppedError(StoppedError):
     """Stopped between two blocks. `sent` records stay in the topic."""
 
+    action = "Start again for more records."
+    at_risk = "No: what was sent stays in the topic."
+
     def __init__(self, topic: str, sent: int, stop: Stop) -> None:
         super().__init__(signal=stop.asked.signal if stop.asked else None)
         self.args = (f"stopped after {sent:,} records, which stay in topic {topic}",)

@@ -16,6 +16,7 @@ from tasks.kafka.ledger import KEPT_RUNS, Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.logs import get_logger
+from tasks.permissions import name_refusals
 from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
@@ -125,8 +126,9 @@ class Owner:
 def own_job(job: Job, connection: Connection, *, standby: bool = False) -> Iterator[Owner]:
     """The job, owned for the duration of the block."""
     owner = Owner(job, connection)
-    try:
-        owner.acquire(standby=standby)
-        yield owner
-    finally:
-        owner.close()
+    with name_refusals(job, owner.admin):
+        try:
+            owner.acquire(standby=standby)
+            yield owner
+        finally:
+            owner.close()

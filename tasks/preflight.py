@@ -3,16 +3,14 @@
 Every finding is one line that names the setting and the way out. Nothing is changed but topics that are absent.
 """
 
-import os
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import make_reader, require_broker, translate
+from tasks.kafka.clients import Admin, make_reader, require_broker, translate
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.topics import (
     EARLIEST,
@@ -25,10 +23,12 @@ from tasks.kafka.topics import (
     topic_settings,
 )
 from tasks.ownership import Owner
+from tasks.permissions import check_permissions
 from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
+from tasks.workdir import job_folder
 
 # A dead letter is its record and the headers that say why.
 _ERROR_HEADER_BYTES = 65_536
@@ -36,11 +36,12 @@ _ERROR_HEADER_BYTES = 65_536
 _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --append)"
 
 
-def check_before_lease(job: Job, connection: Connection, admin: AdminClient) -> None:
-    """Broker, limits, work folder, source, ledger; SettingsError or BrokerUnavailableError."""
+def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
+    """Broker, limits, work folder, permissions, source, ledger: SettingsError and others of exit status 2."""
     Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
-    _check_workdir(job.workdir)
+    job_folder(job)
     require_broker(admin, connection, job.start_timeout)
+    check_permissions(job, admin)
     source = require_source(admin, job.source_topic)
     for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
         _check_output(admin, topic, source, job)
@@ -128,7 +129,7 @@ def _find_former_run(owner: Owner) -> str | None:
             "go on behind these offsets with --start group --append, or anew with --append or another --job-name"
         )
     for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
-        if _holds_records(owner.connection, admin, topic, job.request_timeout):
+        if _holds_records(owner, topic):
             return (
                 f"output {topic.name} holds records, and job {job.name} has no run in its ledger: "
                 "its ledger was lost, or something else writes there; empty the topic, choose another, "
@@ -166,25 +167,16 @@ def _require_delete_policy(name: str, settings: Mapping[str, str]) -> None:
         )
 
 
-def _check_workdir(workdir: Path) -> None:
-    try:
-        workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(workdir, os.W_OK | os.X_OK)
-    except OSError as error:
-        raise SettingsError(f"work folder {workdir}: {error.strerror}; choose another with --workdir") from None
-    if not writable:
-        raise SettingsError(f"work folder {workdir} cannot be written: choose another with --workdir")
-
-
-def _holds_records(connection: Connection, admin: AdminClient, topic: Topic, timeout: float) -> bool:
+def _holds_records(owner: Owner, topic: Topic) -> bool:
     """Whether a `read_committed` reader finds anything. What aborted runs left does not count."""
+    admin = owner.admin
     ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
     starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
     left = {p for p in topic.partitions if ends[p] > starts[p]}
     if not left:
         return False
-    consumer = make_reader(connection, topic.name, **{"auto.offset.reset": "earliest"})
-    deadline = time.monotonic() + timeout
+    consumer = make_reader(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
+    deadline = time.monotonic() + owner.job.request_timeout
     try:
         consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])
         while left and time.monotonic() < deadline:

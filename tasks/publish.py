@@ -54,18 +54,27 @@ class SupersededError(TerminalError):
     """Another run of the job was committed while this one worked."""
 
     category = "refused"
+    action = "Nothing: another run has published what this one read."
 
 
 class ContentError(TerminalError):
     """What was to be published is not what was read."""
 
+    action = "Check disk and memory of the machine, then start again."
+    at_risk = "No: nothing was published. But this machine alters data."
+
 
 class OutputChangedError(TerminalError):
     """An output was replaced, changed its partitions, or has another writer."""
 
+    action = "Stop whatever else writes to the outputs, or deletes them; then start again."
+    at_risk = "Perhaps: what others wrote to or removed from the outputs. This run has published nothing."
+
 
 class TransactionTimeoutError(TerminalError):
     """Publishing took longer than a transaction may."""
+
+    action = "Raise `transaction.max.timeout.ms` on the broker, or take less at once with `--max-records`."
 
 
 # The output topics as they were when the run began, by name.

@@ -170,6 +170,11 @@ class RunRecord:
         """Source partition → where the next run starts."""
         return {r.partition: r.end for r in self.read}
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that the run read and wrote."""
+        return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
+
     def to_json(self) -> bytes:
         """The ledger's bytes."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()

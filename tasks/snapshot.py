@@ -44,9 +44,15 @@ _RECORD_OVERHEAD_BYTES = 40
 class SourceRecreatedError(TerminalError):
     """The source is another topic of the same name than the one the ledger records."""
 
+    action = "To sort the new topic, take another `--job-name`, with `--append` for the same outputs."
+    at_risk = "What the old topic held and no run had read is gone."
+
 
 class PartitionsSkippedError(TerminalError):
     """The run is done as far as it could be: `partitions` had no leader, and are the next run's."""
+
+    action = "Start the brokers that hold the partitions; the next run takes what was left."
+    at_risk = "No: the others are published, and the ledger knows what was skipped."
 
     def __init__(self, topic: str, partitions: Sequence[int]) -> None:
         super().__init__(
@@ -58,6 +64,12 @@ class PartitionsSkippedError(TerminalError):
 
 class SourceTruncatedError(TerminalError):
     """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
+
+    action = (
+        "Look for an unclean leader election or lost disks in the source's cluster; then take another "
+        "`--job-name` with `--append`."
+    )
+    at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from tasks.settings.job import Job, Sort
 # Of a batch on its way from DuckDB to the file, and of one read by publish.
 _BATCH_ROWS = 100_000
 _SHOWN_BYTES = 100
+_LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
 _BATCH_BYTES = 32_000_000
 
 
@@ -125,7 +126,7 @@ def record_schema(job: Job, chunks: Sequence[Chunk]) -> pa.Schema:
 
 @contextmanager
 def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A private DuckDB: bounded, with its own spill folder, without extensions, its settings locked."""
+    """A private DuckDB: bounded, with its own spill folder, blind to files but the attempt's; all this is locked."""
     job = request.job
     budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
     spill = mkdtemp(prefix="spill-", dir=request.folder)
@@ -142,10 +143,12 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            "python_enable_replacements": False,
         }
     )
     try:
-        connection.execute("SET enable_progress_bar = false; SET lock_configuration = true")
+        connection.execute("SET allowed_directories = [$folder]", {"folder": str(request.folder)})
+        connection.execute(_LOCKED)
         yield connection
     except duckdb.InterruptException:
         current_run().stop.check()

@@ -4,20 +4,21 @@ Guarantee: what is reported as verified was read back record by record: counts, 
 order, content of value, key and headers, dead letters. What cannot be read any more is named, never passed over.
 """
 
-import tempfile
-from pathlib import Path
+from uuid import uuid4
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.kafka.clients import make_admin, require_broker
 from tasks.observe.context import current_run
+from tasks.permissions import check_reading
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
 from tasks.verification.plan import RunPlan, plan_runs
 from tasks.verification.reading import TopicReader
 from tasks.verification.report import Difference, RunVerification, Verification
 from tasks.verification.run import RunCheck
+from tasks.workdir import attempt_folder
 
 __all__ = ["Difference", "RunPlan", "RunVerification", "Verification", "plan_verification", "verify_job", "verify_run"]
 
@@ -29,19 +30,21 @@ def plan_verification(job: Job, connection: Connection, runs: int | None = None)
     """
     admin = make_admin(connection)
     require_broker(admin, connection, job.start_timeout)
+    check_reading(job, admin, [job.ledger])
     plans = plan_runs(job, connection, admin, runs)
+    records = [plan.record for plan in plans]
+    check_reading(job, admin, {topic for record in records for topic in record.topics})
     current_run().progress.meter("verify", sum(plan.total for plan in plans))
     return plans
 
 
 def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerification:
     """Verify one run. TransientError where a topic cannot be read just now."""
-    job.workdir.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="verify-", dir=job.workdir) as folder,
+        attempt_folder(job, f"verify-{uuid4().hex}") as folder,
         TopicReader(connection, job.group, job.request_timeout) as reader,
     ):
-        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, Path(folder)).verify()
+        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, folder).verify()
 
 
 def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:

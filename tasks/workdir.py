@@ -1,32 +1,81 @@
-"""The work folder: each attempt has a folder of its own, so that a run which wakes up late meets nobody's files."""
+"""The work folder: private to the user it runs as; each attempt has a folder of its own in it.
+
+Guarantees: folders are 0700 and files 0600, whatever the umask; a folder that is somebody else's, or that somebody else
+could put another in place of, is refused; what an attempt leaves goes at its end, or, if it was killed, at the job's
+next start; a run that wakes up late meets nobody's files.
+"""
 
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tasks.errors import SettingsError
 from tasks.settings.job import Job
+
+
+def job_folder(job: Job) -> Path:
+    """The job's part of the work folder, made if absent. SettingsError unless it is safe to keep records in."""
+    folder = job.workdir / job.name
+    with _private_files():
+        _claim(job.workdir)
+        _claim(folder)
+    return folder
 
 
 @contextmanager
 def attempt_folder(job: Job, attempt: str) -> Iterator[Path]:
     """A private folder, removed at the end; folders of the job that no living process holds go first."""
-    jobs = job.workdir / job.name
-    jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = jobs / attempt
-    with _locked(jobs, fcntl.LOCK_EX):
-        for leftover in jobs.iterdir():
-            _remove_if_dead(leftover)
-        folder.mkdir(mode=0o700)
-        held = os.open(folder, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)
+    attempts = job_folder(job)
+    folder = attempts / attempt
+    with _private_files():
+        with _locked(attempts, fcntl.LOCK_EX):
+            for leftover in attempts.iterdir():
+                _remove_if_dead(leftover)
+            folder.mkdir(mode=0o700)
+            held = _open(folder)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+
+def _claim(folder: Path) -> None:
     try:
-        yield folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unsafe = _why_unsafe(folder)
+    except OSError as error:
+        unsafe = f"cannot be used ({error.strerror}): make it usable"
+    if unsafe:
+        raise SettingsError(f"work folder {folder} {unsafe}, or choose another with --workdir")
+
+
+def _why_unsafe(folder: Path) -> str:
+    """What speaks against keeping records there, and what to do; empty if nothing does."""
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"is a symbolic link: give the folder that it points to, {folder.resolve()}"
+    if found.st_uid != os.geteuid():
+        return f"belongs to another user (uid {found.st_uid}): take a folder of your own"
+    # In a sticky folder, as /tmp is one, nobody can put another in place of what is ours.
+    if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        return f"can be written by others: chmod 700 {folder}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "cannot be written: make it writable"
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """What the process makes in the block is for its user alone: also what Arrow and DuckDB make."""
+    former = os.umask(0o077)
+    try:
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(held)
+        os.umask(former)
 
 
 def _remove_if_dead(folder: Path) -> None:
@@ -37,9 +86,13 @@ def _remove_if_dead(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = _open(folder)
     try:
         fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -9,8 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 
+from tasks.kafka.clients import make_admin
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, group_offsets, list_offsets
 from tasks.settings.connection import Connection
@@ -47,7 +47,7 @@ class Cluster:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.connection = Connection(bootstrap_servers)
-        self.admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self.admin = make_admin(self.connection)
 
     def make_topic(self, partitions: int = 4, name: str | None = None, **config: str) -> str:
         name = name or f"t-{uuid4().hex[:12]}"

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from tasks.failpoints import VARIABLE
 from tasks.settings.job import Job
+from tests import raised
 from tests.cluster import Cluster, wait_for
 
 _FORKSERVER = multiprocessing.get_context("forkserver")
@@ -74,6 +75,7 @@ class Running:
             self.process.kill()
             self.process.join()
             raise AssertionError(f"not finished after {seconds} s:\n{self.err}")
+        raised.note_child(self.folder)
         return Outcome(self.process.exitcode, (self.folder / "out").read_text(), self.err)
 
 
@@ -85,6 +87,7 @@ def run_main(arguments: list[str], environment: dict[str, str], folder: Path) ->
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.environ.update(environment)
     sys.argv = ["kafka-sort", *arguments]
+    raised.watch_child(folder)
     from kafka_sort.main import main
 
     main()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import raised
 from tests.cluster import Cluster
 from tests.command import Command
 from tests.deployed import Deployments, Server
@@ -18,6 +19,19 @@ BROKER_PROPERTIES = {
     "log.retention.check.interval.ms": "1000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
 }
+
+
+def pytest_configure() -> None:
+    raised.watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test marked `raises` fails unless the error came up, here or in a command it ran."""
+    raised.names.clear()
+    yield
+    for mark in item.iter_markers("raises"):
+        assert set(mark.args) <= raised.names
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +48,7 @@ def cluster(broker: ProxiedBroker) -> Cluster:
 @pytest.fixture
 def command(cluster: Cluster, prefect_server: str, tmp_path: Path) -> Command:
     workdir = tmp_path / "work"
-    workdir.mkdir()
+    workdir.mkdir(0o700)
     return Command(cluster, workdir)
 
 

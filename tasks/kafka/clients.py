@@ -3,6 +3,10 @@
 Every client is made here, so that no property that matters is set in two places.
 """
 
+import logging
+import re
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,11 +53,29 @@ _TERMINAL = frozenset(
         KafkaError.INVALID_RECORD,
     }
 )
-_ACL_HINTS = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant the topic's operations that the README lists",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read and Describe on the job's two groups",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write and Describe on the transactional id",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the operation on the cluster, or make the topics beforehand",
+# What was not permitted, in the words of `kafka-acls`. Read and Write bring Describe with them.
+_REFUSALS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: (
+        "grant what it takes on the topic: Read to read it, Write to write to it, DescribeConfigs to see its settings"
+    ),
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the job's groups, or Describe to who only looks",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write on the transactional id",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the operation on the cluster",
+}
+_TURNED_AWAY = {
+    KafkaError._AUTHENTICATION: "check sasl.mechanism, sasl.username and sasl.password",
+    KafkaError._SSL: (
+        "check ssl.ca.location, that the address is one the broker's certificate is for, and, where it asks for one, "
+        "your own ssl.certificate.location"
+    ),
+}
+# A connection that is turned away is tried again and again: its reason shall not wait for the whole timeout.
+_LOOK_SECONDS = 1.0
+_SHORTEST_SECONDS = 0.01
+_KEPT_ERRORS = 16
+_SILENT = logging.getLogger("librdkafka")
+_SILENT.setLevel(logging.CRITICAL + 1)
+_HINTS = _REFUSALS | {
     KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower --transaction-timeout to the broker's transaction.max.timeout.ms",
     KafkaError.INVALID_SESSION_TIMEOUT: (
         "set --session-timeout within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
@@ -65,24 +87,33 @@ _ACL_HINTS = {
 class KafkaTransientError(TransientError):
     """Kafka refused or did not answer, and may do so later. `code` is librdkafka's error code."""
 
-    def __init__(self, what: str, error: KafkaError) -> None:
-        super().__init__(f"{what}: {error.name()}: {error.str()}")
-        self.code = error.code()
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class KafkaTerminalError(TerminalError):
     """Kafka refused, and will until something is changed. `code` is librdkafka's error code."""
 
-    def __init__(self, what: str, error: KafkaError) -> None:
-        hint = _ACL_HINTS.get(error.code())
-        super().__init__(f"{what}: {error.name()}: {error.str()}" + (f"; {hint}" if hint else ""))
-        self.code = error.code()
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotPermittedError(KafkaTerminalError):
+    """Kafka's ACLs do not permit the principal what the job needs. The message names it."""
+
+    exit_code = 2
+    action = "Have the operations granted that the line names; the README lists all that a job needs."
 
 
 def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTerminalError:
     """The project's error for librdkafka's; `what` says what was being done, and where."""
-    kind = KafkaTerminalError if error.code() in _TERMINAL else KafkaTransientError
-    return kind(what, error)
+    code, hint = error.code(), _HINTS.get(error.code())
+    message = f"{what}: {error.name()}: {error.str()}" + (f"; {hint}" if hint else "")
+    if code in _REFUSALS:
+        return NotPermittedError(message, code)
+    return KafkaTerminalError(message, code) if code in _TERMINAL else KafkaTransientError(message, code)
 
 
 @contextmanager
@@ -111,11 +142,19 @@ def _ignore(_: KafkaError) -> None:
     """Calls report their own errors; without a callback librdkafka prints to standard error."""
 
 
-def make_admin(connection: Connection) -> AdminClient:
+class Admin(AdminClient):
+    """An admin client that keeps what its connections met: errors that no call reports."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.met: deque[KafkaError] = deque(maxlen=_KEPT_ERRORS)
+        own: dict[str, Any] = {**config, "error_cb": self.met.append}
+        super().__init__(own)
+
+
+def make_admin(connection: Connection) -> Admin:
     """An admin client."""
-    config: dict[str, Any] = {"log_level": 0, **connection.client_config(), "error_cb": _ignore}
     with _settings_errors(connection):
-        return AdminClient(config)
+        return Admin({"log_level": 0, **connection.client_config()})
 
 
 def make_reader(connection: Connection, group: str, **over: Property) -> Consumer:
@@ -142,7 +181,7 @@ def make_reader(connection: Connection, group: str, **over: Property) -> Consume
 
 def make_producer(connection: Connection, **over: Property) -> Producer:
     """A producer with acks=all and idempotence."""
-    base: dict[str, Property] = {
+    base: dict[str, Any] = {
         "log_level": 0,
         "compression.type": "lz4",
         "linger.ms": 20,
@@ -154,6 +193,8 @@ def make_producer(connection: Connection, **over: Property) -> Producer:
         "acks": "all",
         "enable.idempotence": True,
         "error_cb": _ignore,
+        # A fatal error is printed at any log level; the call that meets it raises it.
+        "logger": _SILENT,
     }
     with _settings_errors(connection):
         return Producer({**base, **over})
@@ -169,15 +210,36 @@ def header_bytes(headers: Any) -> int:
     return sum(len(name) + len(value or b"") for name, value in headers or ())
 
 
-def require_broker(admin: AdminClient, connection: Connection, timeout: float) -> None:
-    """BrokerUnavailableError unless a broker answers within `timeout` seconds."""
-    try:
-        admin.list_topics(timeout=timeout)
-    except KafkaException as error:
-        cause: KafkaError = error.args[0]
-        if cause.code() in _TERMINAL:
-            raise translate(f"broker {connection.bootstrap_servers}", cause) from error
-        raise BrokerUnavailableError(
-            f"no broker answered at {connection.bootstrap_servers} within {timeout:g} s ({cause.name()}): "
-            "start one (kafka-sort broker) or give the address (--bootstrap-servers)"
-        ) from error
+def require_broker(admin: Admin, connection: Connection, timeout: float) -> None:
+    """BrokerUnavailableError unless a broker answers within `timeout` seconds; SettingsError if it turns us away."""
+    deadline = time.monotonic() + timeout
+    while True:
+        left = max(deadline - time.monotonic(), _SHORTEST_SECONDS)
+        try:
+            admin.list_topics(timeout=min(left, _LOOK_SECONDS))
+        except KafkaException as error:
+            # The call says only that it got no answer; the connections know why.
+            admin.poll(0)
+            met = [*(e for e in admin.met if e.code() != KafkaError._ALL_BROKERS_DOWN), error.args[0]]
+            for cause in met:
+                _raise_if_turned_away(connection, cause)
+            if time.monotonic() >= deadline:
+                raise BrokerUnavailableError(
+                    f"no broker answered at {connection.bootstrap_servers} within {timeout:g} s ({_reason(met[0])}): "
+                    "start one (kafka-sort broker), give its address (--bootstrap-servers), or check that it speaks "
+                    "your security.protocol"
+                ) from error
+        else:
+            return
+
+
+def _raise_if_turned_away(connection: Connection, error: KafkaError) -> None:
+    if error.code() not in _TERMINAL:
+        return
+    hint = _TURNED_AWAY.get(error.code(), "check the Kafka properties")
+    raise SettingsError(f"the broker at {connection.bootstrap_servers} cannot be used ({_reason(error)}): {hint}")
+
+
+def _reason(error: KafkaError) -> str:
+    """librdkafka's words, without its name for the connection and without times."""
+    return re.sub(r"^[a-z_]+://[^ ]*: | \(after \d+ms in state [^)]*\)", "", error.str())

@@ -32,6 +32,7 @@ class LeaseTakenError(TerminalError):
     """Another run of the job is alive. `owner` names it."""
 
     category = "refused"
+    action = "Wait for the run that the line names, or end it there."
 
     def __init__(self, job: str, owner: str) -> None:
         super().__init__(
@@ -43,6 +44,11 @@ class LeaseTakenError(TerminalError):
 
 class LeaseLostError(TransientError):
     """The lease was lost while this run worked. The next attempt regains it, or finds who has it now."""
+
+    action = (
+        "Nothing: the next attempt takes the lease again, or finds who has it. If it comes up often, raise "
+        "`--session-timeout`."
+    )
 
     def __init__(self, group: str, why: str) -> None:
         super().__init__(f"the lease {group} was lost while this run worked: {why}")

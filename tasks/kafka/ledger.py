@@ -15,6 +15,7 @@ from tasks.kafka.clients import make_reader, translate
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets, topic_settings
 from tasks.records import RunRecord
 from tasks.settings.connection import Connection
+from tasks.settings.job import PREFIX
 
 LAST = b"last"
 # Run records older than this many runs are tombstoned within later transactions.
@@ -29,6 +30,9 @@ _MADE_WITH = {"max.message.bytes": "10485760", "segment.bytes": "16777216"}
 
 class LedgerError(TerminalError):
     """The ledger holds something that no run of this job wrote."""
+
+    action = "Find out what wrote to the ledger, then do what the line says."
+    at_risk = "Perhaps: without its ledger a job does not know what it has published. This run has published nothing."
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def read_ledger(
     end = list_offsets(admin, name, [0], LATEST, committed=not fenced)[0]
     if start >= end:
         return Ledger(None, {})
-    consumer = make_reader(connection, job)
+    consumer = make_reader(connection, f"{PREFIX}{job}")
     try:
         consumer.assign([TopicPartition(name, 0, start)])
         content = _read_to(consumer, name, end, time.monotonic() + timeout)

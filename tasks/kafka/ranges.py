@@ -31,6 +31,9 @@ _STALL_SECONDS = 5.0
 class RangeEndError(TerminalError):
     """The partition ends before the range does: its log was truncated."""
 
+    action = "Look for an unclean leader election or lost disks in the source's cluster."
+    at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
+
 
 class RangeReader:
     """Reads consecutive ranges of one partition with one consumer. `lost`: what was removed before it was read.

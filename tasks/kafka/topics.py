@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, kafka_errors
+from tasks.kafka.clients import KafkaTransientError, NotPermittedError, kafka_errors
 
 # Asking for a thousand partitions at once stays far below a broker's request limits.
 _REQUEST_TIMEOUT = 30.0
@@ -87,10 +87,8 @@ def broker_settings(admin: AdminClient) -> dict[str, str]:
         node = next(iter(admin.list_topics(timeout=_REQUEST_TIMEOUT).brokers))
     try:
         return _settings(admin, ResourceType.BROKER, str(node))
-    except KafkaTerminalError as error:
-        if error.code == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-            return {}
-        raise
+    except NotPermittedError:
+        return {}
 
 
 @_patiently
@@ -112,7 +110,7 @@ def create_topic(
     new = NewTopic(
         name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
     )
-    with kafka_errors(f"topic {name} could not be made"):
+    with kafka_errors(f"topic {name} could not be made (that needs Create on it, or on the cluster)"):
         try:
             admin.create_topics([new], operation_timeout=_REQUEST_TIMEOUT)[name].result()
         except KafkaException as error:
@@ -160,8 +158,15 @@ def list_all_offsets(
         return offsets
     with kafka_errors(f"offsets of topic {', '.join(topics)}"):
         futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
-        for place, future in futures.items():
-            offsets[place.topic][place.partition] = future.result().offset
+        try:
+            for place, future in futures.items():
+                offsets[place.topic][place.partition] = future.result().offset
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._NOENT:
+                # No leader is known of a topic that was hidden from us, either: this says so then.
+                for topic in topics:
+                    describe_topic(admin, topic)
+            raise
     return offsets
 
 

@@ -15,6 +15,7 @@ from tasks.errors import CancelledError, RunTimeoutError
 from tasks.observe.context import Meter, Progress, current_run
 from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
+from tasks.observe.printable import printable
 from tasks.records import Key, RunRecord, Snapshot
 from tasks.settings.job import Job
 
@@ -205,9 +206,10 @@ def _markdown(table: Table) -> str:
 
 
 def _escape(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """What a record holds is text: no markup, no link, no picture that a browser would fetch."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~&@/])", r"\\\1", cell)
 
 
 def _show(key: Key | None) -> str:
-    text = ", ".join(map(str, key or ()))
+    text = printable(", ".join(map(str, key or ())))
     return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,12 +1,19 @@
-"""The connection: how to reach Kafka. Resolved in the process that runs, not a flow parameter: it may hold secrets."""
+"""The connection: how to reach Kafka. Resolved in the process that runs, not a flow parameter: it may hold secrets.
 
+Guarantees: a file that holds a secret is read only if nobody else can read it; no error and no `repr` shows a value;
+records cross a network in the clear only where that was permitted by name.
+"""
+
+import ipaddress
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, cast
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -45,6 +52,38 @@ _RESERVED = frozenset(
 PROFILES = "KAFKA_SORT_PROFILES"
 # A flow's parameter: names a connection, so that no secret is among the parameters.
 ProfileName = Annotated[str, Field(pattern="^[a-z0-9]+(-[a-z0-9]+)*$", examples=["production"])] | None
+# From the environment: KAFKA_ and the property in capitals, as KAFKA_SASL_PASSWORD. Listed, since KAFKA_… is also what
+# Kafka's own scripts, containers and clusters call their variables.
+FROM_ENVIRONMENT = {
+    f"KAFKA_{name.upper().replace('.', '_')}": name
+    for name in (
+        "security.protocol",
+        "sasl.mechanism",
+        "sasl.username",
+        "sasl.password",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.certificate.pem",
+        "ssl.key.location",
+        "ssl.key.pem",
+        "ssl.key.password",
+    )
+}
+ALLOW_PLAINTEXT = "KAFKA_SORT_ALLOW_PLAINTEXT"
+_SECRETS = frozenset(
+    {
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+    }
+)
+_IN_THE_CLEAR = frozenset({"plaintext", "sasl_plaintext"})
+_NO = frozenset({"", "0", "false", "no"})
+_SECRET_FILES = ("ssl.key.location", "ssl.keystore.location")
 
 _current: ContextVar["Connection | None"] = ContextVar("connection", default=None)
 
@@ -93,7 +132,8 @@ def load_profile(name: str) -> Connection:
         properties = _read_properties(Path(folder) / f"{name}.properties")
     else:
         properties = _parse_properties(_read_block(f"kafka-sort-{name}"), f"Secret block kafka-sort-{name}")
-    return _make_connection(properties.pop("bootstrap.servers", None), properties)
+    servers = properties.pop("bootstrap.servers", None)
+    return _make_connection(servers, properties, allow_plaintext=_permits_plaintext(os.environ))
 
 
 def resolve_connection(
@@ -101,26 +141,36 @@ def resolve_connection(
     config_file: Path | None = None,
     extra: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    *,
+    allow_plaintext: bool = False,
 ) -> Connection:
     """The connection from flags, then environment, then the properties file, then the default address.
 
-    `extra` are `name=value` texts. SettingsError names the property that cannot be used.
+    `extra` are `name=value` texts. SettingsError names the property that cannot be used, or the file that others may
+    read, or the host that would be reached in the clear without `allow_plaintext`.
     """
     env = os.environ if environment is None else environment
     path = config_file or (Path(env["KAFKA_CONFIG_FILE"]) if env.get("KAFKA_CONFIG_FILE") else None)
     properties = _read_properties(path) if path else {}
     from_file = properties.pop("bootstrap.servers", None)
+    properties.update({name: env[variable] for variable, name in FROM_ENVIRONMENT.items() if env.get(variable)})
     properties.update(_split_property(item, "-X") for item in extra)
     from_extra = properties.pop("bootstrap.servers", None)
     servers = bootstrap_servers or from_extra or env.get("KAFKA_BOOTSTRAP_SERVERS") or from_file
-    return _make_connection(servers, properties)
+    return _make_connection(servers, properties, allow_plaintext=allow_plaintext or _permits_plaintext(env))
 
 
-def _make_connection(servers: str | None, properties: Mapping[str, str]) -> Connection:
-    for name in properties:
+def _make_connection(servers: str | None, properties: Mapping[str, str], *, allow_plaintext: bool) -> Connection:
+    """SettingsError where a property cannot be used, others may read a key, or records would go in the clear."""
+    for name, value in properties.items():
         _check_property(name)
+        if name in _SECRET_FILES:
+            _check_key_file(Path(value), name)
     usable = {name: value for name, value in properties.items() if name not in _JAVA_IGNORED}
-    return Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable)
+    connection = Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable)
+    if not allow_plaintext:
+        _check_encrypted(connection)
+    return connection
 
 
 def _read_block(name: str) -> str:
@@ -138,15 +188,64 @@ def _read_block(name: str) -> str:
 
 def _read_properties(path: Path) -> dict[str, str]:
     try:
-        text = path.read_text()
+        with path.open() as file:
+            status, text = os.fstat(file.fileno()), file.read()
     except (OSError, ValueError) as error:
         raise SettingsError(f"Kafka config file {path}: {error}") from None
-    return _parse_properties(text, str(path))
+    properties = _parse_properties(text, str(path))
+    if secrets := sorted(_SECRETS & properties.keys()):
+        _check_private(path, status, f"it holds {', '.join(secrets)}")
+    return properties
 
 
 def _parse_properties(text: str, where: str) -> dict[str, str]:
     stripped = (line.strip() for line in text.splitlines())
     return dict(_split_property(line, where) for line in stripped if line and not line.startswith("#"))
+
+
+def _check_key_file(path: Path, name: str) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SettingsError(f"{name} {path}: {error.strerror}") from None
+    _check_private(path, status, f"it is {name}")
+
+
+def _check_private(path: Path, status: os.stat_result, reason: str) -> None:
+    """As PostgreSQL asks it of keys: ours alone, or root's and readable by our group, as containers mount secrets."""
+    mode = stat.S_IMODE(status.st_mode)
+    private = {0: 0o640, os.geteuid(): 0o600}
+    if mode & ~private.get(status.st_uid, 0):
+        raise SettingsError(
+            f"{path} has mode {mode:04o} and belongs to user {status.st_uid}, and {reason}: "
+            f"make it yours alone (chown {os.geteuid()}, chmod 600 {path})"
+        )
+
+
+def _permits_plaintext(environment: Mapping[str, str]) -> bool:
+    return environment.get(ALLOW_PLAINTEXT, "") not in _NO
+
+
+def _check_encrypted(connection: Connection) -> None:
+    default = connection.properties.get("security.protocol", "plaintext")
+    for server in connection.bootstrap_servers.split(","):
+        # librdkafka lets an address name its own protocol.
+        protocol, _, address = server.strip().rpartition("://")
+        if (protocol or default).lower() in _IN_THE_CLEAR and not _is_loopback(address):
+            raise SettingsError(
+                f"{address} is not on this machine, and with security.protocol={protocol or default} records and "
+                "passwords would cross the network in the clear: set security.protocol to ssl or sasl_ssl, or permit "
+                f"it with --allow-plaintext ({ALLOW_PLAINTEXT}=1)"
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    """By what is written: asking DNS would let an answer decide."""
+    try:
+        host = urlsplit(f"//{address}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _split_property(text: str, where: str) -> tuple[str, str]:

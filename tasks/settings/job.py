@@ -43,6 +43,10 @@ TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
 _COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
 _SORT_PATTERN = r"^[^,:=]+(:(asc|desc)?\s*)?(,[^,:=]+(:(asc|desc)?\s*)?)*(=\s*([a-zA-Z0-9._-]{1,249})?\s*)?$"
 
+_LONGEST_SETTING = 10_000
+_LONGEST_SIZE = 30
+_SHOWN_LETTERS = 400
+
 
 class ColumnType(StrEnum):
     """How a column is compared: `int` as a signed 64-bit integer, `text` by its bytes."""
@@ -88,7 +92,7 @@ def check_topic_name(name: str, what: str) -> str:
 def parse_size(text: str) -> int:
     """Bytes of `2GB`, `512MB`, `1GiB` or a plain number (decimal units; with an i, binary ones)."""
     match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    if match is None or len(text) > _LONGEST_SIZE:
         raise ValueError(f"{text!r} is not a size: write for example 2GB, 512MB or 1GiB")
     number, unit, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
@@ -99,6 +103,8 @@ def parse_columns(text: str) -> dict[str, ColumnType]:
     columns: dict[str, ColumnType] = {}
     for item in text.split(","):
         name, _, kind = item.strip().partition(":")
+        if not name.isprintable():
+            raise ValueError(f"column {name!r}: use letters and signs that can be printed")
         if not name or name in columns:
             raise ValueError(f"columns {text!r}: a column name is empty or given twice")
         if kind not in {"", *ColumnType}:
@@ -135,7 +141,7 @@ def _form(pattern: str, *, items: bool = False, **extra: str) -> dict[str, Any]:
 class Job(BaseModel):
     """One source topic and the sorts of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=order_fields)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 
     source_topic: str = Field(
         SAMPLE_TOPIC, title="Source topic", description="Topic to read.", json_schema_extra=_form(_TOPIC_PATTERN)
@@ -237,6 +243,13 @@ class Job(BaseModel):
         None, gt=0, title="Transaction timeout", description="Seconds; default: what the broker allows."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_a_size_for_people(cls, value: Any) -> Any:
+        if len(str(value)) > _LONGEST_SETTING:
+            raise ValueError(f"is longer than {_LONGEST_SETTING:,} letters")
+        return value
+
     @field_validator("source_topic", "job_name", "dead_letter_topic")
     @classmethod
     def _topic_names(cls, value: str | None) -> str | None:
@@ -272,7 +285,12 @@ class Job(BaseModel):
     @field_validator("workdir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        if "\0" in str(value):
+            raise ValueError("holds a zero byte")
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
 
     @field_serializer("workdir", when_used="json")
     def _home_of_whom_runs(self, value: Path) -> str:
@@ -408,5 +426,6 @@ def _one_line(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(map(str, item["loc"]))
         message = item["msg"].removeprefix("Value error, ")
+        message = message if len(message) <= _SHOWN_LETTERS else f"{message[:_SHOWN_LETTERS]}…"
         parts.append(f"{where}: {message}" if where else message)
     return "; ".join(parts)

@@ -217,6 +217,7 @@ def test_three_brokers_roll(three: ThreeBrokers, cluster_of_three: Cluster, comm
 
 
 @pytest.mark.slow
+@pytest.mark.raises("PartitionsSkippedError")
 def test_a_source_partition_without_leader(
     three: ThreeBrokers, cluster_of_three: Cluster, command_on_three: Command
 ) -> None:

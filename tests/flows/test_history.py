@@ -70,6 +70,7 @@ def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command,
     assert_sorted(cluster, job)
 
 
+@pytest.mark.raises("CancelledError")
 def test_cancelled_without_a_deployment(cluster: Cluster, command: Command, history: History) -> None:
     """Nobody enforces a cancel from Prefect's pages on a run that no worker started: it sees it by itself, and ends."""
     source = cluster.make_topic()
@@ -93,6 +94,7 @@ def test_cancelled_without_a_deployment(cluster: Cluster, command: Command, hist
 
 
 @pytest.mark.slow
+@pytest.mark.raises("RunTimeoutError")
 def test_run_timeout(cluster: Cluster, command: Command, history: History) -> None:
     """A run that takes longer than its timeout ends as Prefect's users know it, TimedOut, and publishes nothing."""
     source = cluster.make_topic()

@@ -40,7 +40,7 @@ def test_killed_and_started_again(cluster: Cluster, command: Command, tmp_path: 
         assert cluster.count(job, committed=False) == 6000
     if workdir == "empty":
         command.workdir = tmp_path / "elsewhere"
-        command.workdir.mkdir()
+        command.workdir.mkdir(0o700)
         job = job.model_copy(update={"workdir": command.workdir})
     again = command.run(job)
     assert again.status == 0, again.err

@@ -11,7 +11,7 @@ from tests.command import Command
 
 # Instants at which a run is stopped, and what it says when it comes back after a successor is done.
 AWAY = [
-    pytest.param("after-lease"),
+    pytest.param("after-lease", marks=pytest.mark.raises("LeaseLostError")),
     pytest.param("before-init", marks=pytest.mark.slow),
     pytest.param("after-init", marks=pytest.mark.slow),
     pytest.param("after-ledger-read", marks=pytest.mark.slow),

@@ -91,6 +91,7 @@ def test_owner_is_named(cluster: Cluster) -> None:
     wait_for(lambda: status_of(cluster, job).state == "never ran")
 
 
+@pytest.mark.raises("SourceGoneError")
 def test_broken_ledger_is_a_line(cluster: Cluster) -> None:
     """One job's broken ledger, or a source that is gone, hides no other job."""
     sound, broken, orphan, recreated = (make_job(cluster) for _ in range(4))

@@ -16,7 +16,7 @@ from tasks.kafka.ledger import LAST, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError
+from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
 from tests.stages import make_job, owned, prepare, run_once
 
@@ -351,3 +351,14 @@ def test_the_owner_publishes_only_its_own_snapshot(cluster: Cluster, job: Job, t
         with pytest.raises(TerminalError):
             publish_run(owner, ahead)
     assert uncommitted(cluster, job) == 0
+
+
+def test_a_source_that_was_truncated(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A source that ends before offsets which the ledger has as read has lost what it had acknowledged."""
+    record = run_once(cluster, job, tmp_path)
+    read = tuple(replace(r, end=r.end + 10) for r in record.read)
+    ahead = replace(record, run=2, read=read).to_json()
+    records = [Record(ahead, run_key(2)), Record(ahead, LAST)]
+    cluster.produce_records(job.ledger, records, **{"transactional.id": job.group})
+    with owned(cluster, job) as owner, pytest.raises(SourceTruncatedError, match="before .* where the last run ended"):
+        take_snapshot(owner)

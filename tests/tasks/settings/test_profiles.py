@@ -12,12 +12,15 @@ from tasks.settings.connection import Connection, current_connection, use_connec
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KAFKA_SORT_PROFILES", str(tmp_path))
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "elsewhere:9092")
+    monkeypatch.setenv("KAFKA_SORT_ALLOW_PLAINTEXT", "1")
     return tmp_path
 
 
 def test_a_profile_is_a_file_of_properties(folder: Path) -> None:
     """It stands for the whole connection: an address in the environment does not go over it."""
-    (folder / "east.properties").write_text("# ours\nbootstrap.servers=east:9093\nsasl.password=secret\n")
+    file = folder / "east.properties"
+    file.touch(0o600)
+    file.write_text("# ours\nbootstrap.servers=east:9093\nsasl.password=secret\n")
     with use_profile("east"):
         connection = current_connection()
     assert connection == Connection("east:9093", {"sasl.password": "secret"})

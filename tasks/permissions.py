@@ -1,0 +1,83 @@
+"""What a job may do on the cluster: asked before any work, so that all that is missing is told at once.
+
+Kafka says which operations a principal has on a topic or a group (KIP-430). It does not say so of transactional ids,
+or of topics that are yet to be made: those are told one by one, when they are needed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AclOperation, AdminClient
+
+from tasks.kafka.clients import NotPermittedError
+from tasks.settings.job import Job
+
+_REQUEST_TIMEOUT = 30.0
+_HIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
+
+Operations = frozenset[AclOperation]
+Needs = Mapping[str, Operations]
+
+_READ = frozenset({AclOperation.READ})
+_SORT = frozenset({AclOperation.READ, AclOperation.DESCRIBE_CONFIGS})
+_WRITE = frozenset({AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS})
+
+
+def check_permissions(job: Job, admin: AdminClient) -> None:
+    """NotPermittedError that names every operation which the job needs to sort, and does not have."""
+    outputs = [*(sort.topic for sort in job.sort_list), job.dead_letters]
+    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, **dict.fromkeys(outputs, _WRITE)}
+    _check(job, admin, topics, dict.fromkeys((job.group, job.owner_group), _READ))
+
+
+def check_reading(job: Job, admin: AdminClient, topics: Iterable[str]) -> None:
+    """NotPermittedError that names what is missing to read these topics, as verification does."""
+    _check(job, admin, dict.fromkeys(topics, _READ), {job.group: frozenset({AclOperation.DESCRIBE})})
+
+
+@contextmanager
+def name_refusals(job: Job, admin: AdminClient) -> Iterator[None]:
+    """Of what was refused while a run worked, Kafka often tells the kind alone: ask what is missing now."""
+    try:
+        yield
+    except NotPermittedError:
+        check_permissions(job, admin)
+        raise
+
+
+def _check(job: Job, admin: AdminClient, topics: Needs, groups: Needs) -> None:
+    """Read and Write bring Describe with them, which is why it is rarely asked for."""
+    options: dict[str, Any] = {"include_authorized_operations": True, "request_timeout": _REQUEST_TIMEOUT}
+    missing = [
+        *_missing("topic", topics, admin.describe_topics(TopicCollection(list(topics)), **options)),
+        *_missing("group", groups, admin.describe_consumer_groups(list(groups), **options)),
+    ]
+    if missing:
+        raise NotPermittedError(
+            f"the cluster does not permit job {job.name} {'; '.join(missing)}: grant it to this principal "
+            "(kafka-acls --add); the README lists all that a job needs",
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        )
+
+
+def _missing(kind: str, needs: Needs, answers: Mapping[str, Future[Any]]) -> Iterator[str]:
+    for name, needed in needs.items():
+        if lacking := needed - _permitted(answers[name], needed):
+            yield f"{', '.join(sorted(map(_title, lacking)))} on {kind} {name}"
+
+
+def _permitted(answer: Future[Any], otherwise: Operations) -> Operations:
+    """What the answer says; `otherwise` where it says nothing, as of a topic that does not exist yet."""
+    try:
+        found = answer.result().authorized_operations
+    except KafkaException as error:
+        return frozenset() if error.args[0].code() in _HIDDEN else otherwise
+    return otherwise if found is None else frozenset(found)
+
+
+def _title(operation: AclOperation) -> str:
+    """`DESCRIBE_CONFIGS` → `DescribeConfigs`."""
+    return operation.name.title().replace("_", "")

@@ -1,0 +1,62 @@
+"""Values made to burst a parser: each is a dead letter or a row, and memory stays within its limit."""
+
+import re
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from tasks.formats.csv import CsvFormat
+from tasks.settings.job import Job, parse_columns
+from tests.cluster import Cluster, Record, assert_sorted, sample_values
+from tests.command import Command
+
+MB = 1_000_000
+# Made of `size` bytes, and the reason they are no row.
+BOMBS: dict[str, tuple[Callable[[int], bytes], str]] = {
+    "quotes": (lambda size: b'"' * (size | 1), "unexpected end of data"),
+    "quoted fields": (lambda size: b'"",' * (size // 3), "fields, expected 4"),
+    "line breaks": (lambda size: b"\n" * size, "rows in one value"),
+    "rows": (lambda size: b"1,a,b,Asia\n" * (size // 11), "rows in one value"),
+    "delimiters": (lambda size: b"," * size, "fields, expected 4"),
+    "a number": (lambda size: b"9" * size + b",a,b,Asia", "column id is not an integer"),
+    "a quoted number": (lambda size: b'"' + b"9" * size + b'",a,b,Asia', "column id is not an integer"),
+    "an open quote": (lambda size: b'1,"' + b"a\n" * (size // 2), "unexpected end of data"),
+    "doubled quotes": (lambda size: b'x,"' + b'""' * (size // 2) + b'",b,Asia', "column id is not an integer"),
+    "zeros": (lambda size: b"\0" * size, "1 fields, expected 4"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_one_value(bomb: str) -> None:
+    """Rejected with a short reason; parsing takes a bounded multiple of the value's size."""
+    make, reason = BOMBS[bomb]
+    fmt = CsvFormat(parse_columns("id:int,name,address,continent"), ["id", "name"])
+    value = make(MB)
+    tracemalloc.start()
+    parsed = fmt.parse([value, b"1,a,b,Asia"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert list(parsed.rejected) == [0]
+    assert reason in parsed.rejected[0]
+    assert len(parsed.rejected[0]) < 100
+    assert parsed.columns["id"].to_pylist() == [1]
+    assert peak < 25 * MB, f"{peak / MB:.0f} MB for a value of 1 MB"
+
+
+@pytest.mark.slow
+def test_a_topic_of_them(cluster: Cluster, command: Command) -> None:
+    """A run over bombs of 8 MB among rows stays within the least memory that is permitted, and loses nothing."""
+    source = cluster.make_topic(2, max_message_bytes=str(10 * MB))
+    bombs = [make(8 * MB) for make, _ in BOMBS.values()]
+    large = [b"%d,%s,%s,Asia" % (i, b"n" * 10, bytes([65 + i]) * (8 * MB)) for i in range(4)]
+    values = [*sample_values(500), *bombs, *large, *sample_values(500, seed=2), *bombs]
+    records = [Record(value, partition=i % 2) for i, value in enumerate(values)]
+    cluster.produce_records(source, records, **{"message.max.bytes": 10 * MB})
+    job: Job = command.job(source, memory_limit="768MB")
+    outcome = command.run(job)
+    assert outcome.status == 0, outcome.err
+    assert_sorted(cluster, job)
+    assert len(cluster.read(job.dead_letters)) == 2 * len(BOMBS)
+    peaks = re.findall(r"peak_memory_mb=(\d+)", outcome.err)
+    assert [int(peak) <= 768 for peak in peaks] == [True], outcome.err

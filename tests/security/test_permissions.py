@@ -1,0 +1,135 @@
+"""What one may do: the README's table is enough, and each line of it is needed."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AclOperation, ResourceType
+
+from kafka_sort.status import read_status
+from tasks.settings.connection import resolve_connection
+from tests.cluster import assert_sorted
+from tests.command import Outcome
+from tests.security.secure import Grant, Secure, Sorter, all_of, rows_of
+
+
+def refused(outcome: Outcome, *words: str) -> None:
+    assert outcome.status == 2, outcome.out + outcome.err
+    last = outcome.err.strip().splitlines()[-1]
+    assert last.startswith("kafka-sort: ")
+    for word in words:
+        assert word in last, last
+
+
+def test_the_table_is_enough(secure: Secure, sorter: Sorter) -> None:
+    """A whole run, its verification and the status, by a password from a file, with dead letters; a second run too."""
+    job = sorter.prepare()
+    flags = sorter.flags()
+    with secure.granted(all_of(job)):
+        outcome = sorter.run(job, *flags)
+        assert outcome.status == 0, outcome.err
+        secure.cluster.produce(job.source_topic, [b"1,a,b,Asia"])
+        verified = sorter.run(job, *flags, command="verify")
+        assert verified.status == 0, verified.err
+        connection = resolve_connection(None, Path(flags[-1]), (), {})
+        status = next(found for found in read_status(connection) if found.job == job.name)
+    assert (status.state, status.problem, status.lag) == ("idle", "", 1)
+    assert_sorted(secure.cluster, job)
+
+
+ROWS = [(row, operation) for row, needed, _ in rows_of() for operation in needed]
+READERS = [(row, operation) for row, _, verified in rows_of() for operation in verified]
+
+
+def named(dropped: Grant) -> tuple[str, str]:
+    """As the line must name it."""
+    return dropped.operation.name.title().replace("_", ""), dropped.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("row", "operation"), ROWS)
+def test_each_missing_permission_is_named(secure: Secure, sorter: Sorter, row: str, operation: str) -> None:
+    """Without one of them nothing is done, and the line names operation and resource; with it the run is made."""
+    job = sorter.prepare(20)
+    dropped = next(g for g in all_of(job, verify=False) if g.row == row and g.operation.name == operation)
+    flags = sorter.flags()
+    with secure.granted(grant for grant in all_of(job, verify=False) if grant != dropped):
+        refused(sorter.run(job, *flags), *named(dropped))
+        assert secure.cluster.count(job, committed=False) == 0
+        with secure.granted([dropped]):
+            outcome = sorter.run(job, *flags)
+    assert outcome.status == 0, outcome.err
+    assert_sorted(secure.cluster, job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("row", "operation"), READERS)
+def test_each_permission_to_verify_is_named(secure: Secure, sorter: Sorter, row: str, operation: str) -> None:
+    """Likewise of who only verifies."""
+    job = sorter.prepare(20)
+    assert sorter.run(job).status == 0
+    needed = all_of(job, verify=True)
+    dropped = next(g for g in needed if g.row == row and g.operation.name == operation)
+    flags = sorter.flags()
+    with secure.granted(grant for grant in needed if grant != dropped):
+        outcome = sorter.run(job, *flags, "--retries", "0", command="verify")
+        refused(outcome, *named(dropped))
+        with secure.granted([dropped]):
+            outcome = sorter.run(job, *flags, command="verify")
+    assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.slow
+@pytest.mark.raises("NotPermittedError")
+def test_all_that_is_missing_is_named_at_once(sorter: Sorter) -> None:
+    """Nobody asks an administrator five times."""
+    job = sorter.prepare(20)
+    outcome = sorter.run(job, *sorter.flags())
+    names = [job.source_topic, *(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger, job.owner_group]
+    refused(outcome, *names)
+
+
+@pytest.mark.slow
+def test_making_topics_is_named(secure: Secure, sorter: Sorter) -> None:
+    """Topics that do not exist yet need Create, on the cluster or on each."""
+    source = secure.cluster.make_topic()
+    job = sorter.job(source)
+    flags = sorter.flags()
+    create = Grant("cluster", ResourceType.BROKER, "kafka-cluster", AclOperation.CREATE)
+    with secure.granted(all_of(job)):
+        refused(sorter.run(job, *flags), "Create", job.ledger)
+        with secure.granted([create]):
+            outcome = sorter.run(job, *flags)
+    assert outcome.status == 0, outcome.err
+
+
+REVOKED = [
+    ("after-lease", "transactional id `kafka-sort.<job>`", "WRITE"),
+    ("before-dump-chunk", "source topic", "READ"),
+    ("after-sort", "outputs", "WRITE"),
+    ("after-begin", "outputs", "WRITE"),
+    ("before-publish-batch", "outputs", "WRITE"),
+    ("before-ledger-record", "topic `kafka-sort.<job>.ledger`", "WRITE"),
+    ("before-offsets", "group `kafka-sort.<job>`", "READ"),
+    ("before-commit", "transactional id `kafka-sort.<job>`", "WRITE"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "row", "operation"), REVOKED)
+def test_revoked_while_it_runs(secure: Secure, sorter: Sorter, point: str, row: str, operation: str) -> None:
+    """Taken away in mid-run: nothing is visible, and the line names it; granted again, the next start does it."""
+    job = sorter.prepare()
+    flags = sorter.flags()
+    with secure.granted(all_of(job)):
+        running = sorter.start(job, *flags, failpoint=f"{point}=stop").wait_until_stopped()
+        revoked = next(g for g in all_of(job) if g.row == row and g.operation.name == operation)
+        secure.revoke([revoked])
+        running.send(signal.SIGCONT)
+        outcome = running.finish_awake()
+        refused(outcome, *named(revoked))
+        assert secure.cluster.count(job) == 0
+        secure.grant([revoked])
+        again = sorter.run(job, *flags)
+        assert again.status == 0, again.err
+    assert_sorted(secure.cluster, job)
