@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all chaos bench bench-stages check format lock clean
+.PHONY: help setup demo ui test test-all chaos bench bench-stages check format docs lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ check: setup  ## format, lint, types
 format: setup  ## format and sort imports
 	@$(BIN)/ruff check --fix --select I
 	@$(BIN)/ruff format
+
+docs: setup  ## docs/errors.md, from the code
+	@$(BIN)/python -m kafka_sort.catalogue > docs/errors.md.part && mv docs/errors.md.part docs/errors.md
 
 lock: setup  ## refresh requirements.lock from pyproject.toml
 	@$(BIN)/python -m pip install --quiet uv

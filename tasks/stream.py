@@ -56,6 +56,7 @@ class StreamCancelledError(KafkaSortError):
     """The stream ended in order because Prefect was asked to cancel it; the message is what it has done."""
 
     exit_code = 0
+    action = "Start again when it suits: it goes on behind the last batch."
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,7 @@ def leaderless(cluster: Cluster, topic: str) -> tuple[int, ...]:
 
 
 @pytest.mark.slow
+@pytest.mark.raises("StreamCancelledError")
 def test_cancelled_in_prefect(cluster: Cluster, command: Command, prefect_server: str) -> None:
     """Also without a worker: the stream sees it, ends in order, and its run is cancelled, with what it has done."""
     source = cluster.make_topic()
