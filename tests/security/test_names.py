@@ -8,8 +8,10 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
+from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 
+from flows.sort_topic import sort_topic
 from tasks.errors import SettingsError
 from tasks.formats.csv import format_of
 from tasks.settings.job import Job, load_job
@@ -115,3 +117,23 @@ def test_parameters_of_any_shape(values: dict[str, Any]) -> None:
         line = str(error)
         assert "\n" not in line
         assert len(line) < 500 * max(1, len(values) + 1)
+
+
+SECRET = "hunter2-77aa"
+MALFORMED = {
+    "text": "{",
+    "a list": [SECRET],
+    "a secret in a field that is not": {"sasl.password": SECRET},
+    "a secret in a field that is": {"max_records": SECRET},
+    "endless": {"columns": SECRET * 100_000},
+    "endless lists": {"sorts": [SECRET] * 100_000},
+}
+
+
+@pytest.mark.parametrize("job", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_parameters_in_prefect(job: object) -> None:
+    """What Prefect says of them, and keeps, names the field, and repeats neither a secret nor a megabyte."""
+    with pytest.raises(ParameterTypeError, match="job") as raised:
+        sort_topic.validate_parameters({"job": job})
+    assert len(str(raised.value)) < 500
+    assert SECRET not in str(raised.value)
