@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import pairwise
@@ -27,6 +27,7 @@ from typing import Self
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -255,21 +256,25 @@ def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
 
 def run_latency(bench: Bench, arguments: argparse.Namespace) -> None:
     with bench.streaming() as process, Feed(bench.connection, arguments.rate):
+        # What was sent while Python and Prefect started is backlog.
         bench.wait_for_run(3)
+        while bench.lag() > arguments.rate:
+            time.sleep(0.5)
         bench.watch(process, 5.0)
         with Tail(bench.connection, f"{bench.job}-name") as tail:
             # Looking at the ledger costs a processor what the stream needs.
             process.poll()
             time.sleep(arguments.seconds)
-    quantiles = np.quantile(tail.seconds, (0.5, 0.9, 0.99, 1.0))
-    print(
-        f"latency, {arguments.rate:,} records/s, {len(tail.seconds):,} samples: "
-        + ", ".join(
-            f"{name} {value:.2f} s" for name, value in zip(("p50", "p90", "p99", "max"), quantiles, strict=True)
-        )
-    )
+    print(f"latency, {arguments.rate:,} records/s, {len(tail.seconds):,} samples: {_quantiles(tail.seconds)}")
+    for part in np.array_split(np.array(tail.seconds), 4):
+        print(f"  of a quarter: {_quantiles(part)}")
     print_batches(bench)
     bench.print_memory(0.0)
+
+
+def _quantiles(seconds: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    values = np.quantile(seconds, (0.5, 0.9, 0.99, 1.0))
+    return ", ".join(f"{n} {value:.2f} s" for n, value in zip(("p50", "p90", "p99", "max"), values, strict=True))
 
 
 def run_restart(bench: Bench, arguments: argparse.Namespace) -> None:

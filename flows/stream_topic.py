@@ -65,8 +65,11 @@ def serve(stream: Stream) -> State[Any]:
 
 
 @flow(name="stream-batches", flow_run_name="{title} · from run {first_run}", persist_result=False)
-def stream_batches(title: str, first_run: int) -> None:  # noqa: ARG001  # they name the flow run
-    """The next batches of the stream under way."""
+async def stream_batches(title: str, first_run: int) -> None:  # noqa: ARG001  # they name the flow run
+    """The next batches of the stream under way.
+
+    Async in name alone: other flows wait up to a second at their end, for the thread of their heartbeat.
+    """
     stream = current_stream()
     for _ in range(SEGMENT_BATCHES):
         if (bounds := stream.wait()) is None:

@@ -1,15 +1,15 @@
 """How tasks are run: so many at once, tried again only on transient errors, told by the error's class."""
 
+import asyncio
 import random
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, TypeVar
 
 from prefect import Flow, State, Task
 from prefect.client.schemas.objects import TaskRun
 from prefect.futures import PrefectFuture, as_completed
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.errors import TransientError
@@ -21,6 +21,7 @@ from tasks.settings.job import Job
 T = TypeVar("T")
 R = TypeVar("R")
 _JITTER = 0.5
+_SIGNAL_SECONDS = 0.5
 
 
 def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
@@ -67,10 +68,15 @@ def run_threads(work: Callable[[T], R], items: Iterable[T], at_once: int) -> lis
     return [future.result() for future in futures]
 
 
-def run_in_thread(flow: Flow[..., R], *arguments: object) -> R:
-    """A flow run below the present one, in a thread, so that this process's signal handlers stay what they are.
+def run_in_thread(flow: Flow[..., Coroutine[Any, Any, R]], *arguments: object) -> R:
+    """A flow run below the present one, in a thread, so that this process's signal handlers stay what they are."""
 
-    Without a heartbeat: that of the present one is enough, and ending one takes a second.
-    """
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), ThreadPoolExecutor(1) as pool:
-        return pool.submit(copy_context().run, flow, *arguments).result()
+    async def run() -> R:
+        return await flow(*arguments)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(copy_context().run, lambda: asyncio.run(run()))
+        # A signal that another thread was given is handled by this one, once it wakes.
+        while not wait([future], _SIGNAL_SECONDS).done:
+            pass
+        return future.result()
