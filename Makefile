@@ -13,7 +13,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all chaos bench bench-stages check format docs lock clean
+.PHONY: help setup demo ui test test-all chaos bench bench-stages bench-stream check format docs lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ bench: setup  ## compare with kcat and sort, which must be installed; draws docs
 
 bench-stages: setup  ## each stage alone, beside kcat; ARGS="--profile --rounds 1" profiles
 	@$(BIN)/python -m bench.stages $(ARGS)
+
+bench-stream: setup  ## the stream's figures, a mode at a time; ARGS="backlog --records 20000000"
+	@$(BIN)/python -m bench.stream $(ARGS)
 
 check: setup  ## format, lint, types
 	@$(BIN)/ruff format --check

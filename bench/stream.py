@@ -328,7 +328,7 @@ MODES = {"backlog": run_backlog, "live": run_live, "latency": run_latency, "rest
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("mode", nargs="?", default="backlog", choices=MODES)
     parser.add_argument("--records", type=int, default=2_000_000, help="of a backlog")
     parser.add_argument("--rate", type=int, default=50_000, help="records/s of the generator")
     parser.add_argument("--seconds", type=float, default=60.0)
