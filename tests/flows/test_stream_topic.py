@@ -15,6 +15,7 @@ from prefect.states import Cancelling
 from flows import stream_topic
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.failpoints import NAMES
+from tasks.kafka.lease import describe_owner
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
@@ -38,8 +39,13 @@ def sorted_all(cluster: Cluster, job: Job) -> bool:
 
 
 def finish_source(cluster: Cluster, job: Job, running: Running) -> None:
-    """Wait until all is sorted, then stop the stream."""
-    wait_for(lambda: running.process.exitcode is not None or sorted_all(cluster, job), 90)
+    """Wait until this stream owns the job and all is sorted, then stop it."""
+    owner = f"kafka-sort pid {running.process.pid} on"
+
+    def is_done() -> bool:
+        return (describe_owner(cluster.admin, job.owner_group) or "").startswith(owner) and sorted_all(cluster, job)
+
+    wait_for(lambda: running.process.exitcode is not None or is_done(), 90)
     running.send(signal.SIGTERM)
     outcome = running.finish(60)
     assert outcome.status == 0, outcome.err
