@@ -69,9 +69,11 @@ class RunMetrics:
             self._lag.labels(self.job, str(r.partition)).dec(r.end - r.start)
 
     def set_lag(self, offsets: Mapping[int, int]) -> None:
-        """Source partition → offsets that are there and were not read."""
+        """Source partition → offsets that are there and were not read. None at all is a success: of an idle stream."""
         for partition, count in offsets.items():
             self._lag.labels(self.job, str(partition)).set(count)
+        if not any(offsets.values()):
+            self._success.labels(self.job).set_to_current_time()
 
     def count_retry(self, task: str) -> None:
         """A task failed with a transient error, and is tried again."""

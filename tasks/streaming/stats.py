@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.observe.logs import get_logger
+from tasks.observe.metrics import current_metrics
 from tasks.records import RunRecord
 
 Seconds = npt.NDArray[np.float64]
@@ -69,6 +70,7 @@ class StreamStats:
     def note_lag(self, lag: Mapping[int, int]) -> None:
         """What waits now, by partition."""
         self._lag = lag
+        current_metrics().set_lag(lag)
 
     def note_skipped(self, partitions: tuple[int, ...]) -> None:
         """Partitions that have no leader now."""

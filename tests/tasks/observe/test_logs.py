@@ -88,7 +88,7 @@ def test_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: py
     clock, updates = Clock(), []
     clock.end = 600
     monkeypatch.setattr(report, "time", clock)
-    monkeypatch.setattr(report, "_stop_if_due", lambda *_: None)
+    monkeypatch.setattr(report, "stop_if_due", lambda *_: None)
     monkeypatch.setattr(report, "_update_artifact", lambda *_: updates.append(clock.now))
     monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", True)
     configure_logging()

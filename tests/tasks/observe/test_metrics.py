@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.errors import (
@@ -125,6 +126,15 @@ def test_outcomes(file: Path, error: BaseException, outcome: str, category: str 
         c: float(c == category) for c in CATEGORIES
     }
     assert (value(samples, "last_failure_timestamp_seconds") is None) == (category is None)
+
+
+def test_an_idle_stream_is_a_success(file: Path) -> None:
+    """Nothing to read for hours is no alert: to have looked, and to have found all of it read, counts."""
+    with export_metrics("j") as metrics:
+        metrics.set_lag({0: 0, 1: 3})
+        assert value(parse(generate_latest(metrics.registry).decode()), "last_success_timestamp_seconds") is None
+        metrics.set_lag({0: 0, 1: 0})
+    assert value(parse(file.read_text()), "last_success_timestamp_seconds") is not None
 
 
 def test_stopped_between_two_attempts(file: Path) -> None:
