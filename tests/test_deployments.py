@@ -1,6 +1,7 @@
 """prefect.yaml: no key of it is one that Prefect passes over, and its deployments run on a real server and worker."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
 from tasks.settings.job import Job
-from tests.cluster import Cluster, assert_sorted, sample_values
+from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
 from tests.command import Command
 from tests.deployed import ROOT, Deployments
 from tests.history import History
@@ -117,22 +118,33 @@ def test_wrong_parameters_are_refused_when_the_run_is_created(prefect: Deploymen
         history.create("verify-topic/nightly", {"runs": 0})
 
 
-def test_the_form() -> None:
-    """Each field has a title, a description and its place, in the order of the model; no choice is free text."""
+@pytest.mark.parametrize("entrypoint", {deployment["entrypoint"] for deployment in load()["deployments"]})
+def test_the_form(entrypoint: str) -> None:
+    """Each field has a title, a description and its place, in the order of the model; no secret is among them."""
+    flow: Flow[..., Any] = load_flow_from_entrypoint(f"{ROOT}/{entrypoint}")
+    schema = flow.parameters.model_dump()
+    assert all(parameter["description"] for parameter in schema["properties"].values())
+    for model in schema["definitions"].values():
+        fields = model["properties"]
+        assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+        assert all(field["title"] and field["description"] for field in fields.values())
+        assert not any(re.search("password|secret|token", name) for name in fields)
+
+
+def test_the_form_of_a_job() -> None:
+    """A choice is no free text, and the deployer's home is not the worker's."""
     flow: Flow[..., Any] = load_flow_from_entrypoint(f"{ROOT}/flows/sort_topic.py:sort_topic")
     schema = flow.parameters.model_dump()
     fields = schema["definitions"]["Job"]["properties"]
     assert list(fields) == list(Job.model_fields)
-    assert [field["position"] for field in fields.values()] == list(range(len(fields)))
-    assert all(field["title"] and field["description"] for field in fields.values())
     assert fields["timestamps"]["enum"] == ["new", "keep"]
-    assert all(parameter["description"] for parameter in schema["properties"].values())
-    # The deployer's home is not the worker's.
     assert schema["properties"]["job"]["default"]["workdir"] == "~/.cache/kafka-sort/work"
 
 
 @pytest.mark.slow
-def test_deployments_run_on_a_worker(prefect: Deployments, cluster: Cluster, command: Command) -> None:
+def test_deployments_run_on_a_worker(
+    prefect: Deployments, cluster: Cluster, command: Command, history: History
+) -> None:
     """As a user starts them: what they name is found, and the run's log has our lines."""
     source = cluster.make_topic()
     job = command.job(source)
@@ -147,6 +159,12 @@ def test_deployments_run_on_a_worker(prefect: Deployments, cluster: Cluster, com
     assert_sorted(cluster, job)
     logs = prefect("flow-run", "logs", flow_run_id(done))
     assert "committed" in logs
+    # The server makes the runs of a schedule by itself.
+    scheduled = {
+        "deployments": {"name": {"any_": ["scheduled"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    wait_for(lambda: bool(history.post("/flow_runs/filter", scheduled)), 120)
 
 
 @pytest.mark.slow
