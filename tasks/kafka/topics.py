@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_INVALID,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -14,19 +15,27 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTransientError, NotPermittedError, kafka_errors
+from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, NotPermittedError, kafka_errors
 
-# Asking for a thousand partitions at once stays far below a broker's request limits.
-_REQUEST_TIMEOUT = 30.0
+# Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
+# the next attempt asks another, so it must not come too late.
+_REQUEST_TIMEOUT = 10.0
 _VISIBLE_TIMEOUT = 30.0
-_PATIENCE_SECONDS = 20.0
+_PATIENCE_SECONDS = 30.0
+
+
+def _may_pass_soon(error: BaseException) -> bool:
+    """A topic that was just made is unknown to some brokers for a moment."""
+    unknown = isinstance(error, KafkaTerminalError) and error.code == KafkaError.UNKNOWN_TOPIC_OR_PART
+    return unknown or isinstance(error, KafkaTransientError)
+
 
 # A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
 _patiently = retry(
-    retry=retry_if_exception_type(KafkaTransientError),
+    retry=retry_if_exception(_may_pass_soon),
     wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
     stop=stop_after_delay(_PATIENCE_SECONDS),
     reraise=True,
@@ -160,7 +169,7 @@ def list_all_offsets(
         futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
         try:
             for place, future in futures.items():
-                offsets[place.topic][place.partition] = future.result().offset
+                offsets[place.topic][place.partition] = _known(place, future.result().offset)
         except KafkaException as error:
             if error.args[0].code() == KafkaError._NOENT:
                 # No leader is known of a topic that was hidden from us, either: this says so then.
@@ -168,6 +177,14 @@ def list_all_offsets(
                     describe_topic(admin, topic)
             raise
     return offsets
+
+
+def _known(place: TopicPartition, offset: int) -> int:
+    """The offset; KafkaTransientError for what librdkafka gives, without an error, where a leader died while asked."""
+    if offset == OFFSET_INVALID:
+        error = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
+        raise KafkaTransientError(f"offsets of topic {place.topic} partition {place.partition}", error)
+    return offset
 
 
 @_patiently

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.broker.embedded import HOST, EmbeddedBroker, _free_port, _random_id
 from tasks.broker.runtime import load_runtime
+from tests.cluster import wait_for
 from tests.conftest import BROKER_PROPERTIES
 
 _REPLICATED = {
@@ -72,6 +73,9 @@ class ThreeBrokers:
         """Together: one alone has no quorum, and does not answer."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda node: self.brokers[node].start(120), nodes))
+        # A broker answers before the controllers let it lead.
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        wait_for(lambda: len(admin.list_topics(timeout=30).brokers) == len(self.brokers), 60)
 
     def leader(self, topic: str, partition: int) -> int:
         """The node that leads it; -1 if none does."""
