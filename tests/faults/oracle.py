@@ -15,6 +15,8 @@ from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, expected, wait_for
 
 _FOLLOW_SECONDS = 0.1
+# A broker that was away writes the markers of a commit that it has answered when it is itself again.
+_SETTLE_SECONDS = 120
 
 
 class Follower:
@@ -96,6 +98,7 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
     4. The group's offsets: the last run's end.
     5. The follower: in the order of the offsets the very same records, each once.
     """
+    read_settled(cluster, job.ledger)
     ledger = cluster.ledger(job)
     assert sorted(ledger.runs) == list(range(1, runs + 1))
     last = ledger.runs[runs]
@@ -137,7 +140,7 @@ def assert_consecutive(runs: Mapping[int, RunRecord]) -> None:
 
 def read_settled(cluster: Cluster, topic: str) -> list[Record]:
     """What a committed reader sees, once no transaction is open: the last stable offset is the high watermark."""
-    wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False))
+    wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False), _SETTLE_SECONDS)
     return cluster.read(topic)
 
 
@@ -155,7 +158,7 @@ def assert_followed(follower: Follower, outputs: Mapping[str, Sequence[Record]])
     for topic, records in outputs.items():
         for r in records:
             there.setdefault((topic, r.partition), []).append(r)
-    wait_for(lambda: sum(map(len, follower.seen.values())) >= sum(map(len, there.values())))
+    wait_for(lambda: sum(map(len, follower.seen.values())) >= sum(map(len, there.values())), _SETTLE_SECONDS)
     assert follower.errors == []
     for place, records in there.items():
         seen = follower.seen[place]
