@@ -80,6 +80,9 @@ _HINTS = _REFUSALS | {
     KafkaError.INVALID_SESSION_TIMEOUT: (
         "set --session-timeout within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
     ),
+    KafkaError.INVALID_TIMESTAMP: (
+        "set this machine's clock; with timestamps=keep, the output topic's message.timestamp.after.max.ms"
+    ),
     KafkaError.MSG_SIZE_TOO_LARGE: "raise the output topic's max.message.bytes",
 }
 

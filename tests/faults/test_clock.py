@@ -1,59 +1,77 @@
-"""Clocks that differ between a run and its broker: nothing is decided by them."""
+"""Clocks that differ between a run and its broker. Records carry the run's time, and nothing is decided by it."""
 
+import re
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError
 
-from tasks.broker.embedded import EmbeddedBroker
+from tasks.kafka.clients import KafkaTerminalError
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.publish import publish_run
 from tests.cluster import Cluster, sample_values
-from tests.conftest import BROKER_PROPERTIES
-from tests.faults.oracle import Follower, assert_exact
-from tests.stages import make_job, run_once
+from tests.faults.oracle import assert_exact
+from tests.stages import make_job, owned, prepare, run_once
 
-# Of Debian's package libfaketime. It is the broker that is given another time: librdkafka does not start under it.
-LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+ROOT = Path(__file__).parents[2]
+# Where the wall clock is read: times for people, in the ledger and in metrics.
+TOLD = {"flows/sort_topic.py", "tasks/publish.py", "tasks/stream.py", "tasks/streaming/stats.py"}
+
+
+def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Give the outputs' records the time of a machine whose clock is so far off, as librdkafka would there."""
+    send = TransactionalProducer.send
+
+    def send_stamped(
+        self: TransactionalProducer, topic: str, partition: int, values: pa.Array, *others: object
+    ) -> None:
+        stamps = pa.array([round((time.time() + seconds) * 1000)] * len(values), pa.int64())
+        send(self, topic, partition, values, *others[:2], stamps)  # type: ignore[arg-type]
+
+    patch.setattr(TransactionalProducer, "send", send_stamped)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(LIBRARY is None, reason="the package libfaketime is not installed")
-@pytest.mark.parametrize("hours", [1, -1])
-def test_a_clock_that_is_an_hour_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
-    """A broker an hour ahead of the runs, or behind them, and then one that is right: every run exact."""
-    broker = EmbeddedBroker(data=tmp_path / "data", properties=BROKER_PROPERTIES)
+@pytest.mark.parametrize("minutes", [59, -60])
+def test_a_clock_that_is_an_hour_off(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int
+) -> None:
+    """A run whose records are stamped ahead of the broker or behind it, then one on a machine that is right: exact."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setenv("LD_PRELOAD", str(LIBRARY))
-        patch.setenv("FAKETIME", f"{hours:+}h")
-        # The monotonic clock stays: it has no hour to be wrong by.
-        patch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        broker.start(300)
-    try:
-        cluster = Cluster(broker.bootstrap_servers)
-        assert round((broker_time(cluster) - time.time()) / 3600) == hours
-        source = cluster.make_topic()
-        cluster.produce(source, sample_values(2000))
-        job = make_job(source, tmp_path)
-        with Follower(cluster, job) as follower:
-            run_once(cluster, job, tmp_path)
-            cluster.produce(source, sample_values(1000, seed=2))
-            run_once(cluster, job, tmp_path)
-            assert_exact(cluster, job, runs=2, follower=follower)
-        broker.kill()
-        broker.start()
-        assert round((broker_time(cluster) - time.time()) / 3600) == 0
-        cluster.produce(source, sample_values(1000, seed=3))
+        stamp_with(patch, 60 * minutes)
         run_once(cluster, job, tmp_path)
-        assert_exact(cluster, job, runs=3)
-    finally:
-        broker.stop()
+    cluster.produce(source, sample_values(500, seed=2))
+    run_once(cluster, job, tmp_path)
+    assert_exact(cluster, job, runs=2)
 
 
-def broker_time(cluster: Cluster) -> float:
-    """What the broker stamps on a record that it appends now."""
-    times: list[int] = []
-    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
-    topic = cluster.make_topic(1, **{"message.timestamp.type": "LogAppendTime"})
-    producer.produce(topic, b"now", on_delivery=lambda _, message: times.append(message.timestamp()[1]))
-    assert producer.flush(30) == 0
-    return times[0] / 1000
+@pytest.mark.slow
+def test_a_clock_that_is_further_ahead_than_the_broker_takes(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka refuses records from more than an hour ahead: a clear error, nothing visible, and a right clock goes on."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = make_job(source, tmp_path)
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        with monkeypatch.context() as patch:
+            stamp_with(patch, 7200)
+            with pytest.raises(KafkaTerminalError, match="INVALID_TIMESTAMP") as refused:
+                publish_run(owner, publication)
+        assert refused.value.code == KafkaError.INVALID_TIMESTAMP
+        assert cluster.count(job) == 0
+        publish_run(owner, publication)
+    assert_exact(cluster, job)
+
+
+def test_the_wall_clock_decides_nothing() -> None:
+    """It is read where a time is told to people, and nowhere else: what waits or expires goes by the monotonic one."""
+    read = re.compile(r"\btime\.time\(|\.now\(|utcnow|localtime")
+    files = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
+    assert {str(file.relative_to(ROOT)) for file in files if read.search(file.read_text())} <= TOLD
