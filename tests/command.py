@@ -66,7 +66,11 @@ class Running:
 
     @property
     def err(self) -> str:
-        path = self.folder / "err"
+        return self._told("err")
+
+    def _told(self, stream: str) -> str:
+        """What it printed; nothing, if it was killed before it could."""
+        path = self.folder / stream
         return path.read_text() if path.exists() else ""
 
     def finish(self, seconds: float = 120) -> Outcome:
@@ -76,7 +80,7 @@ class Running:
             self.process.join()
             raise AssertionError(f"not finished after {seconds} s:\n{self.err}")
         raised.note_child(self.folder)
-        return Outcome(self.process.exitcode, (self.folder / "out").read_text(), self.err)
+        return Outcome(self.process.exitcode, self._told("out"), self.err)
 
 
 def run_main(arguments: list[str], environment: dict[str, str], folder: Path) -> None:
