@@ -156,13 +156,18 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
     except duckdb.OutOfMemoryException as error:
         raise TerminalError(
             f"sort {request.sort.topic} needs more than its {budget.duckdb_bytes / 1e6:.0f} MB of memory or spill: "
-            f"raise --memory-limit, lower --sort-concurrency or make space in {job.workdir} ({error})"
+            f"raise --memory-limit, lower --sort-concurrency or make space in {job.workdir} ({_first_line(error)})"
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise TransientError(f"sort {request.sort.topic}: {error}") from error
+        raise TransientError(f"sort {request.sort.topic}: {_first_line(error)}") from error
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    """What happened; DuckDB's advice on its own settings follows it."""
+    return str(error).partition("\n")[0]
 
 
 class SortedKeys(Sequence[Key]):

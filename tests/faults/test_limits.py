@@ -76,6 +76,7 @@ def test_memory_too_low_for_its_records(cluster: Cluster, command: Command) -> N
     outcome = command.run(job)
     last = outcome.err.splitlines()[-1]
     assert outcome.status == 1, last
+    assert last.startswith("kafka-sort: sort ")
     assert "--memory-limit" in last
     assert cluster.count(job, committed=False) == 0
     again = command.run(job, "--memory-limit", "2GB")
