@@ -155,9 +155,12 @@ class Admin(AdminClient):
 
 
 def make_admin(connection: Connection) -> Admin:
-    """An admin client."""
+    """An admin client.
+
+    `metadata.max.age.ms`: it asks the leaders it knows, dead ones too, for a quarter of an hour by default.
+    """
     with _settings_errors(connection):
-        return Admin({"log_level": 0, **connection.client_config()})
+        return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config()})
 
 
 def make_reader(connection: Connection, group: str, **over: Property) -> Consumer:

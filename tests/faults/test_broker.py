@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka.admin import NewTopic
 
 from tasks.broker.embedded import EmbeddedBroker
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import LATEST, list_offsets
 from tests.cluster import Cluster, Record, sample_values, wait_for
 from tests.command import Command
 from tests.conftest import BROKER_PROPERTIES
@@ -186,6 +188,19 @@ def test_one_of_three_brokers_is_killed(
 
 
 @pytest.mark.slow
+def test_offsets_whose_leader_is_killed(three: ThreeBrokers, cluster_of_three: Cluster) -> None:
+    """Who asks for offsets after the leader he knows died gets them from the next one, and no number that is none."""
+    source = make_replicated(cluster_of_three, 1)
+    cluster_of_three.produce(source, sample_values(100), 1)
+    admin = make_admin(cluster_of_three.connection)
+    assert list_offsets(admin, source, [0], LATEST) == {0: 100}
+    node = three.leader(source, 0)
+    three.brokers[node].kill()
+    assert list_offsets(admin, source, [0], LATEST) == {0: 100}
+    assert three.leader(source, 0) != node
+
+
+@pytest.mark.slow
 def test_three_brokers_roll(three: ThreeBrokers, cluster_of_three: Cluster, command_on_three: Command) -> None:
     """Each broker in turn is stopped in order and started again, round and round, while runs work: all finish."""
     cluster, command = cluster_of_three, command_on_three
@@ -207,13 +222,15 @@ def test_three_brokers_roll(three: ThreeBrokers, cluster_of_three: Cluster, comm
         rolling = threading.Thread(target=roll)
         rolling.start()
         runs = 1
-        while len(rolled) < 3:
-            cluster.produce(source, sample_values(20_000, seed=runs))
-            runs += 1
-            outcome = command.run(job)
-            assert outcome.status == 0, outcome.err
-        ended.set()
-        rolling.join()
+        try:
+            while len(rolled) < 3:
+                cluster.produce(source, sample_values(20_000, seed=runs))
+                runs += 1
+                outcome = command.run(job)
+                assert outcome.status == 0, outcome.err
+        finally:
+            ended.set()
+            rolling.join()
         cluster.produce(source, sample_values(100, seed=runs))
         assert command.run(job).status == 0
         assert_exact(cluster, job, runs=runs + 1, follower=follower)
