@@ -25,10 +25,16 @@ def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
     send = TransactionalProducer.send
 
     def send_stamped(
-        self: TransactionalProducer, topic: str, partition: int, values: pa.Array, *others: object
+        self: TransactionalProducer,
+        topic: str,
+        partition: int,
+        values: pa.Array,
+        keys: pa.Array | None = None,
+        headers: pa.Array | None = None,
+        _: pa.Array | None = None,
     ) -> None:
         stamps = pa.array([round((time.time() + seconds) * 1000)] * len(values), pa.int64())
-        send(self, topic, partition, values, *others[:2], stamps)  # type: ignore[arg-type]
+        send(self, topic, partition, values, keys, headers, stamps)
 
     patch.setattr(TransactionalProducer, "send", send_stamped)
 
