@@ -157,7 +157,7 @@ class Admin(AdminClient):
 def make_admin(connection: Connection) -> Admin:
     """An admin client.
 
-    `metadata.max.age.ms`: it asks the leaders it knows, dead ones too, for a quarter of an hour by default.
+    `metadata.max.age.ms`: it asks the leaders it knows, also dead or deposed ones, for a quarter of an hour by default.
     """
     with _settings_errors(connection):
         return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config()})

@@ -31,10 +31,14 @@ def test_fifty_kills(cluster: Cluster, command: Command) -> None:
         statuses = []
         for number in range(ROUNDS):
             cluster.produce(source, sample_values(chance.randrange(1, 4000), seed=number))
+            began = time.monotonic()
             running = command.start(job)
-            running.process.join(chance.uniform(0, 1.2 * whole))
+            running.process.join(chance.uniform(0, whole))
             running.process.kill()
             statuses.append(running.finish().status)
+            if not statuses[-1]:
+                # Instants lie within a run as fast as the fastest so far.
+                whole = min(whole, time.monotonic() - began)
         assert command.run(job).status == 0
         assert set(statuses) <= {0, KILLED}, statuses
         assert statuses.count(KILLED) >= ROUNDS // 2, statuses
