@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, NotPermittedError, kafka_errors
+from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, NotPermittedError, kafka_errors, translate
 
 # Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
@@ -183,7 +183,7 @@ def _known(place: TopicPartition, offset: int) -> int:
     """The offset; KafkaTransientError for what librdkafka gives, without an error, where a leader died while asked."""
     if offset == OFFSET_INVALID:
         error = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
-        raise KafkaTransientError(f"offsets of topic {place.topic} partition {place.partition}", error)
+        raise translate(f"offsets of topic {place.topic} partition {place.partition}", error)
     return offset
 
 
