@@ -21,7 +21,7 @@ from tasks.kafka.clients import kafka_errors, make_admin, make_producer, require
 from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
 from tasks.observe.context import Stop, current_run
 from tasks.settings.connection import Connection
-from tasks.settings.job import check_topic_name
+from tasks.settings.words import check_topic_name
 
 Bytes = npt.NDArray[np.uint8]
 # Seed, first record, count → the records, as an Arrow binary array.

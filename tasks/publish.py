@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from confluent_kafka import KafkaError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import checksum
 from tasks.checksum import hash_records, sum_hashes
+from tasks.dead_letters import send_dead_letters
 from tasks.errors import TerminalError
 from tasks.failpoints import reach
 from tasks.kafka.clients import KafkaTransientError
@@ -41,13 +41,10 @@ from tasks.records import (
     WrittenSort,
 )
 from tasks.settings.budget import MB, peak_memory_bytes
-from tasks.settings.job import Job
 from tasks.snapshot import check_source_unchanged
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _MARKER_SECONDS = 0.02
-# Kafka Connect's names, which users' tools know.
-_CONNECT = "__connect.errors."
 
 
 class SupersededError(TerminalError):
@@ -181,7 +178,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
         send_sorted(producer, sorted_file, publication.checksum, meter.add)
     reach("after-publish")
     # Step 3.
-    _send_dead_letters(producer, job, publication.chunks)
+    send_dead_letters(producer, job, publication.chunks)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
     producer.flush()
@@ -246,37 +243,6 @@ def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator
         start, end = max(key_range.first_row, first), min(key_range.end_row, first + count)
         if start < end:
             yield key_range, slice(start - first, end - first)
-
-
-def _send_dead_letters(producer: TransactionalProducer, job: Job, chunks: tuple[Chunk, ...]) -> None:
-    """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
-    for chunk in chunks:
-        if chunk.dead_letter_path is None:
-            continue
-        for batch in pq.ParquetFile(chunk.dead_letter_path).iter_batches():
-            current_run().stop.check()
-            for row in batch.to_pylist():
-                headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
-                names = {name for name, _ in headers}
-                headers += [
-                    (n, v) for n, v in _error_headers(job.name, job.source_topic, row).items() if n not in names
-                ]
-                # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
-                producer.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
-
-
-def _error_headers(job: str, source: str, row: Mapping[str, object]) -> dict[str, bytes]:
-    facts = {
-        "topic": source,
-        "partition": row["partition"],
-        "offset": row["offset"],
-        "connector.name": job,
-        "stage": "VALUE_CONVERTER",
-        "class.name": "tasks.formats.csv.CsvFormat",
-        "exception.class.name": "tasks.formats.csv.RowError",
-        "exception.message": row["reason"],
-    }
-    return {_CONNECT + name: str(value).encode() for name, value in facts.items()}
 
 
 def _count_delivered(

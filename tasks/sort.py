@@ -29,7 +29,8 @@ from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
 from tasks.records import Chunk, Key, SortedFile
 from tasks.settings.budget import Budget
-from tasks.settings.job import Job, Sort
+from tasks.settings.job import Job
+from tasks.settings.words import Sort
 
 # Of a batch on its way from DuckDB to the file, and of one read by publish.
 _BATCH_ROWS = 100_000

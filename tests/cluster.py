@@ -14,7 +14,8 @@ from tasks.kafka.clients import make_admin
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, group_offsets, list_offsets
 from tasks.settings.connection import Connection
-from tasks.settings.job import Job, Sort
+from tasks.settings.job import Job
+from tasks.settings.words import Sort
 
 CONTINENTS = ("North America", "Asia", "South America", "Europe", "Africa", "Australia")
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from tasks.settings.job import ColumnType, Job
+from tasks.settings.job import Job
+from tasks.settings.words import ColumnType
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
-from tasks.settings.job import STREAM_TABLE, load_model, order_fields, parse_size, read_job_file, underscored
+from tasks.settings.job import STREAM_TABLE, load_model, order_fields, read_job_file, underscored
+from tasks.settings.words import parse_size
 
 
 class Streaming(BaseModel):

@@ -12,8 +12,8 @@ from dataclasses import replace
 from tasks.kafka.topics import LATEST, Topic, list_offsets
 from tasks.ownership import Owner
 from tasks.preflight import require_source
-from tasks.settings.job import parse_size
 from tasks.settings.streaming import Streaming
+from tasks.settings.words import parse_size
 from tasks.snapshot import Bounds, anchors_job, check_leaders, check_same_topic, start_offsets
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import StreamStats

@@ -21,7 +21,8 @@ from tasks.kafka.ledger import LAST, ensure_ledger, run_key
 from tasks.kafka.topics import LATEST, create_topic, describe_topic, list_offsets
 from tasks.records import LostRange, ReadRange, RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
-from tasks.settings.job import Job, parse_columns, parse_sort
+from tasks.settings.job import Job
+from tasks.settings.words import parse_columns, parse_sort
 from tasks.verify import Verification, verify_job
 
 COLUMNS = "id:int,name,continent"

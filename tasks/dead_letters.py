@@ -1,0 +1,47 @@
+"""Dead letters: records that no sort can place, sent as they came, with the headers that say why.
+
+Guarantee 3 (nothing lost in silence): they are part of the run's transaction, and counted in its ledger record.
+"""
+
+from collections.abc import Mapping
+
+import pyarrow.parquet as pq
+
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.observe.context import current_run
+from tasks.records import Chunk
+from tasks.settings.job import Job
+
+# Kafka Connect's names, which users' tools know.
+_CONNECT = "__connect.errors."
+
+
+def send_dead_letters(producer: TransactionalProducer, job: Job, chunks: tuple[Chunk, ...]) -> None:
+    """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
+    for chunk in chunks:
+        if chunk.dead_letter_path is None:
+            continue
+        for batch in pq.ParquetFile(chunk.dead_letter_path).iter_batches():
+            current_run().stop.check()
+            for row in batch.to_pylist():
+                headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
+                names = {name for name, _ in headers}
+                headers += [
+                    (n, v) for n, v in _error_headers(job.name, job.source_topic, row).items() if n not in names
+                ]
+                # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
+                producer.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
+
+
+def _error_headers(job: str, source: str, row: Mapping[str, object]) -> dict[str, bytes]:
+    facts = {
+        "topic": source,
+        "partition": row["partition"],
+        "offset": row["offset"],
+        "connector.name": job,
+        "stage": "VALUE_CONVERTER",
+        "class.name": "tasks.formats.csv.CsvFormat",
+        "exception.class.name": "tasks.formats.csv.RowError",
+        "exception.message": row["reason"],
+    }
+    return {_CONNECT + name: str(value).encode() for name, value in facts.items()}
