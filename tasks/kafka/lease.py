@@ -26,6 +26,7 @@ _POLL_SECONDS = 0.2
 # Heartbeats come from librdkafka's thread: a process whose own threads are starved is noticed by this.
 _POLL_INTERVAL_MS = 60_000
 _DESCRIBE_SECONDS = 5.0
+_UNSEEN_SECONDS = 30.0
 
 
 class LeaseTakenError(TerminalError):
@@ -92,10 +93,13 @@ class Lease:
             [self._ledger], on_assign=self._on_assign, on_revoke=self._on_gone, on_lost=self._on_gone
         )
         self._thread.start()
-        if not self._take(standby=standby):
-            owner = describe_owner(admin, self._group) or f"a member of group {self._group}"
-            self.close()
-            raise LeaseTakenError(job, owner)
+        deadline = time.monotonic() + _UNSEEN_SECONDS
+        while not self._take(standby=standby):
+            owner = describe_owner(admin, self._group)
+            # Where nobody is seen, the group is on its way from one broker to another, or hidden from us.
+            if owner or time.monotonic() > deadline:
+                self.close()
+                raise LeaseTakenError(job, owner or f"a member of group {self._group}")
 
     def regain(self, admin: AdminClient, job: str) -> None:
         """Hold the lease, anew where it was lost. LeaseTakenError if another run has it, LeaseLostError if none."""

@@ -7,8 +7,9 @@ from tempfile import mkdtemp
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, TopicDescription
+from tenacity import retry, retry_if_exception_type, stop_after_delay
 
 from tasks.broker.embedded import HOST, EmbeddedBroker, _free_port, _random_id
 from tasks.broker.runtime import load_runtime
@@ -79,16 +80,18 @@ class ThreeBrokers:
 
     def leader(self, topic: str, partition: int) -> int:
         """The node that leads it; -1 if none does."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        found = admin.describe_topics(TopicCollection([topic]))[topic].result()
-        leader = found.partitions[partition].leader
+        leader = self._describe(topic).partitions[partition].leader
         return leader.id if leader else -1
+
+    @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(120), reraise=True)
+    def _describe(self, topic: str) -> TopicDescription:
+        """Asked again while the controllers elect one of them."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        return admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
 
     def coordinator(self, topic: str, name: str) -> int:
         """The node that leads the partition of a coordinators' topic to which a group or transactional id belongs."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        count = len(admin.describe_topics(TopicCollection([topic]))[topic].result().partitions)
-        return self.leader(topic, java_hash(name) % count)
+        return self.leader(topic, java_hash(name) % len(self._describe(topic).partitions))
 
 
 def java_hash(text: str) -> int:
