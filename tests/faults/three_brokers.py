@@ -5,7 +5,7 @@ from pathlib import Path
 from shutil import copyfile, rmtree
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
@@ -80,14 +80,16 @@ class ThreeBrokers:
 
     def leader(self, topic: str, partition: int) -> int:
         """The node that leads it; -1 if none does."""
-        leader = self._describe(topic).partitions[partition].leader
+        # None without a leader, which its type does not say.
+        leader: Any = self._describe(topic).partitions[partition].leader
         return leader.id if leader else -1
 
     @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(120), reraise=True)
     def _describe(self, topic: str) -> TopicDescription:
         """Asked again while the controllers elect one of them."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        return admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
+        found: TopicDescription = admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
+        return found
 
     def coordinator(self, topic: str, name: str) -> int:
         """The node that leads the partition of a coordinators' topic to which a group or transactional id belongs."""
