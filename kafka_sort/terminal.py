@@ -37,7 +37,8 @@ def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
     """A stream until it ends; prints what was done. PartitionsSkippedError if partitions were left out at its end."""
     with tags(TAG):
         status: StreamStatus = stream_topic(job, streaming)
-    print(stream_headline(status))
+    if not json_wanted():
+        print(stream_headline(status))
     if status.skipped:
         raise PartitionsSkippedError(job.source_topic, status.skipped)
     return status
