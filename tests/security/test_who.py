@@ -54,9 +54,8 @@ def test_turned_away(secure: Secure, sorter: Sorter, case: str) -> None:
         "STRANGER_KEY": secure.stranger.key_path,
     }
     over = {name: str(files.get(value, value)) for name, value in over.items()}
-    outcome = sorter.run(
-        sorter.job("s"), *sorter.flags(listener, **over), "--start-timeout", "3" if case == "no TLS" else "600"
-    )
+    patience = "3" if listener == "MTLS" or case == "no TLS" else "600"
+    outcome = sorter.run(sorter.job("s"), *sorter.flags(listener, **over), "--start-timeout", patience)
     assert_turned_away(outcome, secure.address(listener), *words)
 
 
