@@ -47,10 +47,10 @@ def test_one_value(bomb: str) -> None:
 
 @pytest.mark.slow
 def test_a_topic_of_them(cluster: Cluster, command: Command) -> None:
-    """A run over bombs of 8 MB among rows stays within the least memory that is permitted, and loses nothing."""
+    """A run over bombs of 4 MB among rows stays within the least memory that is permitted, and loses nothing."""
     source = cluster.make_topic(2, max_message_bytes=str(10 * MB))
-    bombs = [make(8 * MB) for make, _ in BOMBS.values()]
-    large = [b"%d,%s,%s,Asia" % (i, b"n" * 10, bytes([65 + i]) * (8 * MB)) for i in range(4)]
+    bombs = [make(4 * MB) for make, _ in BOMBS.values()]
+    large = [b"%d,%s,%s,Asia" % (i, b"n" * 10, bytes([65 + i]) * (4 * MB)) for i in range(4)]
     values = [*sample_values(500), *bombs, *large, *sample_values(500, seed=2), *bombs]
     records = [Record(value, partition=i % 2) for i, value in enumerate(values)]
     cluster.produce_records(source, records, **{"message.max.bytes": 10 * MB})
