@@ -6,6 +6,7 @@ Integers are what Arrow reads as int64 (blanks around them are allowed); text is
 
 import csv
 import io
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,10 @@ from tasks.settings.words import ColumnType
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
+
+# A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway; two
+# side by side would only hold twice the memory.
+_splitting = threading.Lock()
 
 _ARROW_TYPES = {ColumnType.INT: pa.int64(), ColumnType.TEXT: pa.binary()}
 
@@ -128,7 +133,8 @@ class CsvFormat:
         rows, fields = [], []
         for index, value in enumerate(values):
             try:
-                fields.append(self.split(value))
+                with _splitting:
+                    fields.append(self.split(value))
                 rows.append(index)
             except RowError as error:
                 rejected[index] = str(error)

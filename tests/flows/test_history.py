@@ -51,6 +51,7 @@ def test_the_history_says_what_happened(cluster: Cluster, command: Command, hist
     assert {"prefect.flow-run." + done["id"]} <= {r["prefect.resource.id"] for r in events[0]["related"]}
 
 
+@pytest.mark.slow
 def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command, history: History) -> None:
     """The delay before a retry, ten minutes here, is no time in which a run hears nothing."""
     source = cluster.make_topic()
@@ -71,6 +72,7 @@ def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command,
 
 
 @pytest.mark.raises("CancelledError")
+@pytest.mark.slow
 def test_cancelled_without_a_deployment(cluster: Cluster, command: Command, history: History) -> None:
     """Nobody enforces a cancel from Prefect's pages on a run that no worker started: it sees it by itself, and ends."""
     source = cluster.make_topic()
