@@ -22,8 +22,8 @@ from tasks.settings.words import ColumnType
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
 
-# A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway; two
-# side by side would only hold twice the memory.
+# A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway;
+# two side by side would only hold twice the memory.
 _splitting = threading.Lock()
 
 _ARROW_TYPES = {ColumnType.INT: pa.int64(), ColumnType.TEXT: pa.binary()}
