@@ -7,6 +7,7 @@ killed would: lease, fence, ledger. A batch whose outcome is unknown is thereby 
 
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,7 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
 from tasks.chunks import drop_rows
 from tasks.dump import DumpRequest, dump_range, refuse_lost
-from tasks.errors import KafkaSortError, StoppedError, TransientError
+from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
 from tasks.kafka.readers import Readers
 from tasks.observe.context import Progress, Stop, run_context
@@ -133,7 +134,7 @@ class Stream:
 
     def run_batch(self, bounds: Bounds) -> str:
         """Run one batch; a line that says what it was."""
-        with self._until_drained(), run_context(self._stop) as context:
+        with self._until_drained(), run_context(self._stop) as context, self._within_timeout():
             try:
                 record, chunks = _sort_batch(self._held, bounds, self._attempt, context.progress)
             except OSError as error:
@@ -172,6 +173,20 @@ class Stream:
             if not self.drain.is_set():
                 raise
             self.ended = True
+
+    @contextmanager
+    def _within_timeout(self) -> Iterator[None]:
+        """A batch is a run, and `run_timeout` is a run's."""
+        if self.job.run_timeout is None:
+            yield
+            return
+        timer = threading.Timer(self.job.run_timeout, self._stop.ask, [RunTimeoutError(self.job.run_timeout)])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _count_unknown(self, owner: Owner) -> None:
         """Count the batch of this stream whose commit was not answered, if the ledger has it."""

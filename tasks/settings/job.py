@@ -158,7 +158,7 @@ class Job(BaseModel):
         None,
         gt=0,
         title="Run timeout",
-        description="Seconds for a whole run, which stops then.",
+        description="Seconds for a whole run, or a batch of a stream, which stops then.",
     )
     start_timeout: float = Field(30.0, gt=0, title="Start timeout", description="Seconds to find a broker.")
     request_timeout: float = Field(60.0, gt=0, title="Request timeout", description="Seconds for one answer of Kafka.")

@@ -17,7 +17,7 @@ from tasks.settings.words import parse_size
 class Streaming(BaseModel):
     """Settings of a stream, none of which changes what the outputs hold."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=order_fields)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 
     chunk_size: int = Field(
         100_000, ge=1, title="Batch records", description="A batch closes at so many records; under backlog it grows."

@@ -129,6 +129,20 @@ def test_killed_at_random_instants(cluster: Cluster, command: Command) -> None:
 
 
 @pytest.mark.slow
+def test_a_batch_takes_too_long(cluster: Cluster, command: Command) -> None:
+    """A batch is a run, with the timeout of one: the stream says so and ends, and the next start sorts it all."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(20_000))
+    late = command.run(job, *QUICK, "--run-timeout", "0.01", command="stream")
+    assert late.status == 1
+    assert "longer than the run timeout of 0.01 s" in late.err.splitlines()[-1]
+    assert runs(cluster, job) == 0
+    finish_source(cluster, job, command.start(job, *QUICK, command="stream"))
+    assert_every_run(cluster, job)
+
+
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(cluster: Cluster, command: Command) -> None:
     """Also a stream that drains; what it leaves is settled by the next start."""
     source = cluster.make_topic()

@@ -35,6 +35,7 @@ def test_flags_then_environment_then_file(tmp_path: Path) -> None:
         ({"max_bytes": "much"}, "'much' is not a size"),
         ({"max_bytes": "0"}, "no size of a batch"),
         ({"chunk_size": 0}, "chunk_size"),
+        ({"max_runtime": float("inf")}, "max_runtime"),
     ],
 )
 def test_wrong_settings_are_named(flags: dict[str, object], message: str) -> None:
