@@ -56,6 +56,7 @@ class PlainProducer(TransactionalProducer):
 
     def __init__(self, connection: Connection, queue_bytes: int) -> None:
         self._id = "plain"
+        self._timeout = 60.0
         self._topics = {}
         queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": 2_000_000}
         over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}

@@ -5,6 +5,8 @@
     python -m bench.stream latency --rate 50000           from produce to readable by a `read_committed` reader
     python -m bench.stream restart                        from SIGKILL to the first new run
     python -m bench.stream soak --seconds 600 --kills 20  memory over time; nothing lost or doubled over kills
+    python -m bench.stream rotation --rate 5000           the longest wait of a reader while the flow run is rotated
+    python -m bench.stream idle                           CPU of the whole process while nothing comes
 
 Every mode ends with `kafka-sort verify` over the runs that the ledger keeps, unless `--no-verify`.
 """
@@ -42,6 +44,7 @@ from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.native import NativeTopic, lay_out
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets
 from tasks.settings.connection import Connection
+from tasks.stream import SEGMENT_BATCHES
 
 TOPIC = "bench-stream"
 _TICK_SECONDS = 0.02
@@ -107,6 +110,7 @@ class Tail:
 
     def __init__(self, connection: Connection, topic: str) -> None:
         self.seconds: list[float] = []
+        self.longest_wait = 0.0
         self._consumer: Consumer = make_reader(connection, "bench-tail", **{"auto.offset.reset": "latest"})
         ends = list_offsets(make_admin(connection), topic, range(PARTITIONS), LATEST)
         self._consumer.assign([TopicPartition(topic, p, end) for p, end in ends.items()])
@@ -123,9 +127,13 @@ class Tail:
         self._consumer.close()
 
     def _run(self) -> None:
+        last: float | None = None
         while not self._ended.is_set():
             block = self._consumer.consume(5000, 0.05)
             now = time.time()
+            if block:
+                self.longest_wait = max(self.longest_wait, now - (last or now))
+                last = now
             for message in block[::_READ_ONE_OF]:
                 found = _TIME.match(message.value() or b"")
                 if found:
@@ -315,6 +323,29 @@ def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
     bench.print_memory()
 
 
+def run_rotation(bench: Bench, arguments: argparse.Namespace) -> None:
+    with bench.streaming(), Feed(bench.connection, arguments.rate):
+        bench.wait_for_run(20)
+        with Tail(bench.connection, f"{bench.job}-name") as tail:
+            bench.wait_for_run(SEGMENT_BATCHES + 50, 3600)
+    print(
+        f"rotation: a reader waited {tail.longest_wait:.2f} s at most, over the rotation at {SEGMENT_BATCHES} batches"
+    )
+    print_batches(bench)
+
+
+def run_idle(bench: Bench, arguments: argparse.Namespace) -> None:
+    generate_records(bench.connection, TOPIC, 1000, 1, PARTITIONS)
+    with bench.streaming() as process:
+        bench.wait_for_run(1)
+        time.sleep(10.0)
+        watched = psutil.Process(process.pid)
+        before = cpu_seconds(watched)
+        time.sleep(arguments.seconds)
+        used = cpu_seconds(watched) - before
+    print(f"idle: {used / arguments.seconds:.2%} of one core over {arguments.seconds:.0f} s")
+
+
 def print_batches(bench: Bench) -> None:
     runs = [run for _, run in sorted(bench.ledger().runs.items())][-60:]
     sizes = np.array([run.records for run in runs])
@@ -323,7 +354,15 @@ def print_batches(bench: Bench) -> None:
     print("their stages: " + ", ".join(f"{name} {value:.3f} s" for name, value in stages.items()))
 
 
-MODES = {"backlog": run_backlog, "live": run_live, "latency": run_latency, "restart": run_restart, "soak": run_soak}
+MODES = {
+    "backlog": run_backlog,
+    "live": run_live,
+    "latency": run_latency,
+    "restart": run_restart,
+    "soak": run_soak,
+    "rotation": run_rotation,
+    "idle": run_idle,
+}
 
 
 def main() -> None:

@@ -25,7 +25,6 @@ from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
-from tasks.kafka.clients import header_bytes
 from tasks.kafka.ranges import Block, RangeReader
 from tasks.kafka.readers import Readers
 from tasks.observe.context import Meter, current_run
@@ -43,6 +42,9 @@ _ROW_GROUP_ROWS = 122_880
 
 # Of so many records one is asked for its timestamp: for latency, an accessor a record would be too many.
 _TIMED_RECORDS = 1000
+_RECORD = pa.schema(
+    {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
+)
 # An offset needs less than 48 bits for 8,900 years at a million records a second; partitions have the 15 above.
 _OFFSET_BITS = 48
 
@@ -173,75 +175,62 @@ def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: M
     for block in blocks:
         group.add(block)
         meter.add(len(block))
-        if len(group.values) >= _ROW_GROUP_ROWS or group.bytes >= buffer_bytes:
+        if group.rows >= _ROW_GROUP_ROWS or group.bytes >= buffer_bytes:
             yield group
             group = _RowGroup(partition)
-    if group.values:
+    if group.rows:
         yield group
 
 
 class _RowGroup:
-    """The messages of one row group, as columns."""
+    """The records of one row group, as columns.
+
+    A block becomes Arrow as soon as it comes, and its messages go while they are in the processor's cache: kept until
+    the group is full, a hundred thousand of them cost a fifth of the dump.
+    """
 
     def __init__(self, partition: int) -> None:
-        self.values: list[bytes | None] = []
+        self.rows = 0
         self.bytes = 0
         self.times: list[int] = []
         self._partition = partition
-        self._messages: Block = []
-        self._keys: list[bytes | None] = []
-        self._headers: list[Any] = []
-        self._offsets: list[npt.NDArray[np.int64]] = []
+        self._columns: dict[str, list[pa.Array]] = {name: [] for name in _RECORD.names}
 
     def add(self, block: Block) -> None:
-        """Take a block apart, while its messages are in the processor's cache."""
-        self.values += map(Message.value, block)
-        keys, headers = list(map(Message.key, block)), list(map(Message.headers, block))
-        self._keys += keys
-        self._headers += headers
-        self._offsets.append(_offsets(block))
-        self._messages += block
-        self.times += (message.timestamp()[1] for message in block[::_TIMED_RECORDS])
-        self.bytes += sum(map(len, block))
-        if keys.count(None) < len(keys):
-            self.bytes += sum(len(key) for key in keys if key)
-        if headers.count(None) < len(headers):
-            self.bytes += sum(map(header_bytes, headers))
+        """Take a block apart."""
+        times = [message.timestamp()[1] for message in block]
+        columns = {
+            "value": pa.array(list(map(Message.value, block)), pa.binary()),
+            "key": _column(list(map(Message.key, block)), pa.binary()),
+            "headers": _column(list(map(Message.headers, block)), HEADERS),
+            "timestamp": pa.array(times, pa.int64()),
+            "offset": _offsets(block),
+        }
+        for name, column in columns.items():
+            self._columns[name].append(column)
+        self.rows += len(block)
+        self.bytes += sum(columns[name].nbytes for name in ("value", "key", "headers"))
+        self.times += times[::_TIMED_RECORDS]
 
     def split(self, fmt: CsvFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """The accepted records as a table of the chunk's schema, and the dead letters."""
-        count, parsed = len(self.values), fmt.parse(self.values)
-        offsets = np.concatenate(self._offsets)
-        columns = {
-            "value": pa.array(self.values, pa.binary()),
-            "key": _column(self._keys, pa.binary()),
-            "headers": _column(self._headers, HEADERS),
-            "timestamp": _timestamps(self._messages) if keep_time else pa.nulls(count, pa.int64()),
-            "arrival": pa.array((self._partition << _OFFSET_BITS) + offsets),
-        }
-        rejects = self._dead_letters(columns, offsets, parsed.rejected)
-        accepted = parsed.accepted(count)
-        if accepted is not None:
-            columns = {name: column.take(pa.array(accepted)) for name, column in columns.items()}
+        group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, _RECORD)
+        parsed = fmt.parse(group.column("value").chunk(0))
+        rejects = self._dead_letters(group, parsed.rejected)
+        accepted = parsed.accepted(self.rows)
+        rows = group if accepted is None else group.take(pa.array(accepted))
+        arrival = pa.compute.add(rows.column("offset"), self._partition << _OFFSET_BITS)
+        times = rows.column("timestamp") if keep_time else pa.nulls(len(rows), pa.int64())
+        record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
         keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
-        return pa.table({**columns, **keys}, schema=chunk_schema(fmt)), rejects
+        return pa.table({**record, "timestamp": times, "arrival": arrival, **keys}, chunk_schema(fmt)), rejects
 
-    def _dead_letters(
-        self, columns: dict[str, pa.Array], offsets: npt.NDArray[np.int64], rejected: dict[int, str]
-    ) -> pa.Table:
-        if not rejected:
-            return DEAD_LETTERS.empty_table()
+    def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)
-        rows = {name: columns[name].take(pa.array(indexes)) for name in ("key", "value", "headers")}
-        return pa.table(
-            {
-                **rows,
-                "partition": pa.array([self._partition] * len(indexes), pa.int32()),
-                "offset": pa.array(offsets[indexes]),
-                "timestamp": _timestamps([self._messages[i] for i in indexes]),
-                "reason": pa.array([rejected[i] for i in indexes]),
-            }
-        ).select(DEAD_LETTERS.names)
+        rows = group.take(pa.array(indexes, pa.int64()))
+        rows = rows.append_column("partition", pa.array([self._partition] * len(indexes), pa.int32()))
+        rows = rows.append_column("reason", pa.array([rejected[i] for i in indexes], pa.string()))
+        return rows.select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
 
 
 def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
@@ -255,21 +244,17 @@ def _total_bytes(column: pa.Array) -> int:
     return int(pa.compute.sum(pa.compute.binary_length(column)).as_py() or 0)
 
 
-def _offsets(block: Block) -> npt.NDArray[np.int64]:
+def _offsets(block: Block) -> pa.Array:
     """Offsets of the messages; by arithmetic where they are dense."""
     first, last = block[0].offset() or 0, block[-1].offset() or 0
     if last - first == len(block) - 1:
-        return np.arange(first, last + 1, dtype=np.int64)
-    return np.fromiter(map(Message.offset, block), np.int64, len(block))
+        return pa.array(np.arange(first, last + 1, dtype=np.int64))
+    return pa.array(map(Message.offset, block), pa.int64())
 
 
 def _column(items: list[Any], kind: pa.DataType) -> pa.Array:
     """The items as Arrow; a column of nulls costs next to nothing."""
     return pa.nulls(len(items), kind) if items.count(None) == len(items) else pa.array(items, kind)
-
-
-def _timestamps(block: Block) -> pa.Array:
-    return pa.array([m.timestamp()[1] for m in block], pa.int64())
 
 
 _gc_lock = threading.Lock()

@@ -199,8 +199,8 @@ class SortedKeys(Sequence[Key]):
         batch = bisect_right(self._starts, row) - 1
         if self._newest[0] != batch:
             self._newest = (batch, self._file.get_batch(batch).column(0))
-        value = self._newest[1][row - self._starts[batch]].as_py()
-        columns = self._format.parse([value]).columns
+        value = self._newest[1].slice(row - self._starts[batch], 1)
+        columns = self._format.parse(value).columns
         return tuple(columns[name][0].as_py() for name in self._columns)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
+from tasks.kafka.native import binary_buffers
 from tasks.settings.job import Job
 from tasks.settings.words import ColumnType
 
@@ -25,6 +26,9 @@ csv.field_size_limit(2**31 - 1)
 # A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway;
 # two side by side would only hold twice the memory.
 _splitting = threading.Lock()
+
+# What may make a value other than one line, or a field other than its bytes.
+_SPECIAL = (b'"', b"\n", b"\r")
 
 _ARROW_TYPES = {ColumnType.INT: pa.int64(), ColumnType.TEXT: pa.binary()}
 
@@ -63,27 +67,15 @@ class CsvFormat:
         """Names and Arrow types of the key columns."""
         return pa.schema(list(self._keys.items()))
 
-    def parse(self, values: Sequence[bytes | None]) -> Parsed:
-        """Key columns and rejects of a block of values (null: None)."""
-        joined = self._join_plain(values)
+    def parse(self, values: pa.Array) -> Parsed:
+        """Key columns and rejects of a block of values (binary, null where a record has none)."""
+        joined = _join_plain(values)
         if joined is None:
             return self._parse_mixed(values)
         try:
             return Parsed(self._read(joined, self._keys))
         except pa.ArrowInvalid:
-            return self._parse_uneven(pa.array(values, pa.binary()))
-
-    def _join_plain(self, values: Sequence[bytes | None]) -> bytes | None:
-        """The values as one CSV text, or None unless each is for sure one line of it.
-
-        A value with a newline and an empty value in one block would leave the number of lines as it was, and every
-        record between them would get its neighbour's key.
-        """
-        if not all(values):
-            return None
-        joined = b"\n".join(values)  # type: ignore[arg-type]  # all() has excluded None
-        plain = joined.count(b"\n") == len(values) - 1 and b'"' not in joined and b"\r" not in joined
-        return joined if plain else None
+            return self._parse_uneven(values)
 
     def _parse_uneven(self, values: pa.Array) -> Parsed:
         """Plain lines of which some have a wrong number of fields, or a field that is no integer.
@@ -94,15 +86,15 @@ class CsvFormat:
         rows = np.flatnonzero(fields == len(self._columns))
         wrong = np.flatnonzero(fields != len(self._columns))
         rejected = {int(row): self._wrong_count(int(fields[row])) for row in wrong}
-        even = b"\n".join(values.take(pa.array(rows)).to_pylist())
+        even = _join(values.take(pa.array(rows)))
         texts = dict.fromkeys(self._keys, pa.binary())
         columns = self._read(even, texts) if len(rows) else {name: pa.array([], pa.binary()) for name in texts}
         return self._type(columns, rows, rejected)
 
-    def _read(self, joined: bytes, types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
+    def _read(self, joined: pa.Buffer, types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
         table = pyarrow.csv.read_csv(
-            pa.py_buffer(joined),
-            pyarrow.csv.ReadOptions(use_threads=False, column_names=list(self._columns), block_size=len(joined) + 1),
+            joined,
+            pyarrow.csv.ReadOptions(use_threads=False, column_names=list(self._columns), block_size=joined.size + 1),
             pyarrow.csv.ParseOptions(delimiter=self._delimiter, quote_char=False, ignore_empty_lines=False),
             pyarrow.csv.ConvertOptions(
                 column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
@@ -110,14 +102,14 @@ class CsvFormat:
         )
         return {name: _one_chunk(table[name]) for name in types}
 
-    def _parse_mixed(self, values: Sequence[bytes | None]) -> Parsed:
+    def _parse_mixed(self, values: pa.Array) -> Parsed:
         """A block in which some values hold quotes or line breaks, or are empty or null: those one by one."""
-        plain = np.fromiter(map(_is_plain, values), bool, len(values))
+        plain = _are_plain(values)
         if not plain.any():
             return self._parse_one_by_one(values)
         parts = []
         for rows, parse in ((np.flatnonzero(plain), self.parse), (np.flatnonzero(~plain), self._parse_one_by_one)):
-            parts.append((rows, parse([values[row] for row in rows.tolist()])))
+            parts.append((rows, parse(values.take(pa.array(rows)))))
         return self._merge(parts)
 
     def _merge(self, parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
@@ -128,13 +120,13 @@ class CsvFormat:
         columns = {name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in self._keys}
         return Parsed(columns, rejected)
 
-    def _parse_one_by_one(self, values: Sequence[bytes | None]) -> Parsed:
+    def _parse_one_by_one(self, values: pa.Array) -> Parsed:
         rejected: dict[int, str] = {}
         rows, fields = [], []
         for index, value in enumerate(values):
             try:
                 with _splitting:
-                    fields.append(self.split(value))
+                    fields.append(self.split(value.as_py()))
                 rows.append(index)
             except RowError as error:
                 rejected[index] = str(error)
@@ -146,7 +138,7 @@ class CsvFormat:
         """The fields of one row; RowError says why there are none."""
         if not value:
             raise RowError("null value" if value is None else "empty value")
-        if b'"' in value or b"\n" in value or b"\r" in value:
+        if any(special in value for special in _SPECIAL):
             fields = self._split_quoted(value)
         else:
             fields = value.split(self._delimiter.encode())
@@ -188,9 +180,32 @@ def format_of(job: Job) -> CsvFormat:
     return CsvFormat(job.column_types, job.key_columns(), job.delimiter)
 
 
-def _is_plain(value: bytes | None) -> bool:
-    """Whether the value is for sure one line of CSV, its fields as they stand."""
-    return value is not None and value != b"" and not any(special in value for special in (b'"', b"\n", b"\r"))
+def _join_plain(values: pa.Array) -> pa.Buffer | None:
+    """The values as one CSV text, or None unless each is for sure one line of it.
+
+    A value with a newline and an empty value in one block would leave the number of lines as it was, and every record
+    between them would get its neighbour's key.
+    """
+    offsets, data = binary_buffers(values)
+    if values.null_count or data is None or not np.diff(offsets).all():
+        return None
+    text = data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])).to_pybytes()
+    return None if any(special in text for special in _SPECIAL) else _join(values)
+
+
+def _join(values: pa.Array) -> pa.Buffer:
+    """One line a value."""
+    lines = pa.compute.binary_join_element_wise(values, b"", b"\n")
+    offsets, data = binary_buffers(lines)
+    return data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])) if data is not None else pa.py_buffer(b"")
+
+
+def _are_plain(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each value is for sure one line of CSV, its fields as they stand."""
+    plain = pa.compute.greater(pa.compute.binary_length(values), 0).fill_null(False)
+    for special in _SPECIAL:
+        plain = pa.compute.and_not(plain, pa.compute.match_substring(values, special).fill_null(True))
+    return np.asarray(plain)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from kafka_sort.main import cli
@@ -110,6 +111,6 @@ def test_job_file(tmp_path: Path) -> None:
 )
 def test_rows(value: bytes, key: tuple[int, bytes]) -> None:
     """Rows that the README says are accepted, and what they sort by."""
-    parsed = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"]).parse([value])
+    parsed = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"]).parse(pa.array([value]))
     assert tuple(column[0].as_py() for column in parsed.columns.values()) == key
     assert not parsed.rejected

@@ -4,6 +4,7 @@ import re
 import tracemalloc
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 
 from tasks.formats.csv import CsvFormat
@@ -35,7 +36,7 @@ def test_one_value(bomb: str) -> None:
     fmt = CsvFormat(parse_columns("id:int,name,address,continent"), ["id", "name"])
     value = make(MB)
     tracemalloc.start()
-    parsed = fmt.parse([value, b"1,a,b,Asia"])
+    parsed = fmt.parse(pa.array([value, b"1,a,b,Asia"]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert list(parsed.rejected) == [0]

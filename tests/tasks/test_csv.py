@@ -13,7 +13,7 @@ VALUE = st.none() | st.lists(FIELD, min_size=1, max_size=4).map(b",".join)
 
 
 def columns_of(values: list[bytes | None]) -> tuple[dict[str, list[object]], dict[int, str]]:
-    parsed = FORMAT.parse(values)
+    parsed = FORMAT.parse(pa.array(values, pa.binary()))
     return {name: column.to_pylist() for name, column in parsed.columns.items()}, parsed.rejected
 
 

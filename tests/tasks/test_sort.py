@@ -42,7 +42,7 @@ def write_chunks(job: Job, chunks: Sequence[Sequence[Row]], folder: Path) -> tup
 def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> Chunk:
     fmt = format_of(job)
     values = [value_of(row) for row in rows]
-    parsed = fmt.parse(values)
+    parsed = fmt.parse(pa.array(values, pa.binary()))
     assert not parsed.rejected
     columns = {
         "value": pa.array(values, pa.binary()),
