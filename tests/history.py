@@ -54,8 +54,12 @@ class History:
         return events
 
     def cancel(self, run_id: str) -> None:
-        """What the button does."""
+        """What its button does."""
         self.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def retry(self, run_id: str) -> None:
+        """What its button does."""
+        self.post(f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
 
     def renew(self, lease: str) -> None:
         """A run's place under a concurrency limit; HTTPStatusError where the server knows of none."""

@@ -3,13 +3,16 @@
 Guarantee: that Prefect's server is away, or refuses, never ends a run. Outside of a flow run nothing happens.
 """
 
+import os
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+
+_RUNNER_VARIABLE: Final = "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"
 
 
 def rename_run(name: str) -> None:
@@ -32,6 +35,15 @@ def is_cancelled() -> bool:
         client, run = _current()
         state = client.read_flow_run(run.id).state
         return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
+
+
+def has_runner() -> bool:
+    """Whether a runner of Prefect's, a worker's or `serve`'s, started this run in a process of its own."""
+    with suppress(Exception):
+        _, run = _current()
+        # Prefect's own engine goes by this variable. One that runs below another flow runs in that one's process.
+        return run.parent_task_run_id is None and os.environ.get(_RUNNER_VARIABLE) == "false"
     return False
 
 

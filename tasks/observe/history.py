@@ -1,26 +1,31 @@
 """A run as the run history shows it: observed while it works, and ended in a state that says what happened.
 
 Guarantee: a flow run's final state has one line as its message, the error's own where it failed, and one event
-`kafka-sort.…` tells of it. Who calls the flow gets its result, or the error, as if nobody had looked.
+`kafka-sort.…` tells of it. Who calls the flow gets its result, or the error, as if nobody had looked. The one exception
+is a run that Prefect's runner cancels: the runner gives it its state, the line is in its log.
 """
 
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from prefect import State
 from prefect.client.schemas.objects import StateType
+from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError
 from tasks.observe.context import RunContext, Stop, run_context
-from tasks.observe.flow_run import emit, is_cancelled, rename_run, tag_run
-from tasks.observe.logs import configure_logging
+from tasks.observe.flow_run import emit, has_runner, is_cancelled, rename_run, tag_run
+from tasks.observe.logs import configure_logging, get_logger
 from tasks.observe.report import artifact_key, format_count, headline, publish_plan, publish_summary, report_progress
 from tasks.observe.signals import stop_on_signals
 from tasks.records import RunRecord, Snapshot
 from tasks.settings.job import Job
 
 NOTHING_NEW: Final = "nothing new"
+# From a cancel to the SIGTERM of a runner that looks only every 10 s, having lost its connection for events.
+_RUNNER_SECONDS: Final = 30.0
 _EVENTS: Final = {
     StateType.COMPLETED: "completed",
     StateType.FAILED: "failed",
@@ -43,7 +48,7 @@ def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], r
 def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], context: RunContext) -> Any:
     """As `observe_run`, for who reports the progress in its own way."""
     configure_logging()
-    with stop_on_signals(context.stop):
+    with stop_on_signals(context.stop) as signals:
         tag_run(f"job:{job}")
         try:
             state = _end(context, work)
@@ -51,6 +56,8 @@ def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], conte
             emit(f"{kind}.failed", job, {"message": f"{type(error).__name__}: {error}"})
             raise
         _tell(kind, job, state)
+        if state.is_cancelled() and has_runner():
+            _leave_to_runner(state, signals)
         return state
 
 
@@ -100,6 +107,20 @@ def _unfinished(stop: Stop, error: KafkaSortError) -> State[KafkaSortError]:
     if isinstance(error, StoppedError):
         return Crashed(message=str(error), data=error)
     return Failed(message=str(error), data=error)
+
+
+def _leave_to_runner(state: State[Any], signals: SimpleQueue[int]) -> None:
+    """Abort, which ends the process and not the run, once the runner has sent its SIGTERM.
+
+    It marks the run Cancelled when it finds the process gone, seconds later, whatever the run is by then: were it
+    Cancelled already, and tried again, the retry would be lost. A runner that does not come is gone.
+    """
+    try:
+        signals.get(timeout=_RUNNER_SECONDS)
+    except Empty:
+        return
+    get_logger().info(state.message)
+    raise Abort(state.message)
 
 
 def _tell(kind: str, job: str, state: State[Any]) -> None:

@@ -73,17 +73,23 @@ def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command,
 
 @pytest.mark.raises("CancelledError")
 @pytest.mark.slow
-def test_cancelled_without_a_deployment(cluster: Cluster, command: Command, history: History) -> None:
-    """Nobody enforces a cancel from Prefect's pages on a run that no worker started: it sees it by itself, and ends."""
+@pytest.mark.parametrize("runner", ["none", "gone"])
+def test_cancelled_without_a_runner(cluster: Cluster, command: Command, history: History, runner: str) -> None:
+    """Nobody enforces a cancel from Prefect's pages on a run that no worker started, or one that is gone by now.
+
+    It sees it by itself, and ends.
+    """
     source = cluster.make_topic()
     job = command.job(source, session_timeout=60.0)
     cluster.produce(source, sample_values(100))
     with owned(cluster, job):
-        running = command.start(job)
+        # By this variable Prefect's engine knows that a runner started it, and gives the run its state.
+        started_by_runner = {"PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false"}
+        running = command.start(job, environment=started_by_runner if runner == "gone" else None)
         wait_for(lambda: len(history.runs(source)) == 1, 60)
         (run,) = history.runs(source)
         history.cancel(run["id"])
-        outcome = running.finish(50)
+        outcome = running.finish(90)
     assert outcome.status == 1, outcome.err
     assert outcome.err.splitlines()[-1].startswith("kafka-sort: cancelled in Prefect: stopped before it was done")
     run = history.run(run["id"])
