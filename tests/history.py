@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+from prefect.client.base import PrefectHttpxSyncClient
 
 from tests.cluster import wait_for
 
@@ -13,7 +13,8 @@ Run = dict[str, Any]
 
 class History:
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, timeout=60)
+        # Prefect's own: a server on SQLite may answer any write with 503 "database is locked", to be asked again.
+        self._client = PrefectHttpxSyncClient(base_url=url, timeout=60)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         return self._client.post(path, json=body).raise_for_status().json()
