@@ -23,6 +23,8 @@ from tasks.settings.streaming import Streaming
 from tests.cluster import Cluster, assert_every_run, sample_values, wait_for
 from tests.command import KILLED, Command, Running
 from tests.conftest import BROKER_PROPERTIES
+from tests.deployed import Deployments
+from tests.history import History
 
 QUICK = ("--max-latency", "0.2")
 
@@ -257,6 +259,27 @@ def test_cancelled_in_prefect(cluster: Cluster, command: Command, prefect_server
     assert "300 records" in outcome.err.splitlines()[-1]
     assert state is not None
     assert state.is_cancelled()
+    assert_every_run(cluster, job)
+
+
+@pytest.mark.slow
+def test_deployed_and_cancelled_by_button(
+    prefect: Deployments, cluster: Cluster, command: Command, history: History
+) -> None:
+    """On a worker: it streams what comes, and the button of Prefect's page ends it in order, with what it has done."""
+    source = cluster.make_topic()
+    job = command.job(source)
+    cluster.produce(source, sample_values(300))
+    parameters = {"job": job.model_dump(mode="json", exclude_unset=True), "streaming": {"max_latency": 0.2}}
+    run_id = history.create("stream-topic/on-demand", parameters)
+    wait_for(lambda: runs(cluster, job) >= 1, 120)
+    cluster.produce(source, sample_values(200, seed=2))
+    wait_for(lambda: sorted_all(cluster, job), 60)
+    history.cancel(run_id)
+    ended = history.wait(run_id)
+    assert ended["state_type"] == "CANCELLED"
+    states = [state for state in history.states(run_id) if state["type"] == "CANCELLED"]
+    assert any("500 records in" in state["message"] for state in states), states
     assert_every_run(cluster, job)
 
 
