@@ -57,6 +57,7 @@ def test_a_broker_that_hangs(mortal: ProxiedBroker, cluster: Cluster, command: C
         subprocess.run(["kill", "-STOP", str(mortal.pid)], check=True)
         running.send(signal.SIGCONT)
         time.sleep(5)
+        assert running.process.exitcode is None, running.err
         subprocess.run(["kill", "-CONT", str(mortal.pid)], check=True)
         outcome = running.finish_awake()
         assert outcome.status == 0, outcome.err
@@ -84,22 +85,23 @@ def test_a_broker_whose_disk_is_full(small_disk: Path, prefect_server: str, tmp_
         source = cluster.make_topic()
         cluster.produce(source, sample_values(20_000))
         job = command.job(source, retries=1, retry_delay=0.1, request_timeout=3.0, start_timeout=60.0)
-        running = command.start(job, failpoint="after-begin=stop").wait_until_stopped()
-        ballast = small_disk / "ballast"
-        fill(ballast)
-        running.send(signal.SIGCONT)
-        wait_for(lambda: broker._running().poll() is not None, 90)
-        outcome = running.finish_awake()
-        assert outcome.status == 1, outcome.err
-        assert outcome.err.splitlines()[-1].startswith("kafka-sort: ")
-        assert "No space left" in broker.log_path.read_text(errors="replace")
-        ballast.unlink()
-        broker.kill()
-        broker.start()
-        assert cluster.count(job) == 0
-        again = command.run(job)
-        assert again.status == 0, again.err
-        assert_exact(cluster, job)
+        with Follower(cluster, job) as follower:
+            running = command.start(job, failpoint="after-begin=stop").wait_until_stopped()
+            ballast = small_disk / "ballast"
+            fill(ballast)
+            running.send(signal.SIGCONT)
+            wait_for(lambda: broker._running().poll() is not None, 90)
+            outcome = running.finish_awake()
+            assert outcome.status == 1, outcome.err
+            assert outcome.err.splitlines()[-1].startswith("kafka-sort: ")
+            assert "No space left" in broker.log_path.read_text(errors="replace")
+            ballast.unlink()
+            broker.kill()
+            broker.start()
+            assert cluster.count(job) == 0
+            again = command.run(job)
+            assert again.status == 0, again.err
+            assert_exact(cluster, job, follower=follower)
 
 
 def fill(ballast: Path) -> None:

@@ -151,10 +151,11 @@ def test_a_slow_network(cluster: Cluster, proxied_command: Command, proxy: Proxy
     cluster.produce(source, sample_values(5000))
     job = proxied_command.job(source)
     proxy.delay = 0.1
-    outcome = proxied_command.run(job)
-    assert outcome.status == 0, outcome.err
-    assert proxy.requests[kafka.PRODUCE] > 0
-    assert_exact(cluster, job)
+    with Follower(cluster, job) as follower:
+        outcome = proxied_command.run(job)
+        assert outcome.status == 0, outcome.err
+        assert proxy.requests[kafka.PRODUCE] > 0
+        assert_exact(cluster, job, follower=follower)
 
 
 @pytest.mark.slow
@@ -163,15 +164,17 @@ def test_an_outage_that_does_not_end(cluster: Cluster, proxied_command: Command,
     source = cluster.make_topic()
     cluster.produce(source, sample_values(2000))
     job = proxied_command.job(source, retries=1, retry_delay=0.1, request_timeout=2.0)
-    running = proxied_command.start(job, failpoint="after-begin=stop").wait_until_stopped()
-    proxy.cut()
-    outcome = running.finish_awake()
-    assert outcome.status == 1, outcome.err
-    assert outcome.err.splitlines()[-1].startswith("kafka-sort: ")
-    proxy.mend()
-    assert cluster.count(job) == 0
-    assert proxied_command.run(job).status == 0
-    assert_exact(cluster, job)
+    with Follower(cluster, job) as follower:
+        running = proxied_command.start(job, failpoint="after-begin=stop").wait_until_stopped()
+        proxy.cut()
+        outcome = running.finish_awake()
+        assert outcome.status == 1, outcome.err
+        assert outcome.err.splitlines()[-1].startswith("kafka-sort: ")
+        assert proxy.refused > 0
+        proxy.mend()
+        assert cluster.count(job) == 0
+        assert proxied_command.run(job).status == 0
+        assert_exact(cluster, job, follower=follower)
 
 
 def lose_lease(proxy: Proxy, lost: Callable[[], bool]) -> None:
@@ -203,17 +206,18 @@ def test_a_lease_that_another_run_took_is_not_regained(
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path)
-    with owned(through, job) as owner:
-        publication = prepare(owner, tmp_path)
-        proxy.cut()
-        with own_job(job, cluster.connection) as successor:
-            proxy.mend()
-            wait_for(lambda: not owner._lease.held)
-            with pytest.raises(LeaseTakenError, match="another run of job"):
-                owner.fence()
-            # Nor with the producer it still has: the successor has fenced.
-            with pytest.raises((TransientError, LeaseTakenError)):
-                publish_run(owner, publication)
-            assert cluster.count(job) == 0
-            publish_run(successor, prepare(successor, tmp_path))
-    assert_exact(cluster, job)
+    with Follower(cluster, job) as follower:
+        with owned(through, job) as owner:
+            publication = prepare(owner, tmp_path)
+            proxy.cut()
+            with own_job(job, cluster.connection) as successor:
+                proxy.mend()
+                wait_for(lambda: not owner._lease.held)
+                with pytest.raises(LeaseTakenError, match="another run of job"):
+                    owner.fence()
+                # Nor with the producer it still has: the successor has fenced.
+                with pytest.raises((TransientError, LeaseTakenError)):
+                    publish_run(owner, publication)
+                assert cluster.count(job) == 0
+                publish_run(successor, prepare(successor, tmp_path))
+        assert_exact(cluster, job, follower=follower)

@@ -103,17 +103,18 @@ def test_a_publish_longer_than_its_transaction_may_take(
             # Until the broker has written the markers of the abort.
             wait_for(lambda: cluster.ends(output) == cluster.ends(output, committed=False))
 
-    with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        with monkeypatch.context() as patch:
-            patch.setattr("tasks.publish.reach", dawdle)
-            with pytest.raises(TransactionTimeoutError, match="transaction.max.timeout.ms .*--max-records"):
-                publish_run(owner, publication)
-        assert cluster.count(job, committed=False) == 500
-        assert cluster.count(job) == 0
-        # In time, the same files go out.
-        publish_run(owner, publication)
-    assert_exact(cluster, job)
+    with Follower(cluster, job) as follower:
+        with owned(cluster, job) as owner:
+            publication = prepare(owner, tmp_path)
+            with monkeypatch.context() as patch:
+                patch.setattr("tasks.publish.reach", dawdle)
+                with pytest.raises(TransactionTimeoutError, match="transaction.max.timeout.ms .*--max-records"):
+                    publish_run(owner, publication)
+            assert cluster.count(job, committed=False) == 500
+            assert cluster.count(job) == 0
+            # In time, the same files go out.
+            publish_run(owner, publication)
+        assert_exact(cluster, job, follower=follower)
 
 
 @pytest.mark.slow
@@ -201,11 +202,12 @@ def test_a_signal_in_the_middle_of_a_publish(cluster: Cluster, command: Command)
     source = cluster.make_topic()
     cluster.produce(source, sample_values(5000))
     job = command.job(source)
-    running = command.start(job, failpoint="after-publish-batch=stop").wait_until_stopped()
-    running.send(signal.SIGTERM)
-    running.send(signal.SIGCONT)
-    assert running.finish_awake().status == 128 + signal.SIGTERM
-    for sort in job.sort_list:
-        assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
-    assert command.run(job).status == 0
-    assert_exact(cluster, job)
+    with Follower(cluster, job) as follower:
+        running = command.start(job, failpoint="after-publish-batch=stop").wait_until_stopped()
+        running.send(signal.SIGTERM)
+        running.send(signal.SIGCONT)
+        assert running.finish_awake().status == 128 + signal.SIGTERM
+        for sort in job.sort_list:
+            assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
+        assert command.run(job).status == 0
+        assert_exact(cluster, job, follower=follower)

@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from tasks.ownership import own_job
-from tests.cluster import Cluster, assert_sorted, sample_values
+from tests.cluster import Cluster, sample_values
 from tests.command import Command
+from tests.faults.oracle import Follower, assert_exact
 
 # Instants at which a run is stopped, and what it says when it comes back after a successor is done.
 AWAY = [
@@ -30,19 +31,19 @@ def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> 
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
-    old = command.start(job, failpoint=f"{point}=stop")
-    try:
-        old.wait_until_stopped()
-        successor = command.run(job)
-    finally:
-        outcome = old.finish_awake()
-    assert successor.status == 0, successor.err
-    assert outcome.status == 1, outcome.out + outcome.err
-    last = outcome.err.splitlines()[-1]
-    assert last.startswith("kafka-sort: ")
-    assert "lease" in last or "superseded" in last, outcome.err
-    assert_sorted(cluster, job)
-    assert cluster.ledger(job).runs.keys() == {1}
+    with Follower(cluster, job) as follower:
+        old = command.start(job, failpoint=f"{point}=stop")
+        try:
+            old.wait_until_stopped()
+            successor = command.run(job)
+        finally:
+            outcome = old.finish_awake()
+        assert successor.status == 0, successor.err
+        assert outcome.status == 1, outcome.out + outcome.err
+        last = outcome.err.splitlines()[-1]
+        assert last.startswith("kafka-sort: ")
+        assert "lease" in last or "superseded" in last, outcome.err
+        assert_exact(cluster, job, follower=follower)
 
 
 @pytest.mark.slow
@@ -51,16 +52,17 @@ def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Com
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
-    old = command.start(job, failpoint="after-lease=stop")
-    old.wait_until_stopped()
-    successor = command.start(job, failpoint="after-sort=stop")
-    successor.wait_until_stopped()
-    # Both go on, the elder a little ahead.
-    old.send(signal.SIGCONT)
-    late, done = old.finish(), successor.finish_awake()
-    assert done.status == 0, done.err
-    assert late.status == 1, late.out + late.err
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        old = command.start(job, failpoint="after-lease=stop")
+        old.wait_until_stopped()
+        successor = command.start(job, failpoint="after-sort=stop")
+        successor.wait_until_stopped()
+        # Both go on, the elder a little ahead.
+        old.send(signal.SIGCONT)
+        late, done = old.finish(), successor.finish_awake()
+        assert done.status == 0, done.err
+        assert late.status == 1, late.out + late.err
+        assert_exact(cluster, job, follower=follower)
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
@@ -69,12 +71,13 @@ def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(2000))
-    outcomes = [running.finish() for running in [command.start(job) for _ in range(count)]]
-    assert sum("run 1: 2,000 records" in o.out for o in outcomes) == 1, outcomes
-    for outcome in outcomes:
-        done = outcome.status == 0 and ("nothing new" in outcome.out or "run 1" in outcome.out)
-        assert done or (outcome.status == 1 and "is alive" in outcome.err), outcome
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        outcomes = [running.finish() for running in [command.start(job) for _ in range(count)]]
+        assert sum("run 1: 2,000 records" in o.out for o in outcomes) == 1, outcomes
+        for outcome in outcomes:
+            done = outcome.status == 0 and ("nothing new" in outcome.out or "run 1" in outcome.out)
+            assert done or (outcome.status == 1 and "is alive" in outcome.err), outcome
+        assert_exact(cluster, job, follower=follower)
 
 
 def test_another_run_is_alive(cluster: Cluster, command: Command) -> None:
@@ -91,7 +94,7 @@ def test_another_run_is_alive(cluster: Cluster, command: Command) -> None:
     assert re.search(rf"another run of job {source} is alive \(kafka-sort pid \d+ on \S+ from \S+\)", last), outcome.err
     assert list(cluster.ledger(job).runs) == [1]
     assert command.run(job).status == 0
-    assert_sorted(cluster, job, runs=2)
+    assert_exact(cluster, job, runs=2)
 
 
 # The step that fails once, and whether the run is visible by then.
@@ -114,9 +117,10 @@ def test_a_step_that_fails_once_is_tried_again(cluster: Cluster, command: Comman
     source = cluster.make_topic()
     job = command.job(source, retry_delay=0.1)
     cluster.produce(source, sample_values(1000))
-    outcome = command.run(job, failpoint=f"{point}=raise")
-    assert outcome.status == 0, outcome.err
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        outcome = command.run(job, failpoint=f"{point}=raise")
+        assert outcome.status == 0, outcome.err
+        assert_exact(cluster, job, follower=follower)
     seen = cluster.count(job, committed=False)
     assert seen >= (6000 if point in {"after-flush", "before-commit"} else 3000)
     assert point != "after-commit" or seen == 3000
@@ -132,7 +136,7 @@ def test_retries_come_to_an_end(cluster: Cluster, command: Command) -> None:
     assert outcome.err.splitlines()[-1] == "kafka-sort: failpoint after-publish-batch"
     assert cluster.count(job) == 0
     assert command.run(job).status == 0
-    assert_sorted(cluster, job)
+    assert_exact(cluster, job)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -141,18 +145,19 @@ def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> 
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(30_000))
-    # Stopped in mid-run, so that the signal finds it there, however fast the machine.
-    running = command.start(job, failpoint="after-begin=stop")
-    running.wait_until_stopped()
-    running.send(number)
-    running.send(signal.SIGCONT)
-    outcome = running.finish(20)
-    assert outcome.status == 128 + number, outcome.err
-    assert "stopped before it was done" in outcome.err.splitlines()[-1]
-    assert "the next start goes on" in outcome.err.splitlines()[-1]
-    assert cluster.count(job) == 0
-    assert command.run(job).status == 0
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        # Stopped in mid-run, so that the signal finds it there, however fast the machine.
+        running = command.start(job, failpoint="after-begin=stop")
+        running.wait_until_stopped()
+        running.send(number)
+        running.send(signal.SIGCONT)
+        outcome = running.finish(20)
+        assert outcome.status == 128 + number, outcome.err
+        assert "stopped before it was done" in outcome.err.splitlines()[-1]
+        assert "the next start goes on" in outcome.err.splitlines()[-1]
+        assert cluster.count(job) == 0
+        assert command.run(job).status == 0
+        assert_exact(cluster, job, follower=follower)
 
 
 def test_a_signal_while_others_are_alive(cluster: Cluster, command: Command) -> None:

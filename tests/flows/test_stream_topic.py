@@ -24,6 +24,7 @@ from tests.cluster import Cluster, assert_every_run, sample_values, wait_for
 from tests.command import KILLED, Command, Running
 from tests.conftest import BROKER_PROPERTIES
 from tests.deployed import Deployments
+from tests.faults.oracle import Follower, assert_exact
 from tests.history import History
 
 QUICK = ("--max-latency", "0.2")
@@ -80,15 +81,16 @@ def test_killed_and_taken_over_by_a_standby(cluster: Cluster, command: Command) 
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(500))
-    first = command.start(job, *QUICK, command="stream")
-    wait_for(lambda: first.process.exitcode is not None or runs(cluster, job) >= 1, 60)
-    standby = command.start(job, *QUICK, "--standby", command="stream")
-    wait_for(lambda: standby.process.exitcode is not None or members(cluster, job) == 2, 60)
-    cluster.produce(source, sample_values(2000, seed=2))
-    first.send(signal.SIGKILL)
-    assert first.finish().status == KILLED
-    finish_source(cluster, job, standby)
-    assert_every_run(cluster, job)
+    with Follower(cluster, job) as follower:
+        first = command.start(job, *QUICK, command="stream")
+        wait_for(lambda: first.process.exitcode is not None or runs(cluster, job) >= 1, 60)
+        standby = command.start(job, *QUICK, "--standby", command="stream")
+        wait_for(lambda: standby.process.exitcode is not None or members(cluster, job) == 2, 60)
+        cluster.produce(source, sample_values(2000, seed=2))
+        first.send(signal.SIGKILL)
+        assert first.finish().status == KILLED
+        finish_source(cluster, job, standby)
+        assert_exact(cluster, job, runs(cluster, job), follower)
 
 
 def members(cluster: Cluster, job: Job) -> int:
@@ -104,10 +106,11 @@ def test_killed_at_every_step(cluster: Cluster, command: Command, point: str) ->
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(2000))
-    killed = command.run(job, *QUICK, "--chunk-size", "500", failpoint=f"{point}=kill", command="stream")
-    assert killed.status == KILLED, killed.err
-    finish_source(cluster, job, command.start(job, *QUICK, "--chunk-size", "500", command="stream"))
-    assert_every_run(cluster, job)
+    with Follower(cluster, job) as follower:
+        killed = command.run(job, *QUICK, "--chunk-size", "500", failpoint=f"{point}=kill", command="stream")
+        assert killed.status == KILLED, killed.err
+        finish_source(cluster, job, command.start(job, *QUICK, "--chunk-size", "500", command="stream"))
+        assert_exact(cluster, job, runs(cluster, job), follower)
 
 
 @pytest.mark.slow
@@ -117,17 +120,20 @@ def test_killed_at_random_instants(cluster: Cluster, command: Command) -> None:
     job = command.job(source)
     chance = random.Random(7)
     committed = 0
-    for kill in range(10):
-        cluster.produce(source, sample_values(3000, seed=kill))
-        running = command.start(job, *QUICK, "--chunk-size", "200", command="stream")
-        before = committed
-        wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) > before, 90)  # noqa: B023
-        time.sleep(chance.random() * 0.5)
-        running.send(signal.SIGKILL)
-        assert running.finish().status == KILLED
-        committed = runs(cluster, job)
-    finish_source(cluster, job, command.start(job, *QUICK, command="stream"))
-    assert assert_every_run(cluster, job) > 10
+    with Follower(cluster, job) as follower:
+        for kill in range(10):
+            cluster.produce(source, sample_values(3000, seed=kill))
+            running = command.start(job, *QUICK, "--chunk-size", "200", command="stream")
+            before = committed
+            wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) > before, 90)  # noqa: B023
+            time.sleep(chance.random() * 0.5)
+            running.send(signal.SIGKILL)
+            assert running.finish().status == KILLED
+            committed = runs(cluster, job)
+        finish_source(cluster, job, command.start(job, *QUICK, command="stream"))
+        count = runs(cluster, job)
+        assert count > 10
+        assert_exact(cluster, job, count, follower)
 
 
 @pytest.mark.slow
@@ -175,13 +181,14 @@ def test_a_stream_survives_its_broker(prefect_server: str, tmp_path: Path) -> No
         source = cluster.make_topic()
         job = command.job(source, session_timeout=6.0)
         cluster.produce(source, sample_values(2000))
-        running = command.start(job, *QUICK, "--chunk-size", "500", command="stream")
-        wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) >= 1, 60)
-        broker.kill()
-        broker.start()
-        cluster.produce(source, sample_values(2000, seed=2))
-        finish_source(cluster, job, running)
-        assert_every_run(cluster, job)
+        with Follower(cluster, job) as follower:
+            running = command.start(job, *QUICK, "--chunk-size", "500", command="stream")
+            wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) >= 1, 60)
+            broker.kill()
+            broker.start()
+            cluster.produce(source, sample_values(2000, seed=2))
+            finish_source(cluster, job, running)
+            assert_exact(cluster, job, runs(cluster, job), follower)
     finally:
         broker.stop()
 

@@ -18,6 +18,7 @@ from tasks.publish import ContentError, OutputChangedError, SupersededError, pub
 from tasks.settings.job import Job
 from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
+from tests.faults.oracle import Follower, assert_exact
 from tests.stages import make_job, owned, prepare, run_once
 
 
@@ -73,14 +74,15 @@ def test_an_unknown_outcome_is_looked_up(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit that succeeded and was answered with an error: the retry finds the run, and publishes nothing more."""
-    with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        monkeypatch.setenv(VARIABLE, "after-commit=raise")
-        with pytest.raises(InjectedError):
-            publish_run(owner, publication)
-        record = publish_run(owner, publication)
-    assert record == cluster.ledger(job).last
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        with owned(cluster, job) as owner:
+            publication = prepare(owner, tmp_path)
+            monkeypatch.setenv(VARIABLE, "after-commit=raise")
+            with pytest.raises(InjectedError):
+                publish_run(owner, publication)
+            record = publish_run(owner, publication)
+        assert record == cluster.ledger(job).last
+        assert_exact(cluster, job, follower=follower)
     assert uncommitted(cluster, job) == 1000
 
 
@@ -146,15 +148,16 @@ def test_who_was_fenced_fences_anew_while_the_lease_is_held(
         make_transactional(cluster, job).close()
         step(self, *arguments)
 
-    with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        with monkeypatch.context() as patch:
-            patch.setattr(TransactionalProducer, point, fence_and_do)
-            with pytest.raises(KafkaTransientError):
-                publish_run(owner, publication)
-        assert cluster.count(job) == 0
-        assert publish_run(owner, publication).run == 1
-    assert_sorted(cluster, job)
+    with Follower(cluster, job) as follower:
+        with owned(cluster, job) as owner:
+            publication = prepare(owner, tmp_path)
+            with monkeypatch.context() as patch:
+                patch.setattr(TransactionalProducer, point, fence_and_do)
+                with pytest.raises(KafkaTransientError):
+                    publish_run(owner, publication)
+            assert cluster.count(job) == 0
+            assert publish_run(owner, publication).run == 1
+        assert_exact(cluster, job, follower=follower)
 
 
 def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Job) -> None:
