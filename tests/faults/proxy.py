@@ -52,6 +52,7 @@ class Held:
     gate: threading.Event = field(default_factory=threading.Event)
     answered: threading.Event = field(default_factory=threading.Event)
     replies: "queue.Queue[Frame]" = field(default_factory=queue.Queue)
+    version: int = -1
 
     def release(self, seconds: float = 30) -> Frame:
         """Let it through, to a broker for which its sender may be long gone; the broker's reply."""
@@ -69,9 +70,23 @@ def is_abort(frame: Frame) -> bool:
     return frame[-1] == 0
 
 
-def end_txn_error(reply: Frame) -> int:
-    """The error code of the reply to an EndTxn or InitProducerId: behind correlation id and throttle time."""
-    return int(struct.unpack(">h", reply[8:10])[0])
+def error_of(held: Held, reply: Frame) -> int:
+    """The error code in the reply to a request of the transaction; the first, of those that have one a partition."""
+    # Behind the correlation id; newer versions have tagged fields there, and lengths of one byte for what is short.
+    flexible = held.version >= _FLEXIBLE[held.api]
+    at = 5 if flexible else 4
+    if held.api != PRODUCE:
+        at += 4  # The throttle time.
+    if held.api in _BY_PARTITION:
+        at += 1 if flexible else 4  # The number of topics.
+        length, size = (reply[at] - 1, 1) if flexible else (struct.unpack(">h", reply[at : at + 2])[0], 2)
+        at += size + length + (1 if flexible else 4) + 4  # The topic, the number of partitions, the first one.
+    return int(struct.unpack(">h", reply[at : at + 2])[0])
+
+
+# The first version of each request that is flexible, https://kafka.apache.org/protocol#protocol_messages
+_FLEXIBLE = {PRODUCE: 9, INIT_PRODUCER_ID: 2, ADD_PARTITIONS_TO_TXN: 3, END_TXN: 3, TXN_OFFSET_COMMIT: 3}
+_BY_PARTITION = {PRODUCE, ADD_PARTITIONS_TO_TXN, TXN_OFFSET_COMMIT}
 
 
 class Proxy:
@@ -209,10 +224,11 @@ class _Link:
 
     def _pass_requests(self) -> None:
         while frame := _receive(self._client):
-            api, _, correlation = struct.unpack(">hhi", frame[:8])
+            api, version, correlation = struct.unpack(">hhi", frame[:8])
             self._proxy.requests[api] += 1
             held = self._proxy.take_held(api, frame)
             if held is not None:
+                held.version = version
                 held.gate.wait()
             time.sleep(self._proxy.delay)
             self._asked[correlation] = (api, held)
