@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
-from tasks.kafka.clients import NotPermittedError
+from tasks.kafka.clients import GROUP_REQUEST_TIMEOUT, NotPermittedError, await_answer
 from tasks.settings.job import Job
 
 _REQUEST_TIMEOUT = 30.0
@@ -50,11 +50,10 @@ def name_refusals(job: Job, admin: AdminClient) -> Iterator[None]:
 
 def _check(job: Job, admin: AdminClient, topics: Needs, groups: Needs) -> None:
     """Read and Write bring Describe with them, which is why it is rarely asked for."""
-    options: dict[str, Any] = {"include_authorized_operations": True, "request_timeout": _REQUEST_TIMEOUT}
-    missing = [
-        *_missing("topic", topics, admin.describe_topics(TopicCollection(list(topics)), **options)),
-        *_missing("group", groups, admin.describe_consumer_groups(list(groups), **options)),
-    ]
+    options: dict[str, Any] = {"include_authorized_operations": True}
+    of_topics = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_TIMEOUT, **options)
+    of_groups = admin.describe_consumer_groups(list(groups), request_timeout=GROUP_REQUEST_TIMEOUT, **options)
+    missing = [*_missing("topic", topics, of_topics), *_missing("group", groups, of_groups)]
     if missing:
         raise NotPermittedError(
             f"the cluster does not permit job {job.name} {'; '.join(missing)}: grant it to this principal "
@@ -72,7 +71,7 @@ def _missing(kind: str, needs: Needs, answers: Mapping[str, Future[Any]]) -> Ite
 def _permitted(answer: Future[Any], otherwise: Operations) -> Operations:
     """What the answer says; `otherwise` where it says nothing, as of a topic that does not exist yet."""
     try:
-        found = answer.result().authorized_operations
+        found = await_answer(answer, _REQUEST_TIMEOUT).authorized_operations
     except KafkaException as error:
         return frozenset() if error.args[0].code() in _HIDDEN else otherwise
     return otherwise if found is None else frozenset(found)

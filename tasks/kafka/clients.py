@@ -8,8 +8,9 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -69,6 +70,10 @@ _TURNED_AWAY = {
         "your own ssl.certificate.location"
     ),
 }
+# librdkafka 2.16 aborts the process where a request to a group's coordinator has timed out and the coordinator comes up
+# later. So it gets the longest timeout there is, and who waits for the answer gives up by himself.
+# https://github.com/confluentinc/librdkafka/issues/4605
+GROUP_REQUEST_TIMEOUT = 3600.0
 # A connection that is turned away is tried again and again: its reason shall not wait for the whole timeout.
 _LOOK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.01
@@ -204,6 +209,17 @@ def make_producer(connection: Connection, **over: Property) -> Producer:
     }
     with _settings_errors(connection):
         return Producer({**base, **over})
+
+
+Answer = TypeVar("Answer")
+
+
+def await_answer(answer: Future[Answer], seconds: float) -> Answer:
+    """The answer to an admin client's request; KafkaException if none came within so many seconds."""
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
 
 
 def record_bytes(message: Message) -> int:

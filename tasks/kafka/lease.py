@@ -16,7 +16,14 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import TerminalError, TransientError
-from tasks.kafka.clients import KafkaTerminalError, Property, make_reader, translate
+from tasks.kafka.clients import (
+    GROUP_REQUEST_TIMEOUT,
+    KafkaTerminalError,
+    Property,
+    await_answer,
+    make_reader,
+    translate,
+)
 from tasks.observe.context import current_run
 from tasks.settings.connection import Connection
 
@@ -162,7 +169,8 @@ class Lease:
 def describe_owner(admin: AdminClient, group: str, but: Collection[str] = ()) -> str | None:
     """Who holds the lease: process and host; None if nobody does, the members `but` do, or it cannot be seen."""
     try:
-        found = admin.describe_consumer_groups([group], request_timeout=_DESCRIBE_SECONDS)[group].result()
+        asked = admin.describe_consumer_groups([group], request_timeout=GROUP_REQUEST_TIMEOUT)[group]
+        found = await_answer(asked, _DESCRIBE_SECONDS)
     except KafkaException:
         return None
     holders = [m for m in found.members if m.assignment and m.assignment.topic_partitions and m.member_id not in but]

@@ -18,7 +18,15 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError, NotPermittedError, kafka_errors, translate
+from tasks.kafka.clients import (
+    GROUP_REQUEST_TIMEOUT,
+    KafkaTerminalError,
+    KafkaTransientError,
+    NotPermittedError,
+    await_answer,
+    kafka_errors,
+    translate,
+)
 
 # Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
@@ -193,6 +201,6 @@ def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
     with kafka_errors(f"offsets of group {group}"):
         asked = [ConsumerGroupTopicPartitions(group)]
         # A commit is answered before its offsets are there: stable ones are waited for.
-        found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=_REQUEST_TIMEOUT)
-        offsets = found[group].result().topic_partitions or []
+        found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=GROUP_REQUEST_TIMEOUT)
+        offsets = await_answer(found[group], _REQUEST_TIMEOUT).topic_partitions or []
     return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}

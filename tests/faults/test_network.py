@@ -1,18 +1,22 @@
 """The network between a run and its broker: replies that are lost, requests that come late, outages."""
 
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTransientError
-from tasks.kafka.lease import LeaseTakenError
+from tasks.kafka.clients import KafkaTransientError, make_admin, require_broker
+from tasks.kafka.lease import LeaseTakenError, describe_owner
+from tasks.kafka.topics import group_offsets
 from tasks.ownership import own_job
 from tasks.publish import publish_run
+from tasks.settings.connection import Connection as KafkaConnection
 from tests.cluster import Cluster, sample_values, wait_for
 from tests.command import KILLED, Command
 from tests.faults import proxy as kafka
@@ -186,6 +190,37 @@ def test_an_outage_that_does_not_end(cluster: Cluster, proxied_command: Command,
         assert cluster.count(job) == 0
         assert proxied_command.run(job).status == 0
         assert_exact(cluster, job, follower=follower)
+
+
+def ask_in_an_outage(address: str, parent: Connection) -> None:
+    """In a child: ask about a group when told to, and again when told to."""
+    connection = KafkaConnection(address)
+    admin = make_admin(connection)
+    require_broker(admin, connection, 30)
+    for _ in range(2):
+        parent.send("ready")
+        parent.recv()
+        describe_owner(admin, "nobody")
+    assert group_offsets(admin, "nobody", "nothing") == {}
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_comes_back(proxy: Proxy, cluster: Cluster) -> None:
+    """Who asked about a group while its coordinator was away outlives its return."""
+    assert describe_owner(cluster.admin, "nobody") is None
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    child = spawn.Process(target=ask_in_an_outage, args=(proxy.address, theirs))
+    child.start()
+    ours.recv()
+    proxy.cut()
+    ours.send("ask")
+    ours.recv()
+    proxy.mend()
+    ours.send("ask")
+    child.join()
+    assert proxy.refused > 0
+    assert child.exitcode == 0
 
 
 def lose_lease(proxy: Proxy, lost: Callable[[], bool]) -> None:
