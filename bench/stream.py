@@ -43,6 +43,7 @@ from tasks.kafka.clients import make_admin, make_producer, make_reader
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.native import NativeTopic, lay_out
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets
+from tasks.records import RunRecord
 from tasks.settings.connection import Connection
 from tasks.stream import SEGMENT_BATCHES
 
@@ -242,8 +243,7 @@ def run_backlog(bench: Bench, arguments: argparse.Namespace) -> None:
     seconds = (last - first).total_seconds()
     print(f"backlog: {arguments.records:,} records in {seconds:.1f} s, {arguments.records / seconds:,.0f}/s")
     print("batches: " + ", ".join(f"{run.records:,}" for run in runs))
-    pauses = [datetime.fromisoformat(b.started) - datetime.fromisoformat(a.published) for a, b in pairwise(runs)]
-    print(f"pauses between batches: {sum(p.total_seconds() for p in pauses):.2f} s in all")
+    print(f"pauses between batches: {sum(_pause(a, b) for a, b in pairwise(runs)):.2f} s in all")
     stages = {name: sum(run.seconds[name] for run in runs) for name in runs[0].seconds}
     print("stages: " + ", ".join(f"{name} {value:.1f} s" for name, value in stages.items()))
     bench.print_memory(10.0)
@@ -352,6 +352,18 @@ def print_batches(bench: Bench) -> None:
     print(f"the last {len(runs)} batches: {np.median(sizes):,.0f} records in the middle, {sizes.max():,} at most")
     stages = {name: float(np.median([run.seconds[name] for run in runs])) for name in runs[-1].seconds}
     print("their stages: " + ", ".join(f"{name} {value:.3f} s" for name, value in stages.items()))
+    between = sorted(((_pause(a, b), b) for a, b in pairwise(runs)), key=lambda item: item[0])
+    print(f"pauses between them: {between[len(between) // 2][0]:.2f} s in the middle, {between[-1][0]:.2f} s at most")
+    for run in sorted(runs, key=lambda run: -sum(run.seconds.values()))[:3]:
+        print(
+            f"slow: run {run.run}, {run.records:,} records, "
+            + ", ".join(f"{n} {v:.2f} s" for n, v in run.seconds.items())
+        )
+
+
+def _pause(run: RunRecord, following: RunRecord) -> float:
+    """Seconds from the one's end to the other's start: waiting for records among them."""
+    return (datetime.fromisoformat(following.started) - datetime.fromisoformat(run.published)).total_seconds()
 
 
 MODES = {
