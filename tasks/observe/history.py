@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError
 from tasks.observe.context import RunContext, Stop, run_context
-from tasks.observe.flow_run import emit, has_runner, is_cancelled, rename_run, tag_run
+from tasks.observe.flow_run import emit, has_runner, is_cancelled, rename_run, tag_run, untagged_tasks
 from tasks.observe.logs import configure_logging, get_logger
 from tasks.observe.report import artifact_key, format_count, headline, publish_plan, publish_summary, report_progress
 from tasks.observe.signals import stop_on_signals
@@ -48,7 +48,7 @@ def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], r
 def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], context: RunContext) -> Any:
     """As `observe_run`, for who reports the progress in its own way."""
     configure_logging()
-    with stop_on_signals(context.stop) as signals:
+    with stop_on_signals(context.stop) as signals, untagged_tasks():
         tag_run(f"job:{job}")
         try:
             state = _end(context, work)

@@ -31,6 +31,9 @@ def test_the_history_says_what_happened(cluster: Cluster, command: Command, hist
     assert idle["name"] == f"{source} · {columns} · nothing new"
     assert failed["name"] == f"{source} · {columns}"
     assert set(done["tags"]) == {"kafka-sort", f"job:{source}"}
+    wait_for(lambda: len(history.tasks(done["id"])) >= 5)
+    # Each tag of a task would be a question to the server before the task starts.
+    assert [task["tags"] for task in history.tasks(done["id"]) if task["tags"]] == []
     assert (done["state_name"], idle["state_name"], failed["state_name"]) == ("Completed", "Completed", "Failed")
     assert f"run 1: 1,501 records of {source}" in done["state"]["message"]
     assert f"1 dead letters in {job.dead_letters}" in done["state"]["message"]
