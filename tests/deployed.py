@@ -80,6 +80,8 @@ class Deployments:
     def deploy(self) -> None:
         self("work-pool", "create", POOL, "--type", "process", "--overwrite")
         self("deploy", "--all")
+        # At the full hour a scheduled run would take the place of a test's.
+        self("deployment", "schedule", "pause", "--all")
 
     def start_worker(self) -> None:
         command = [*self._command, "worker", "start", "--pool", POOL]
