@@ -21,7 +21,7 @@ def untagged_tasks() -> Iterator[None]:
     """Task runs of the block do not inherit the tags that the flow run was given by `prefect.tags`.
 
     Before a task with tags starts, Prefect asks its server for a slot of each tag: 25 ms when all is well, seconds
-    where the database is busy, and an error where the server is away.
+    where the database is busy.
     """
     with TagsContext(current_tags=set()):
         yield
