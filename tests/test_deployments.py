@@ -160,11 +160,13 @@ def test_deployments_run_on_a_worker(
     logs = prefect("flow-run", "logs", flow_run_id(done))
     assert "committed" in logs
     # The server makes the runs of a schedule by itself.
+    prefect("deployment", "schedule", "resume", "--all")
     scheduled = {
         "deployments": {"name": {"any_": ["scheduled"]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
     wait_for(lambda: bool(history.post("/flow_runs/filter", scheduled)), 120)
+    prefect("deployment", "schedule", "pause", "--all")
 
 
 @pytest.mark.slow
