@@ -16,7 +16,7 @@ from tests.command import Command
 from tests.faults.oracle import Follower, assert_exact
 from tests.stages import make_job, owned, prepare
 
-SIZE_MB = 40
+SIZE_MB = 160
 
 
 @pytest.fixture
@@ -99,8 +99,13 @@ def test_a_spill_that_finds_no_space(
     cluster.produce(source, rows, 1)
     job = make_job(source, tmp_path)
     with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        order = SortRequest(job, job.sort_list[0], publication.chunks, 4, small_disk)
+        publication = prepare(owner, small_disk)
+        # DuckDB reads and spills in the folder of the attempt, and nowhere else.
+        folder = small_disk / publication.attempt
+        for file in publication.sorted_files:
+            file.path.unlink()
+        chunks = set(folder.iterdir())
+        order = SortRequest(job, job.sort_list[0], publication.chunks, 4, folder)
         little = Budget(20 * MB, 16 * MB, 16 * MB, 8 * MB)
         with monkeypatch.context() as patch:
             patch.setattr(Budget, "of", lambda *_: little)
@@ -109,6 +114,6 @@ def test_a_spill_that_finds_no_space(
                 sort_chunks(order)
             assert isinstance(failed.value.__cause__, duckdb.Error)
             assert isinstance(failed.value, TerminalError | TransientError)
-            assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+            assert set(folder.iterdir()) == chunks
             (small_disk / "ballast").unlink()
         assert sort_chunks(order).rows == 60_000
