@@ -236,7 +236,7 @@ class Bench:
 def run_backlog(bench: Bench, arguments: argparse.Namespace) -> None:
     generate_records(bench.connection, TOPIC, arguments.records, 1, PARTITIONS)
     with bench.streaming() as process:
-        while bench.lag():
+        while bench.lag() and process.poll() is None:
             bench.watch(process, 1.0)
     runs = [run for _, run in sorted(bench.ledger().runs.items())]
     first, last = (datetime.fromisoformat(text) for text in (runs[0].started, runs[-1].published))

@@ -32,6 +32,9 @@ PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
 }
 
+# Of an error that nobody foresaw: the innermost ones.
+_SHOWN_FRAMES = 6
+
 DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect's own log lines.")
 
 
@@ -199,7 +202,10 @@ def _run() -> int:
     except Exception as error:  # noqa: BLE001  # the last resort of a command: one line, not a traceback
         if "--debug" in sys.argv:
             traceback.print_exc()
-        click.echo(printable(f"kafka-sort: {type(error).__name__}: {error} (--debug shows where)"), err=True)
+        # It need not come again when somebody looks for it with --debug.
+        frames = reversed(traceback.extract_tb(error.__traceback__)[-_SHOWN_FRAMES:])
+        where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+        click.echo(printable(f"kafka-sort: {type(error).__name__}: {error} (at {where}; --debug shows all)"), err=True)
         return 1
     return 0
 
