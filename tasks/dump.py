@@ -186,7 +186,7 @@ class _RowGroup:
     """The records of one row group, as columns.
 
     A block becomes Arrow as soon as it comes, and its messages go while they are in the processor's cache: kept until
-    the group is full, a hundred thousand of them cost a fifth of the dump.
+    the group is full, a hundred thousand of them made reading alone, without parsing and writing, a fifth slower.
     """
 
     def __init__(self, partition: int) -> None:

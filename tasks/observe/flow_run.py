@@ -20,8 +20,8 @@ _RUNNER_VARIABLE: Final = "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"
 def untagged_tasks() -> Iterator[None]:
     """Task runs of the block do not inherit the tags that the flow run was given by `prefect.tags`.
 
-    Before a task with tags starts, Prefect asks its server for a slot of each tag: 25 ms when all is well, seconds
-    where the database is busy.
+    Before a task with tags starts, Prefect asks its server for a slot of each tag: up to seconds, where its database
+    is busy.
     """
     with TagsContext(current_tags=set()):
         yield
