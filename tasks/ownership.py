@@ -12,7 +12,7 @@ from tasks.failpoints import reach
 from tasks.kafka import native
 from tasks.kafka.clients import BATCH_BYTES, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError
-from tasks.kafka.ledger import KEPT_RUNS, Ledger, read_ledger
+from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.logs import get_logger
@@ -105,8 +105,7 @@ class Owner:
 
     def note_committed(self, record: RunRecord) -> None:
         """The ledger is what was read after fencing and what was committed since, by this very producer."""
-        kept = {number: run for number, run in self.ledger.runs.items() if number > record.run - KEPT_RUNS}
-        self.ledger = Ledger(record, kept | {record.run: record})
+        self.ledger = self.ledger.followed_by(record)
 
     def _read_ledger(self) -> Ledger:
         return read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout)

@@ -93,7 +93,11 @@ class Deployments:
     def stop_worker(self) -> None:
         if self._worker is not None:
             self._worker.terminate()
-            self._worker.wait(60)
+            try:
+                self._worker.wait(30)
+            except subprocess.TimeoutExpired:
+                # Prefect's worker was seen to wait for ever once its cancel observer was gone.
+                self.kill_worker()
 
     def kill_worker(self) -> list[int]:
         """As a machine that loses its power: the worker and its runs, at once. How they ended."""

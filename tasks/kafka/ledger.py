@@ -5,6 +5,7 @@ Read only after fencing: then nothing of this transactional id is open, and what
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, TopicPartition
@@ -37,14 +38,19 @@ class LedgerError(TerminalError):
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the ledger said after fencing: the newest run, and the numbers of those still recorded."""
+    """What the ledger said after fencing: the newest run, the records by number, and the oldest run that has one."""
 
     last: RunRecord | None
     runs: dict[int, RunRecord]
+    oldest: int = 1
 
-    def outdated(self, newest: int) -> list[int]:
+    def outdated(self, newest: int) -> Sequence[int]:
         """Runs whose records a transaction that writes run `newest` shall tombstone."""
-        return [number for number in self.runs if number <= newest - KEPT_RUNS]
+        return range(self.oldest, newest - KEPT_RUNS + 1)
+
+    def followed_by(self, record: RunRecord) -> "Ledger":
+        """The ledger with one more run, of which alone the record is kept: a stream would gather a thousand."""
+        return Ledger(record, {record.run: record}, max(self.oldest, record.run - KEPT_RUNS + 1))
 
 
 def run_key(number: int) -> bytes:
@@ -137,7 +143,7 @@ def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
             f"the ledger {name} has run records but no record 'last': it was altered; "
             "use another --job-name with --append"
         )
-    return Ledger(last, runs)
+    return Ledger(last, runs, min(runs, default=1))
 
 
 def _foreign(name: str, key: bytes, what: str) -> str:

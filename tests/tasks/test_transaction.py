@@ -12,9 +12,10 @@ from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import VARIABLE, InjectedError
 from tasks.kafka import ledger as ledger_module, native
 from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError
-from tasks.kafka.ledger import LAST, read_ledger, run_key
+from tasks.kafka.ledger import LAST, Ledger, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
+from tasks.records import RunRecord
 from tasks.settings.job import Job
 from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
@@ -323,6 +324,19 @@ def test_old_runs_are_tombstoned(cluster: Cluster, tmp_path: Path, monkeypatch: 
     assert sorted(ledger.runs) == [3, 4]
     tombstones = [r.key for r in cluster.read(job.ledger) if r.value is None]
     assert tombstones == [run_key(1), run_key(2)]
+
+
+def test_what_a_stream_knows_of_its_ledger_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run after run on one owner: each old one is tombstoned once, and only the newest is kept in memory."""
+    made = RunRecord("j", 1, "a", "s", "i", {}, (), (), 0, "d", 0, {}, (), "", "")
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
+    known, tombstones = Ledger(None, {}), list[int]()
+    for number in range(1, 6):
+        tombstones += known.outdated(number)
+        known = known.followed_by(replace(made, run=number))
+        assert list(known.runs) == [number]
+    assert tombstones == [1, 2, 3]
+    assert list(known.outdated(6)) == [4]
 
 
 def test_a_large_record(cluster: Cluster, tmp_path: Path) -> None:
