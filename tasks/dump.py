@@ -11,12 +11,10 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import Message
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -25,7 +23,8 @@ from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
-from tasks.kafka.ranges import Block, RangeReader
+from tasks.kafka.blocks import Block
+from tasks.kafka.ranges import RangeReader
 from tasks.kafka.readers import Readers
 from tasks.observe.context import Meter, current_run
 from tasks.observe.logs import get_logger, log_context
@@ -40,7 +39,7 @@ CHUNK_OFFSETS = 2_000_000
 # DuckDB's own row group size; its readers work a row group each.
 _ROW_GROUP_ROWS = 122_880
 
-# Of so many records one is asked for its timestamp: for latency, an accessor a record would be too many.
+# Of so many records one leaves its timestamp in the manifest, for latency.
 _TIMED_RECORDS = 1000
 _RECORD = pa.schema(
     {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
@@ -168,8 +167,8 @@ class _Tally:
 def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: Meter) -> Iterator["_RowGroup"]:
     """The blocks as row groups.
 
-    Under Python's one lock the blocks are only taken apart; parsing, hashing and writing, which let go of it, happen a
-    row group at a time. Done a block at a time, two threads spend their time handing the lock to each other.
+    Parsing, hashing and writing let go of Python's one lock, but each takes it often: done a block at a time, two
+    threads spend their time handing it to each other, so they happen a row group at a time.
     """
     group = _RowGroup(partition)
     for block in blocks:
@@ -183,11 +182,7 @@ def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: M
 
 
 class _RowGroup:
-    """The records of one row group, as columns.
-
-    A block becomes Arrow as soon as it comes, and its messages go while they are in the processor's cache: kept until
-    the group is full, a hundred thousand of them made reading alone, without parsing and writing, a fifth slower.
-    """
+    """The records of one row group, as columns."""
 
     def __init__(self, partition: int) -> None:
         self.rows = 0
@@ -197,20 +192,13 @@ class _RowGroup:
         self._columns: dict[str, list[pa.Array]] = {name: [] for name in _RECORD.names}
 
     def add(self, block: Block) -> None:
-        """Take a block apart."""
-        times = [message.timestamp()[1] for message in block]
-        columns = {
-            "value": pa.array(list(map(Message.value, block)), pa.binary()),
-            "key": _column(list(map(Message.key, block)), pa.binary()),
-            "headers": _column(list(map(Message.headers, block)), HEADERS),
-            "timestamp": pa.array(times, pa.int64()),
-            "offset": _offsets(block),
-        }
-        for name, column in columns.items():
+        """Take the records of a block."""
+        columns = (block.values, block.keys, block.headers, pa.array(block.timestamps), pa.array(block.offsets))
+        for name, column in zip(_RECORD.names, columns, strict=True):
             self._columns[name].append(column)
         self.rows += len(block)
-        self.bytes += sum(columns[name].nbytes for name in ("value", "key", "headers"))
-        self.times += times[::_TIMED_RECORDS]
+        self.bytes += block.nbytes
+        self.times += block.timestamps[::_TIMED_RECORDS].tolist()
 
     def split(self, fmt: CsvFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """The accepted records as a table of the chunk's schema, and the dead letters."""
@@ -242,19 +230,6 @@ def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
 
 def _total_bytes(column: pa.Array) -> int:
     return int(pa.compute.sum(pa.compute.binary_length(column)).as_py() or 0)
-
-
-def _offsets(block: Block) -> pa.Array:
-    """Offsets of the messages; by arithmetic where they are dense."""
-    first, last = block[0].offset() or 0, block[-1].offset() or 0
-    if last - first == len(block) - 1:
-        return pa.array(np.arange(first, last + 1, dtype=np.int64))
-    return pa.array(map(Message.offset, block), pa.int64())
-
-
-def _column(items: list[Any], kind: pa.DataType) -> pa.Array:
-    """The items as Arrow; a column of nulls costs next to nothing."""
-    return pa.nulls(len(items), kind) if items.count(None) == len(items) else pa.array(items, kind)
 
 
 _gc_lock = threading.Lock()

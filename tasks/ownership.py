@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tasks.errors import SettingsError
 from tasks.failpoints import reach
-from tasks.kafka import native
+from tasks.kafka import native, native_fetch
 from tasks.kafka.clients import BATCH_BYTES, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError
 from tasks.kafka.ledger import Ledger, read_ledger
@@ -52,8 +52,8 @@ class Owner:
     def acquire(self, *, standby: bool = False) -> None:
         """Take the lease, fence, read the ledger. LeaseTakenError names who is alive; a standby waits for his end."""
         reach("before-lease")
-        if not native.AVAILABLE:
-            get_logger().warning("librdkafka's batch call was not found: records go one by one, half as fast")
+        if not (native.AVAILABLE and native_fetch.AVAILABLE):
+            get_logger().warning("librdkafka's batch calls were not found: records go one by one, half as fast")
         self._lease.acquire(self.admin, self.job.name, standby=standby)
         reach("after-lease")
         # Who was away for longer than the session timeout has decided nothing yet: he may as well start anew.

@@ -12,7 +12,7 @@ import confluent_kafka.cimpl
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer
 
 Message = npt.NDArray[Any]
 
@@ -58,9 +58,9 @@ AVAILABLE: Final = (
 )
 
 
-def handle_of(producer: Producer) -> int:
-    """Address of the producer's rd_kafka_t: the first field after the Python object's header."""
-    return ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value or 0
+def handle_of(client: Producer | Consumer) -> int:
+    """Address of the client's rd_kafka_t: the first field after the Python object's header; 0 once it is closed."""
+    return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value or 0
 
 
 class NativeTopic:

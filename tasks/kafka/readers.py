@@ -44,7 +44,7 @@ class Readers:
             reader.consume_seconds = _LIVELY_CONSUME_SECONDS
         try:
             yield reader
-            consumer.unassign()
+            reader.release()
         except BaseException:
             consumer.close()
             raise

@@ -1,0 +1,106 @@
+"""Blocks: consecutive records of one partition as Arrow columns, whichever way they were fetched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from tasks.chunks import HEADERS
+
+
+@dataclass(frozen=True)
+class Block:
+    """Records in offset order; may be empty. `timestamps` in ms, `headers` null where there are none."""
+
+    values: pa.Array
+    keys: pa.Array
+    headers: pa.Array
+    timestamps: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Self:
+        """The messages, which have no errors."""
+        return cls(
+            values=pa.array(list(map(Message.value, messages)), pa.binary()),
+            keys=_column(list(map(Message.key, messages)), pa.binary()),
+            headers=_column(list(map(Message.headers, messages)), HEADERS),
+            timestamps=np.array([message.timestamp()[1] for message in messages], np.int64),
+            offsets=np.array(list(map(Message.offset, messages)), np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values, keys and headers."""
+        return int(self.values.nbytes + self.keys.nbytes + self.headers.nbytes)
+
+    def divide(self, offset: int) -> tuple["Block", "Block"]:
+        """The records below the offset, and the others."""
+        row = int(np.searchsorted(self.offsets, offset))
+        return self._part(slice(0, row)), self._part(slice(row, None))
+
+    def _part(self, rows: slice) -> "Block":
+        columns = (self.values, self.keys, self.headers, self.timestamps, self.offsets)
+        return Block(*(column[rows] for column in columns))
+
+
+def _column(items: list[Any], kind: pa.DataType) -> pa.Array:
+    """The items as Arrow; a column of nulls costs next to nothing."""
+    return pa.nulls(len(items), kind) if items.count(None) == len(items) else pa.array(items, kind)
+
+
+class Fetcher(Protocol):
+    """Fetches blocks of one partition at a time."""
+
+    def assign(self, partition: int, offset: int) -> None:
+        """Go on from the offset."""
+
+    def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
+        """Up to so many records, and the error that came behind them; waits until they are there or the time is over.
+
+        The end of the partition is no error.
+        """
+
+    def release(self) -> None:
+        """Hold no partition, and nothing that was fetched."""
+
+
+class PlainFetcher:
+    """By confluent-kafka's own `consume`, an object a record."""
+
+    def __init__(self, consumer: Consumer, topic: str) -> None:
+        self._consumer = consumer
+        self._topic = topic
+
+    def assign(self, partition: int, offset: int) -> None:
+        """Go on from the offset."""
+        self._consumer.assign([TopicPartition(self._topic, partition, offset)])
+
+    def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
+        """Up to so many records, and the error that came behind them."""
+        messages, error = self._consumer.consume(most, seconds), None
+        if any(map(Message.error, messages)):
+            messages, error = _part_at_error(messages)
+        return Block.of(messages), error
+
+    def release(self) -> None:
+        """Hold no partition."""
+        self._consumer.unassign()
+
+
+def _part_at_error(messages: Sequence[Message]) -> tuple[list[Message], KafkaError | None]:
+    good: list[Message] = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            good.append(message)
+        elif error.code() != KafkaError._PARTITION_EOF:
+            return good, error
+    return good, None
