@@ -8,7 +8,7 @@ headers they point to, may be read until then and no longer, so every function h
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
 from types import TracebackType
@@ -25,7 +25,6 @@ from tasks.kafka import native
 from tasks.kafka.blocks import Block
 
 Addresses = npt.NDArray[np.uint64]
-_Header = tuple[str, bytes | None]
 
 _POINTER: Final = ctypes.c_void_p
 # rd_kafka_message_t in words of 8 bytes (see native.MESSAGE): err, payload, len, key, key_len, offset. The timestamp is
@@ -130,6 +129,8 @@ class NativeFetcher:
         if not handle:
             raise RuntimeError("the consumer is closed")
         queue = _FREE.rd_kafka_queue_get_partition(handle, self._topic.encode(), self._partition)
+        if not queue:
+            raise RuntimeError(f"librdkafka has no queue for {self._topic} partition {self._partition}")
         try:
             yield queue
         finally:
@@ -260,16 +261,48 @@ def _timestamps(messages: Addresses, read: npt.NDArray[np.int64]) -> npt.NDArray
     first, last = (_HELD.rd_kafka_message_timestamp(int(messages[row]), None) for row in (0, -1))
     if (first, last) == (read[0], read[-1]):
         return read
-    told = map(_HELD.rd_kafka_message_timestamp, messages.tolist(), repeat(None))
-    return np.fromiter(told, np.int64, len(messages))
+    return _each(_HELD.rd_kafka_message_timestamp, messages.tolist(), repeat(None))
 
 
 def _headers(messages: Addresses, payload: Addresses, lengths: Addresses) -> pa.Array:
     """The headers, asked for where there may be any: a call a record would take as long as all the rest."""
-    headers: list[list[_Header] | None] = [None] * len(messages)
-    for row in _with_headers(payload, lengths).tolist():
-        headers[row] = _read_headers(int(messages[row]))
-    return pa.array(headers, HEADERS) if any(headers) else pa.nulls(len(messages), HEADERS)
+    rows = _with_headers(payload, lengths)
+    lists = np.zeros(len(rows), np.uint64)
+    codes = _each(_HELD.rd_kafka_message_headers, messages[rows].tolist(), _slots(lists))
+    if failed := set(codes.tolist()) - {0, KafkaError._NOENT}:
+        raise KafkaException(KafkaError(min(failed)))
+    rows, lists = rows[codes == 0], lists[codes == 0]
+    if not len(rows):
+        return pa.nulls(len(messages), HEADERS)
+    # First the first header of every record, then the second of every one that has a second.
+    owners: list[npt.NDArray[np.int64]] = []
+    names: list[bytes] = []
+    values: list[pa.Array] = []
+    while len(rows):
+        name, value, size = (np.zeros(len(rows), np.uint64) for _ in range(3))
+        slots = map(_slots, (name, value, size))
+        there = _each(_HELD.rd_kafka_header_get_all, lists.tolist(), repeat(len(owners)), *slots) == 0
+        rows, lists = rows[there], lists[there]
+        owners.append(rows)
+        names += map(ctypes.string_at, name[there].tolist())
+        values.append(gather(value[there], size[there]))
+    owner = np.concatenate(owners)
+    order = np.argsort(owner, kind="stable")
+    pairs = [pa.array(names, pa.string()).take(order), pa.concat_arrays(values).take(order)]
+    count = np.bincount(owner, minlength=len(messages))
+    ends = pa.array(np.concatenate([[0], np.cumsum(count)]), pa.int32())
+    headers = pa.StructArray.from_arrays(pairs, fields=list(HEADERS.value_type))
+    return pa.ListArray.from_arrays(ends, headers, type=HEADERS, mask=pa.array(count == 0))
+
+
+def _each(function: Any, *arguments: Iterable[int | None]) -> npt.NDArray[np.int64]:
+    """What the function answers for each; a loop in C."""
+    return np.fromiter(map(function, *arguments), np.int64)
+
+
+def _slots(array: Addresses) -> range:
+    """The addresses of its entries, for librdkafka to write to."""
+    return range(array.ctypes.data, array.ctypes.data + array.nbytes, array.itemsize)
 
 
 def _with_headers(payload: Addresses, lengths: Addresses) -> npt.NDArray[np.int64]:
@@ -290,19 +323,3 @@ def _with_headers(payload: Addresses, lengths: Addresses) -> npt.NDArray[np.int6
         memory = _view(base, int(behind[known].max()) - base + 1, np.uint8)
         unknown[known] = memory.take((behind[known] - np.uint64(base)).astype(np.int64)) != 0
     return np.flatnonzero(unknown)
-
-
-def _read_headers(message: int) -> list[_Header] | None:
-    """The headers of one message, by librdkafka; None if it has none."""
-    headers, name, value, size = _POINTER(), ctypes.c_char_p(), _POINTER(), ctypes.c_size_t()
-    code = _HELD.rd_kafka_message_headers(message, ctypes.addressof(headers))
-    if code == KafkaError._NOENT:
-        return None
-    if code:
-        raise KafkaException(KafkaError(code))
-    out = [ctypes.addressof(item) for item in (name, value, size)]
-    found: list[_Header] = []
-    while not _HELD.rd_kafka_header_get_all(headers, len(found), *out):
-        raw = ctypes.string_at(value.value, size.value) if value.value is not None else None
-        found.append(((name.value or b"").decode(), raw))
-    return found
