@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
@@ -231,6 +231,9 @@ class Bench:
         print(
             f"memory: {max(pss for _, pss in self.memory) / 1e6:.0f} MB at most, {slope:+.2f} MB a minute after warm-up"
         )
+        minutes = groupby(self.memory, lambda point: int((point[0] - started) / 60))
+        means = (np.mean([pss for _, pss in points]) / 1e6 for _, points in minutes)
+        print("memory, mean of each minute, MB: " + ", ".join(f"{mean:.0f}" for mean in means))
 
 
 def run_backlog(bench: Bench, arguments: argparse.Namespace) -> None:
