@@ -10,9 +10,6 @@ MB = 1_000_000
 # Python with Prefect, pyarrow and DuckDB loaded, measured 310 MB; the rest are Arrow batches on their way.
 _BASE_BYTES = 420 * MB
 SMALLEST_LIMIT = 768 * MB
-# DuckDB's own limit leaves out what the allocator keeps and Arrow results: 0.52 GB beside a limit of 1.03 GB, 0.55 GB
-# beside one of 0.38, Python's part included (peak of 50 million records). So it does not grow with the limit.
-_BESIDE_DUCKDB_BYTES = 200 * MB
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,8 @@ class Budget:
             )
         free = memory_bytes - _BASE_BYTES
         return cls(
-            duckdb_bytes=max(int(free * 0.65), free - _BESIDE_DUCKDB_BYTES) // sort_concurrency,
+            # DuckDB's own limit leaves out what the allocator keeps and Arrow results.
+            duckdb_bytes=int(free * 0.65) // sort_concurrency,
             producer_queue_bytes=min(int(free * 0.15), 128 * MB),
             consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
             chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
