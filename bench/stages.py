@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
 from confluent_kafka import Producer
 
 from bench.compare import CONSUME, PARTITIONS, PRODUCE
@@ -42,9 +41,10 @@ from tasks.kafka.topics import create_topic
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.context import run_context
 from tasks.ownership import Owner, own_job
+from tasks.parts import Loaded
 from tasks.preflight import check_before_lease, prepare_outputs
 from tasks.publish import Publication, note_outputs, publish_run, send_sorted
-from tasks.records import Chunk, Snapshot, SortedFile
+from tasks.records import Chunk, Snapshot, SortedRows
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
@@ -117,56 +117,56 @@ class Stages:
             if self._arguments.until == "dump":
                 return
             orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-            files = self._sort(job, orders)
+            sorts = self._sort(job, orders)
             if self._arguments.until == "sort":
                 return
-            self._publish(owner, Publication(uuid4().hex, snapshot, chunks, files, outputs, datetime.now(UTC)))
-            self._publish_plain(owner, files, sum(c.checksum for c in chunks) % 2**64)
+            self._publish(owner, Publication(uuid4().hex, snapshot, chunks, sorts, outputs, datetime.now(UTC)))
+            self._publish_plain(owner, sorts, sum(c.checksum for c in chunks) % 2**64)
         if shutil.which("kcat"):
-            self._kcat(folder, files)
+            self._kcat(folder, sorts)
 
     def _dump(self, job: Job, snapshot: Snapshot, folder: Path) -> tuple[Chunk, ...]:
         requests = [DumpRequest(job, 1, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
         with self.measured("dump", snapshot.span):
             return tuple(c for part in _each(dump_range, requests, job.dump_concurrency) for c in part)
 
-    def _sort(self, job: Job, orders: list[SortRequest]) -> tuple[SortedFile, ...]:
+    def _sort(self, job: Job, orders: list[SortRequest]) -> tuple[SortedRows, ...]:
         records = sum(chunk.records for chunk in orders[0].chunks)
         if job.sort_concurrency > 1:
             with self.measured("sorts", records * len(orders)):
                 return tuple(_each(sort_chunks, orders, job.sort_concurrency))
-        files = []
+        sorts = []
         for order in orders:
             with self.measured(f"sort {order.sort.columns}", records):
-                files.append(sort_chunks(order))
-        return tuple(files)
+                sorts.append(sort_chunks(order))
+        return tuple(sorts)
 
     def _publish(self, owner: Owner, publication: Publication) -> None:
-        with self.measured("publish", sum(file.rows for file in publication.sorted_files)):
+        with self.measured("publish", sum(rows.rows for rows in publication.sorts)):
             publish_run(owner, publication)
 
-    def _publish_plain(self, owner: Owner, files: tuple[SortedFile, ...], checksum: int) -> None:
-        files = tuple(replace(file, topic=f"{file.topic}-plain") for file in files)
-        for file in files:
-            create_topic(self._admin, file.topic, PARTITIONS)
-        producer = PlainProducer(self._connection, owner.budget.producer_queue_bytes)
-        with self.measured("publish, plain", sum(file.rows for file in files)):
-            for file in files:
-                send_sorted(producer, file, checksum, lambda _: None)
+    def _publish_plain(self, owner: Owner, sorts: tuple[SortedRows, ...], checksum: int) -> None:
+        sorts = tuple(replace(rows, topic=f"{rows.topic}-plain") for rows in sorts)
+        for rows in sorts:
+            create_topic(self._admin, rows.topic, PARTITIONS)
+        producer, loaded = PlainProducer(self._connection, owner.budget.producer_queue_bytes), Loaded()
+        with self.measured("publish, plain", sum(rows.rows for rows in sorts)):
+            for rows in sorts:
+                send_sorted(producer, rows, loaded, checksum, lambda _: None)
             producer.flush()
         producer.close()
 
-    def _kcat(self, folder: Path, files: tuple[SortedFile, ...]) -> None:
+    def _kcat(self, folder: Path, sorts: tuple[SortedRows, ...]) -> None:
         servers, raw = self._connection.bootstrap_servers, folder / "raw"
-        with self.measured("kcat read", files[0].rows):
+        with self.measured("kcat read", sorts[0].rows):
             _shell(CONSUME.format(bootstrap=servers, topic=self._topic, file=raw))
         scripts = []
-        for file in files:
-            output, lines = f"{file.topic}-kcat", file.path.with_suffix(".csv")
+        for rows in sorts:
+            output, lines = f"{rows.topic}-kcat", folder / f"{rows.topic}.csv"
             create_topic(self._admin, output, 1)
-            _write_lines(file, lines)
+            _write_lines(rows, lines)
             scripts.append(PRODUCE.format(bootstrap=servers, output=output, file=lines))
-        with self.measured("kcat publish", sum(file.rows for file in files)):
+        with self.measured("kcat publish", sum(rows.rows for rows in sorts)):
             for script in scripts:
                 _shell(script)
 
@@ -201,10 +201,10 @@ def _shell(script: str) -> None:
     subprocess.run(["bash", "-ec", script], check=True)
 
 
-def _write_lines(file: SortedFile, path: Path) -> None:
-    with pa.memory_map(str(file.path)) as source, pa.ipc.open_file(source) as reader, path.open("wb") as lines:
-        for i in range(reader.num_record_batches):
-            lines.write(b"\n".join(reader.get_batch(i).column(0).to_pylist()) + b"\n")
+def _write_lines(rows: SortedRows, path: Path) -> None:
+    with path.open("wb") as lines:
+        for batch in Loaded().batches(rows):
+            lines.write(b"\n".join(batch.column("value").to_pylist()) + b"\n")
 
 
 def _profiled(work: Callable[[], None], *, wanted: bool) -> None:

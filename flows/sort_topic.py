@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
-from tasks.chunks import drop_rows
+from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, dump_partition, refuse_lost
 from tasks.kafka.clients import make_admin
 from tasks.observe.context import RunContext
@@ -62,7 +62,6 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
             require_none_skipped(job, snapshot)
             return nothing_new(job)
         show_plan(job, snapshot, estimate_disk(job, snapshot))
-        sorts = len(job.sort_list)
         # Step 5: dump and sort. No write to Kafka yet, so tasks are tried again freely.
         with log_context(run=snapshot.run), progress.stage("dump", snapshot.span):
             requests = [
@@ -71,14 +70,14 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
             dumped = run_each(with_retries(dump_partition, job), requests, job.dump_concurrency, stop.set)
             chunks = tuple(chunk for part in dumped for chunk in part)
             refuse_lost(job, chunks)
-        records = sum(chunk.records for chunk in chunks)
-        with log_context(run=snapshot.run), progress.stage("sort", records * sorts):
+        rows = sum(chunk.records for chunk in chunks) * len(job.sort_list)
+        with log_context(run=snapshot.run), progress.stage("sort", rows):
             orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-            files = run_each(with_retries(sort_records, job), orders, job.sort_concurrency, stop.set)
-            drop_rows(chunks)
+            sorts = run_each(with_retries(sort_records, job), orders, job.sort_concurrency, stop.set)
+            drop_divided(chunks, sorts)
         # Step 6: publish and commit.
-        with log_context(run=snapshot.run), progress.stage("publish", records * sorts):
-            publication = Publication(attempt, snapshot, chunks, tuple(files), outputs, started)
+        with log_context(run=snapshot.run), progress.stage("publish", rows):
+            publication = Publication(attempt, snapshot, chunks, tuple(sorts), outputs, started)
             record = with_retries(publish_and_commit, job)(owner, publication)
     shown = published(job, record)
     require_none_skipped(job, snapshot)

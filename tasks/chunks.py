@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from tasks.formats.csv import CsvFormat
-from tasks.records import Chunk, LostRange, OffsetRange
+from tasks.records import Chunk, LostRange, OffsetRange, SortedRows
 
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 DEAD_LETTERS = pa.schema(
@@ -34,10 +34,10 @@ DEAD_LETTERS = pa.schema(
 
 
 def chunk_schema(fmt: CsvFormat) -> pa.Schema:
-    """Columns of a chunk: the record, its arrival (source partition, then offset), the key columns k0, k1 … ."""
+    """Columns of a chunk: the record, and the key columns k0, k1 … ; rows are in offset order."""
     keys = [(f"k{i}", field.type) for i, field in enumerate(fmt.schema)]
     record = [("value", pa.binary()), ("key", pa.binary()), ("headers", HEADERS), ("timestamp", pa.int64())]
-    return pa.schema([*record, ("arrival", pa.int64()), *keys])
+    return pa.schema([*record, *keys])
 
 
 def name_unfinished(path: Path) -> Path:
@@ -136,10 +136,11 @@ class ChunkFolder:
         return {"run": self.run, "topic_id": self.topic_id, "digests": [_digest(path) for path in files]}
 
 
-def drop_rows(chunks: Iterable[Chunk]) -> None:
-    """Remove what all sorts have read, before it goes from the page cache to the disk; dead letters stay."""
+def drop_divided(chunks: Iterable[Chunk], sorts: Iterable[SortedRows]) -> None:
+    """Remove the chunks whose rows every sort has in parts of its own; dead letters stay."""
+    needed = frozenset[Path]().union(*(rows.files for rows in sorts))
     for chunk in chunks:
-        if chunk.path is not None:
+        if chunk.path is not None and chunk.path not in needed:
             chunk.path.unlink(missing_ok=True)
 
 

@@ -44,8 +44,6 @@ _TIMED_RECORDS = 1000
 _RECORD = pa.schema(
     {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
 )
-# An offset needs less than 48 bits for 8,900 years at a million records a second; partitions have the 15 above.
-_OFFSET_BITS = 48
 
 
 @dataclass(frozen=True)
@@ -207,11 +205,10 @@ class _RowGroup:
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
         rows = group if accepted is None else group.take(pa.array(accepted))
-        arrival = pa.compute.add(rows.column("offset"), self._partition << _OFFSET_BITS)
         times = rows.column("timestamp") if keep_time else pa.nulls(len(rows), pa.int64())
         record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
         keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
-        return pa.table({**record, "timestamp": times, "arrival": arrival, **keys}, chunk_schema(fmt)), rejects
+        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt)), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)

@@ -2,7 +2,7 @@
 
 Guarantee 2 (all or nothing, exactly once). One unit of retry: fence, then read, then act. After any failure the
 producer is thrown away, the next attempt becomes the newest holder of the transactional id, reads the ledger, and only
-then knows whether the run is there (done), is not (publish again, from the sorted files), or another one is.
+then knows whether the run is there (done), is not (publish again, from the same rows and orders), or another one is.
 """
 
 import time
@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 
 import pyarrow as pa
 from confluent_kafka import KafkaError
@@ -29,6 +30,7 @@ from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
+from tasks.parts import Loaded
 from tasks.records import (
     Chunk,
     KeyRange,
@@ -36,7 +38,7 @@ from tasks.records import (
     ReadRange,
     RunRecord,
     Snapshot,
-    SortedFile,
+    SortedRows,
     WrittenRange,
     WrittenSort,
 )
@@ -85,7 +87,7 @@ class Publication:
     attempt: str
     snapshot: Snapshot
     chunks: tuple[Chunk, ...]
-    sorted_files: tuple[SortedFile, ...]
+    sorts: tuple[SortedRows, ...]
     outputs: Outputs
     started: datetime
 
@@ -111,8 +113,10 @@ class Publication:
 
     @property
     def disk_bytes(self) -> int:
-        """What chunks and sorted files took, when all were there."""
-        return sum(c.file_bytes for c in self.chunks) + sum(f.path.stat().st_size for f in self.sorted_files)
+        """What chunks and the files of the sorts took, when all were there."""
+        chunks = {chunk.path for chunk in self.chunks}
+        others = frozenset[Path]().union(*(rows.files for rows in self.sorts)) - chunks
+        return sum(chunk.file_bytes for chunk in self.chunks) + sum(path.stat().st_size for path in others)
 
     @property
     def checksum(self) -> int:
@@ -174,8 +178,9 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-publish")
     progress = current_run().progress
     meter = progress.meter("publish")
-    for sorted_file in publication.sorted_files:
-        send_sorted(producer, sorted_file, publication.checksum, meter.add)
+    loaded = Loaded()
+    for rows in publication.sorts:
+        send_sorted(producer, rows, loaded, publication.checksum, meter.add)
     reach("after-publish")
     # Step 3.
     send_dead_letters(producer, job, publication.chunks)
@@ -206,39 +211,49 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     return record
 
 
-def send_sorted(producer: TransactionalProducer, file: SortedFile, expected: int, count: Callable[[int], None]) -> None:
+def send_sorted(
+    producer: TransactionalProducer, sort: SortedRows, loaded: Loaded, expected: int, count: Callable[[int], None]
+) -> None:
     """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
     total, rows = 0, 0
-    with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:
-        for i in range(reader.num_record_batches):
-            current_run().stop.check()
-            reach("before-publish-batch")
-            batch = reader.get_batch(i)
-            columns = {name: batch.column(name) for name in batch.schema.names}
-            for key_range, part in _cut_batch(file.ranges, rows, batch.num_rows):
-                sliced = {name: column[part] for name, column in columns.items()}
-                producer.send(
-                    file.topic,
-                    key_range.partition,
-                    sliced["value"],
-                    sliced.get("key"),
-                    sliced.get("headers"),
-                    sliced.get("timestamp"),
-                )
-            total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
-            rows += batch.num_rows
-            count(batch.num_rows)
-            reach("after-publish-batch")
-    if rows != file.rows or total % 2**64 != expected:
+    for batch in _gathered(sort, loaded):
+        current_run().stop.check()
+        reach("before-publish-batch")
+        columns = {name: batch.column(name) for name in batch.schema.names}
+        for key_range, part in _cut_batch(sort.ranges, rows, batch.num_rows):
+            sliced = {name: column[part] for name, column in columns.items()}
+            producer.send(
+                sort.topic,
+                key_range.partition,
+                sliced["value"],
+                sliced.get("key"),
+                sliced.get("headers"),
+                sliced.get("timestamp"),
+            )
+        total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
+        rows += batch.num_rows
+        count(batch.num_rows)
+        reach("after-publish-batch")
+    if rows != sort.rows or total % 2**64 != expected:
         raise ContentError(
-            f"sort {file.topic}: the {rows} rows to publish are not the {file.rows} that were read (checksum "
+            f"sort {sort.topic}: the {rows} rows to publish are not the {sort.rows} that were read (checksum "
             f"{total % 2**64:016x}, expected {expected:016x}): disk or memory altered them; nothing was published, "
             "start again"
         )
 
 
+def _gathered(sort: SortedRows, loaded: Loaded) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from loaded.batches(sort)
+    except IndexError as error:
+        raise ContentError(
+            f"sort {sort.topic}: its order names a row that there is not ({error}): disk or memory altered it; nothing "
+            "was published, start again"
+        ) from error
+
+
 def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator[tuple[KeyRange, slice]]:
-    """The parts of a batch, rows [first, first + count) of the file, by output partition."""
+    """The parts of a batch, rows [first, first + count) of the sort, by output partition."""
     for key_range in ranges:
         start, end = max(key_range.first_row, first), min(key_range.end_row, first + count)
         if start < end:
@@ -251,9 +266,9 @@ def _count_delivered(
     """What the outputs grew by, which must be what was sent; OutputChangedError otherwise."""
     ends = _ends(owner, publication.outputs)
     sorts = []
-    for sort, file in zip(owner.job.sort_list, publication.sorted_files, strict=True):
+    for sort, rows in zip(owner.job.sort_list, publication.sorts, strict=True):
         written = []
-        for key_range in file.ranges:
+        for key_range in rows.ranges:
             first, end = firsts[sort.topic][key_range.partition], ends[sort.topic][key_range.partition]
             if end - first != key_range.count:
                 # Who was fenced finds the marker of his aborted transaction there; Kafka tells him when asked.

@@ -86,7 +86,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Rows [first_row, end_row) of a sorted file, which go to one output partition."""
+    """Rows [first_row, end_row) of a sort, which go to one output partition."""
 
     partition: int
     first_row: int
@@ -101,13 +101,35 @@ class KeyRange:
 
 
 @dataclass(frozen=True)
-class SortedFile:
-    """Manifest of one sort's rows in total order, an Arrow IPC file, and their division among partitions."""
+class SortedPart:
+    """Consecutive rows of a sort's total order.
+
+    `files`: Parquet, the rows in order of arrival. `order`: a file of their numbers (uint32), in the sort's order.
+    """
+
+    files: tuple[Path, ...]
+    order: Path
+    rows: int
+
+
+@dataclass(frozen=True)
+class SortedRows:
+    """Manifest of one sort: its rows in total order, part by part, and their division among partitions.
+
+    `columns`: of a record. `batch_rows`: how many records may be gathered at once.
+    """
 
     topic: str
-    path: Path
     rows: int
-    ranges: tuple[KeyRange, ...]
+    parts: tuple[SortedPart, ...]
+    columns: tuple[str, ...]
+    batch_rows: int
+    ranges: tuple[KeyRange, ...] = ()
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """All files that its rows are in."""
+        return frozenset(path for part in self.parts for path in (*part.files, part.order))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from tasks.chunks import drop_rows
+from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
@@ -256,11 +256,11 @@ def _sort_batch(
         with progress.stage("sort", rows):
             partitions = {name: len(topic.partitions) for name, topic in tenure.outputs.items()}
             orders = [SortRequest(job, s, chunks, partitions[s.topic], folder) for s in job.sort_list]
-            files = run_threads(sort_chunks, orders, job.sort_concurrency)
-            drop_rows(chunks)
-        publication = Publication(attempt, snapshot, chunks, tuple(files), tenure.outputs, started)
-        for file in files:
-            current_metrics().count("sort", file.rows, publication.record_bytes, sort=file.topic)
+            sorts = run_threads(sort_chunks, orders, job.sort_concurrency)
+            drop_divided(chunks, sorts)
+        publication = Publication(attempt, snapshot, chunks, tuple(sorts), tenure.outputs, started)
+        for done in sorts:
+            current_metrics().count("sort", done.rows, publication.record_bytes, sort=done.topic)
         with progress.stage("publish", rows):
             return publish_run(owner, publication), chunks
 

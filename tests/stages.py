@@ -51,8 +51,8 @@ def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publicati
     chunks = tuple(chunk for request in requests for chunk in dump_range(request))
     refuse_lost(job, chunks)
     orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-    files = tuple(map(sort_chunks, orders))
-    return Publication(attempt, snapshot, chunks, files, outputs, datetime.now(UTC))
+    sorts = tuple(map(sort_chunks, orders))
+    return Publication(attempt, snapshot, chunks, sorts, outputs, datetime.now(UTC))
 
 
 def run_once(cluster: Cluster, job: Job, folder: Path) -> RunRecord:

@@ -14,12 +14,13 @@ SMALLEST_LIMIT = 768 * MB
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes for each user of memory. The dump's queues and the sort's memory are not needed at the same time."""
+    """Bytes for each user of memory. Dump, sort and publish follow one another: what each needs is not added up."""
 
     duckdb_bytes: int
     producer_queue_bytes: int
     consumer_queue_bytes: int
     chunk_buffer_bytes: int
+    part_bytes: int
 
     @classmethod
     def of(cls, memory_bytes: int, dump_concurrency: int, sort_concurrency: int) -> "Budget":
@@ -35,6 +36,9 @@ class Budget:
             producer_queue_bytes=min(int(free * 0.15), 128 * MB),
             consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
             chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
+            # Loaded while the producer's queue is full, of which librdkafka counts the records' bytes alone. Arrow's
+            # binary arrays end at 2 GB.
+            part_bytes=min(int(free * 0.45), 1900 * MB),
         )
 
 

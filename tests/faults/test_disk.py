@@ -102,11 +102,11 @@ def test_a_spill_that_finds_no_space(
         publication = prepare(owner, small_disk)
         # DuckDB reads and spills in the folder of the attempt, and nowhere else.
         folder = small_disk / publication.attempt
-        for file in publication.sorted_files:
-            file.path.unlink()
+        for part in (part for done in publication.sorts for part in done.parts):
+            part.order.unlink()
         chunks = set(folder.iterdir())
         order = SortRequest(job, job.sort_list[0], publication.chunks, 4, folder)
-        little = Budget(20 * MB, 16 * MB, 16 * MB, 8 * MB)
+        little = Budget(20 * MB, 16 * MB, 16 * MB, 8 * MB, 200 * MB)
         with monkeypatch.context() as patch:
             patch.setattr(Budget, "of", lambda *_: little)
             fill(small_disk / "ballast", but=2 * MB)

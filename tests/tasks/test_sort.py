@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import hypothesis.strategies as st
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +17,9 @@ from tasks.chunks import chunk_schema
 from tasks.errors import StoppedError, TerminalError
 from tasks.formats.csv import format_of
 from tasks.observe.context import run_context
-from tasks.records import Chunk, OffsetRange, SortedFile
+from tasks.parts import Loaded
+from tasks.records import Chunk, OffsetRange, SortedRows
+from tasks.settings.budget import MB, Budget
 from tasks.settings.job import Job
 from tasks.sort import SortRequest, sort_chunks
 
@@ -27,7 +29,7 @@ Row = tuple[int, bytes]
 @dataclass(frozen=True)
 class Result:
     values: list[bytes]
-    file: SortedFile
+    file: SortedRows
 
 
 def value_of(row: Row) -> bytes:
@@ -49,7 +51,6 @@ def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> 
         "key": pa.nulls(len(rows), pa.binary()),
         "headers": pa.nulls(len(rows), chunk_schema(fmt).field("headers").type),
         "timestamp": pa.nulls(len(rows), pa.int64()),
-        "arrival": pa.array((partition << 48) + np.arange(len(rows), dtype=np.int64)),
     }
     keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
     path = folder / f"chunk-{partition}.parquet"
@@ -59,6 +60,10 @@ def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> 
     return Chunk(path if rows else None, OffsetRange(partition, 0, len(rows)), len(rows), size, 0)
 
 
+def read_values(rows: SortedRows) -> list[bytes]:
+    return [value for batch in Loaded().batches(rows) for value in batch.column("value").to_pylist()]
+
+
 def sort(chunks: Sequence[Sequence[Row]], by: str, partitions: int = 3, *, split: bool = False) -> Result:
     """The rows as `sort_chunks` puts them."""
     with tempfile.TemporaryDirectory() as name:
@@ -66,8 +71,7 @@ def sort(chunks: Sequence[Sequence[Row]], by: str, partitions: int = 3, *, split
         job = Job(source_topic="s", columns="id:int,name", sorts=[f"{by}=o"], workdir=folder, split_heavy_keys=split)
         found = write_chunks(job, chunks, folder)
         file = sort_chunks(SortRequest(job, job.sort_list[0], found, partitions, folder))
-        with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:
-            return Result(reader.read_all()["value"].to_pylist(), file)
+        return Result(read_values(file), file)
 
 
 def reverse(data: bytes) -> tuple[int, ...]:
@@ -190,14 +194,13 @@ def test_a_stop_ends_a_sort(tmp_path: Path) -> None:
         context.stop.set()
         with pytest.raises(StoppedError):
             sort_chunks(SortRequest(job, job.sort_list[0], chunks, 1, tmp_path))
-    assert not list(tmp_path.glob("*.arrow"))
+    assert not list(tmp_path.glob("*order*"))
 
 
-def batch_sizes(rows: list[Row], folder: Path, memory_limit: str = "768MB") -> list[int]:
-    job = Job(source_topic="s", columns="id:int,name", sorts=["id=o"], workdir=folder, memory_limit=memory_limit)
+def batch_sizes(rows: list[Row], folder: Path, memory_limit: str = "768MB", by: str = "id") -> list[int]:
+    job = Job(source_topic="s", columns="id:int,name", sorts=[f"{by}=o"], workdir=folder, memory_limit=memory_limit)
     file = sort_chunks(SortRequest(job, job.sort_list[0], write_chunks(job, [rows], folder), 4, folder))
-    with pa.OSFile(str(file.path)) as source, pa.ipc.open_file(source) as reader:
-        return [reader.get_batch(i).nbytes for i in range(reader.num_record_batches)]
+    return [batch.nbytes for batch in Loaded().batches(file)]
 
 
 def test_batches_of_large_records_are_bounded(tmp_path: Path) -> None:
@@ -215,8 +218,26 @@ def test_batches_are_bounded_where_large_records_follow_one_another(tmp_path: Pa
     assert max(sizes) < 40_000_000
 
 
-def test_records_too_large_for_the_memory_are_an_error_that_says_what_to_raise(tmp_path: Path) -> None:
-    """DuckDB works with 2048 rows at a time, which must fit into its share."""
+def test_keys_too_large_for_the_memory_are_an_error_that_says_what_to_raise(tmp_path: Path) -> None:
+    """DuckDB works with 2048 keys at a time, which must fit into its share; of records it sees the keys alone."""
     rows = [(i, b"x" * 400_000) for i in range(1500)]
+    assert sum(batch_sizes(rows, tmp_path)) > 600_000_000
     with pytest.raises(TerminalError, match="raise --memory-limit"):
-        batch_sizes(rows, tmp_path, "768MB")
+        batch_sizes(rows, tmp_path, by="name")
+
+
+PART_ROWS = st.lists(st.tuples(st.integers(0, 9), NAMES), max_size=300)
+
+
+@settings(SLOW, max_examples=30)
+@given(st.lists(PART_ROWS, min_size=1, max_size=3), st.sampled_from(sorted(ORDERS)), st.sampled_from([100, 1000, 5000]))
+def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], by: str, most_bytes: int) -> None:
+    """Whatever the parts' size, the order is the same, and every part is within it or a single row."""
+    expected = [value_of(row) for row in sorted((row for rows in chunks for row in rows), key=ORDERS[by])]
+    with patch("tasks.sort.Budget.of", lambda *_: Budget(200 * MB, 16 * MB, 16 * MB, 8 * MB, most_bytes)):
+        result = sort(chunks, by)
+    assert result.values == expected
+    sizes = [part.rows for part in result.file.parts]
+    assert sum(sizes) == len(expected)
+    # A row takes 24 bytes beside its own.
+    assert max(sizes, default=0) <= max(1, most_bytes // 24)

@@ -1,0 +1,163 @@
+"""Before a sort: what does not fit the memory is divided into parts of consecutive keys that do.
+
+One pass over the files, whatever the number of parts: bounds are taken from a sample, and every record is written to
+the part between its bounds, in order of arrival as before. A part that is too large all the same, since records of its
+keys are larger than others, is divided again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tasks.chunks import TableWriter
+from tasks.observe.context import current_run
+from tasks.parts import RowGroups
+
+# A pass opens a file a part.
+_MOST_PARTS: Final = 32
+# Rows sampled for each part: its size is then within a tenth of what it should be.
+_SAMPLED_ROWS: Final = 1000
+_FILL: Final = 0.85
+_ROW: Final = "row"
+
+
+@dataclass(frozen=True)
+class Order:
+    """Columns that rows are ordered by, each ascending or descending; rows of equal keys keep their order."""
+
+    columns: tuple[str, ...]
+    descending: tuple[bool, ...]
+
+    def sort(self, table: pa.Table) -> pa.Table:
+        """The table with its rows in order; its column `row` has their numbers."""
+        ways = ["descending" if descending else "ascending" for descending in self.descending]
+        return table.sort_by([*zip(self.columns, ways, strict=True), (_ROW, "ascending")])
+
+    def reaches(self, table: pa.Table, first: int, bound: dict[str, Any]) -> npt.NDArray[np.bool_]:
+        """Whether each row, the first of them number `first`, is the row `bound` or comes behind it."""
+        reached = pa.array(np.arange(first, first + len(table)) >= bound[_ROW])
+        for name, descending in reversed([*zip(self.columns, self.descending, strict=True)]):
+            column, scalar = table.column(name), pa.scalar(bound[name], table.schema.field(name).type)
+            beyond = pa.compute.less(column, scalar) if descending else pa.compute.greater(column, scalar)
+            reached = pa.compute.or_(beyond, pa.compute.and_(pa.compute.equal(column, scalar), reached))
+        return np.asarray(reached)
+
+
+@dataclass(frozen=True)
+class Division:
+    """How one sort is divided: `record`, the columns that parts carry beside those of the order."""
+
+    order: Order
+    record: tuple[str, ...]
+    most_bytes: int
+    threads: int
+    # Path of a part's file, by its number.
+    name: Callable[[int], Path]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of a part's file."""
+        return (*self.record, *self.order.columns)
+
+
+def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
+    """The files of each part, parts in order; those given, if all fits."""
+    made = 0
+
+    def name() -> Path:
+        nonlocal made
+        made += 1
+        return division.name(made - 1)
+
+    def parts_of(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+        groups = RowGroups(files)
+        sizes = [groups.size(i, division.record) for i in range(len(groups))]
+        bounds = _find_bounds(groups, sizes, division) if sum(sizes) > division.most_bytes else []
+        if not bounds:
+            yield tuple(files)
+            return
+        parts = _distribute(groups, bounds, division, name)
+        if files is not given:
+            for file in files:
+                file.unlink()
+        for part in parts:
+            yield from parts_of((part,))
+
+    given = files
+    return list(parts_of(given))
+
+
+def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) -> list[dict[str, Any]]:
+    """The first row of each part but the first: key and number. Fewer than wanted where the sample has not so many."""
+    parts = min(_MOST_PARTS, int(sum(sizes) / (division.most_bytes * _FILL)) + 1)
+    key_bytes = sum(groups.size(i, division.order.columns) for i in range(len(groups)))
+    # Keys may be as large as records: the sample takes no more than a quarter of what a part may, or two rows.
+    every = max(groups.rows // (_SAMPLED_ROWS * parts), 4 * key_bytes // division.most_bytes)
+    every = max(1, min(every, groups.rows // 2))
+    samples = []
+    for i, size in enumerate(sizes):
+        current_run().stop.check()
+        first, rows = groups.starts[i], groups.starts[i + 1] - groups.starts[i]
+        numbers = np.arange(-first % every, rows, every)
+        sample = groups.read(i, division.order.columns).take(pa.array(numbers))
+        weights = np.full(len(numbers), size / rows)
+        samples.append(sample.append_column(_ROW, pa.array(first + numbers)).append_column("weight", pa.array(weights)))
+    sample = division.order.sort(pa.concat_tables(samples).combine_chunks())
+    ends = np.cumsum(np.asarray(sample.column("weight")))
+    rows = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts) + 1
+    bounds: list[dict[str, Any]] = sample.take(pa.array(np.unique(rows[rows < len(sample)]))).to_pylist()
+    return bounds
+
+
+def _distribute(
+    groups: RowGroups, bounds: list[dict[str, Any]], division: Division, name: Callable[[], Path]
+) -> list[Path]:
+    """Write every row to the file of its part; the files."""
+    work = partial(_split_group, groups, bounds, division)
+    with ExitStack() as stack:
+        writers: list[TableWriter] = []
+        for slices in _each_in_order(work, len(groups), division.threads):
+            current_run().stop.check()
+            if not writers:
+                schema = slices[0].schema
+                writers = [stack.enter_context(TableWriter(name(), schema)) for _ in range(len(bounds) + 1)]
+            for writer, rows in zip(writers, slices, strict=True):
+                writer.write(rows)
+    return [path for writer in writers if (path := writer.finish()) is not None]
+
+
+def _split_group(groups: RowGroups, bounds: list[dict[str, Any]], division: Division, index: int) -> list[pa.Table]:
+    """The rows of one row group that belong to each part, in order of arrival."""
+    table = groups.read(index, division.columns).select(division.columns)
+    numbers = np.zeros(len(table), np.int8)
+    for bound in bounds:
+        numbers += division.order.reaches(table, groups.starts[index], bound)
+    ordered = table.take(pa.array(np.argsort(numbers, kind="stable")))
+    counts = np.bincount(numbers, minlength=len(bounds) + 1).tolist()
+    starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
+    return [ordered.slice(start, count) for start, count in zip(starts, counts, strict=False)]
+
+
+def _each_in_order(work: Callable[[int], Any], count: int, threads: int) -> Iterator[Any]:
+    """work(0), work(1) … in their order, done in threads, no more ahead than there are threads."""
+    ahead: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in range(count):
+                ahead.append(pool.submit(work, index))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -1,0 +1,156 @@
+"""Parts of a sort: consecutive rows of its total order that fit the memory, and the order they come in.
+
+A part's records lie in Parquet files in order of arrival, and stay where they are: where all of a run fits, the one
+part of every sort is the run's chunks. Sorting makes a list of row numbers; publish gathers records by it. A number
+takes 4 bytes where a record takes 50 or 1000, and is moved once for each time that a record would be.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.kafka.native import binary_buffers
+from tasks.records import Key, SortedPart, SortedRows
+
+RowNumbers = npt.NDArray[np.uint32]
+# What a row takes in memory beside its bytes: offsets, its number in the order, a timestamp.
+_ROW_BYTES: Final = 24
+# Row groups whose keys are held while a sort is cut; of each, no more than a chunk's buffer.
+_GROUPS_HELD: Final = 8
+
+
+class RowGroups(Sequence[tuple[Path, int]]):
+    """The row groups of Parquet files in their order, as one sequence of rows."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
+        self._metadata = [pq.read_metadata(file) for file in files]
+        self._groups = [(i, group) for i, meta in enumerate(self._metadata) for group in range(meta.num_row_groups)]
+        # First row of each group, and the number of rows.
+        self.starts = [0, *accumulate(self._metadata[i].row_group(group).num_rows for i, group in self._groups)]
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, index: int) -> tuple[Path, int]:  # type: ignore[override]  # never sliced
+        i, group = self._groups[index]
+        return self.files[i], group
+
+    @property
+    def rows(self) -> int:
+        """Of all files."""
+        return int(self.starts[-1])
+
+    @cached_property
+    def file_starts(self) -> list[int]:
+        """The number of each file's first row."""
+        return [0, *accumulate(meta.num_rows for meta in self._metadata)][:-1]
+
+    def read(self, index: int, columns: Sequence[str]) -> pa.Table:
+        """One row group."""
+        i, group = self._groups[index]
+        with pq.ParquetFile(self.files[i], metadata=self._metadata[i]) as file:
+            return file.read_row_group(group, columns=list(columns), use_threads=False)
+
+    def size(self, index: int, columns: Sequence[str]) -> int:
+        """Bytes that a row group's rows take once they are loaded."""
+        i, group = self._groups[index]
+        meta = self._metadata[i].row_group(group)
+        stored = (meta.column(n) for n in range(meta.num_columns))
+        wanted = (c.total_uncompressed_size for c in stored if c.path_in_schema.partition(".")[0] in columns)
+        return int(sum(wanted) + meta.num_rows * _ROW_BYTES)
+
+
+class Loaded:
+    """Records in memory: those of one part at a time, kept as long as parts of the same files are asked for."""
+
+    def __init__(self) -> None:
+        self._files: tuple[Path, ...] = ()
+        self._columns: dict[str, pa.Array] = {}
+
+    def batches(self, rows: SortedRows) -> Iterator[pa.RecordBatch]:
+        """All records of a sort in their order; IndexError where an order names a row that does not exist."""
+        for part in rows.parts:
+            if part.files != self._files:
+                # The former ones go first: there is memory for one part.
+                self._files, self._columns = (), {}
+                self._columns = _load(RowGroups(part.files), rows.columns)
+                self._files = part.files
+            order = read_order(part)
+            for first in range(0, len(order), rows.batch_rows):
+                numbers = pa.array(order[first : first + rows.batch_rows])
+                yield pa.RecordBatch.from_pydict({name: c.take(numbers) for name, c in self._columns.items()})
+
+
+def read_order(part: SortedPart) -> RowNumbers:
+    """The numbers of the part's rows in their order."""
+    return np.fromfile(part.order, np.uint32)
+
+
+def _load(groups: RowGroups, columns: Sequence[str]) -> dict[str, pa.Array]:
+    return {name: _load_column(groups, name) for name in columns}
+
+
+def _load_column(groups: RowGroups, name: str) -> pa.Array:
+    read = (_one_chunk(groups.read(i, [name]).column(0)) for i in range(len(groups)))
+    if name in {"value", "key"}:
+        return _join(read, groups.rows, sum(groups.size(i, [name]) for i in range(len(groups))))
+    return pa.concat_arrays(list(read))
+
+
+def _join(arrays: Iterator[pa.Array], rows: int, most_bytes: int) -> pa.Array:
+    """Binary arrays as one, each copied as it comes: concatenating them would take their memory twice.
+
+    `most_bytes`: at least the size of their data. What is not needed of it is never touched.
+    """
+    offsets, data = np.zeros(rows + 1, np.int32), np.empty(most_bytes, np.uint8)
+    valid = np.ones(rows, np.bool_)
+    row = end = 0
+    for array in arrays:
+        source, buffer = binary_buffers(array)
+        first, last, count = int(source[0]), int(source[-1]), len(array)
+        if buffer is not None:
+            data[end : end + last - first] = np.frombuffer(buffer, np.uint8)[first:last]
+        offsets[row + 1 : row + 1 + count] = source[1:] + np.int32(end - first)
+        if array.null_count:
+            valid[row : row + count] = np.asarray(array.is_valid())
+        row, end = row + count, end + last - first
+    bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.binary(), rows, [bitmap, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+class SortedKeys(Sequence[Key]):
+    """The keys of a sort's rows in their order, read from its parts one at a time."""
+
+    def __init__(self, parts: Sequence[SortedPart], columns: Sequence[str]) -> None:
+        self._columns = list(columns)
+        self._orders = [np.memmap(part.order, np.uint32, "r") for part in parts]
+        self._groups = [RowGroups(part.files) for part in parts]
+        self._starts = [0, *accumulate(part.rows for part in parts)]
+        self._read = lru_cache(_GROUPS_HELD)(self._read_group)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, row: int) -> Key:  # type: ignore[override]  # never sliced
+        part = bisect_right(self._starts, row) - 1
+        number = int(self._orders[part][row - self._starts[part]])
+        starts = self._groups[part].starts
+        group = bisect_right(starts, number) - 1
+        return tuple(column[number - starts[group]].as_py() for column in self._read(part, group))
+
+    def _read_group(self, part: int, group: int) -> list[pa.ChunkedArray]:
+        table = self._groups[part].read(group, self._columns)
+        return [table.column(name) for name in self._columns]
