@@ -5,9 +5,7 @@ the part between its bounds, in order of arrival as before. A part that is too l
 keys are larger than others, is divided again.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -125,7 +123,7 @@ def _distribute(
     work = partial(_split_group, groups, bounds, division)
     with ExitStack() as stack:
         writers: list[TableWriter] = []
-        for slices in _each_in_order(work, len(groups), division.threads):
+        for slices in groups.each(work, division.threads):
             current_run().stop.check()
             if not writers:
                 schema = slices[0].schema
@@ -145,19 +143,3 @@ def _split_group(groups: RowGroups, bounds: list[dict[str, Any]], division: Divi
     counts = np.bincount(numbers, minlength=len(bounds) + 1).tolist()
     starts = np.concatenate([[0], np.cumsum(counts)]).tolist()
     return [ordered.slice(start, count) for start, count in zip(starts, counts, strict=False)]
-
-
-def _each_in_order(work: Callable[[int], Any], count: int, threads: int) -> Iterator[Any]:
-    """work(0), work(1) … in their order, done in threads, no more ahead than there are threads."""
-    ahead: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for index in range(count):
-                ahead.append(pool.submit(work, index))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()

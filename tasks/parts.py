@@ -5,12 +5,15 @@ part of every sort is the run's chunks. Sorting makes a list of row numbers; pub
 takes 4 bytes where a record takes 50 or 1000, and is moved once for each time that a record would be.
 """
 
+import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,7 @@ import pyarrow.parquet as pq
 from tasks.kafka.native import binary_buffers
 from tasks.records import Key, SortedPart, SortedRows
 
+T = TypeVar("T")
 RowNumbers = npt.NDArray[np.uint32]
 # What a row takes in memory beside its bytes: offsets, its number in the order, a timestamp.
 _ROW_BYTES: Final = 24
@@ -27,7 +31,7 @@ _ROW_BYTES: Final = 24
 _GROUPS_HELD: Final = 8
 
 
-class RowGroups(Sequence[tuple[Path, int]]):
+class RowGroups:
     """The row groups of Parquet files in their order, as one sequence of rows."""
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -39,10 +43,6 @@ class RowGroups(Sequence[tuple[Path, int]]):
 
     def __len__(self) -> int:
         return len(self._groups)
-
-    def __getitem__(self, index: int) -> tuple[Path, int]:  # type: ignore[override]  # never sliced
-        i, group = self._groups[index]
-        return self.files[i], group
 
     @property
     def rows(self) -> int:
@@ -59,6 +59,21 @@ class RowGroups(Sequence[tuple[Path, int]]):
         i, group = self._groups[index]
         with pq.ParquetFile(self.files[i], metadata=self._metadata[i]) as file:
             return file.read_row_group(group, columns=list(columns), use_threads=False)
+
+    def each(self, work: Callable[[int], T], threads: int) -> Iterator[T]:
+        """What `work` makes of each group's index, in order; done in threads, not further ahead than there are."""
+        ahead: deque[Future[T]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for index in range(len(self)):
+                    ahead.append(pool.submit(work, index))
+                    if len(ahead) > threads:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def size(self, index: int, columns: Sequence[str]) -> int:
         """Bytes that a row group's rows take once they are loaded."""
@@ -100,7 +115,7 @@ def _load(groups: RowGroups, columns: Sequence[str]) -> dict[str, pa.Array]:
 
 
 def _load_column(groups: RowGroups, name: str) -> pa.Array:
-    read = (_one_chunk(groups.read(i, [name]).column(0)) for i in range(len(groups)))
+    read = groups.each(lambda i: _one_chunk(groups.read(i, [name]).column(0)), os.cpu_count() or 1)
     if name in {"value", "key"}:
         return _join(read, groups.rows, sum(groups.size(i, [name]) for i in range(len(groups))))
     return pa.concat_arrays(list(read))
