@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -25,18 +26,18 @@ from tasks.records import Key, SortedPart, SortedRows
 
 T = TypeVar("T")
 RowNumbers = npt.NDArray[np.uint32]
-# What a row takes in memory beside its bytes: offsets, its number in the order, a timestamp.
-_ROW_BYTES: Final = 24
+# What a row takes in memory beside what it takes in the file: its number in the order, whether it is null.
+_ROW_BYTES: Final = 8
 # Row groups whose keys are held while a sort is cut; of each, no more than a chunk's buffer.
 _GROUPS_HELD: Final = 8
 
 
 class RowGroups:
-    """The row groups of Parquet files in their order, as one sequence of rows."""
+    """The row groups of Parquet files in their order, as one sequence of rows. OSError where one cannot be read."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
-        self._metadata = [pq.read_metadata(file) for file in files]
+        self._metadata = [_read_metadata(file) for file in files]
         self._groups = [(i, group) for i, meta in enumerate(self._metadata) for group in range(meta.num_row_groups)]
         # First row of each group, and the number of rows.
         self.starts = [0, *accumulate(self._metadata[i].row_group(group).num_rows for i, group in self._groups)]
@@ -57,7 +58,7 @@ class RowGroups:
     def read(self, index: int, columns: Sequence[str]) -> pa.Table:
         """One row group."""
         i, group = self._groups[index]
-        with pq.ParquetFile(self.files[i], metadata=self._metadata[i]) as file:
+        with _reading(self.files[i]), pq.ParquetFile(self.files[i], metadata=self._metadata[i]) as file:
             return file.read_row_group(group, columns=list(columns), use_threads=False)
 
     def each(self, work: Callable[[int], T], threads: int) -> Iterator[T]:
@@ -82,6 +83,20 @@ class RowGroups:
         stored = (meta.column(n) for n in range(meta.num_columns))
         wanted = (c.total_uncompressed_size for c in stored if c.path_in_schema.partition(".")[0] in columns)
         return int(sum(wanted) + meta.num_rows * _ROW_BYTES)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A file that was altered is as bad as one that is gone."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def _read_metadata(path: Path) -> pq.FileMetaData:
+    with _reading(path):
+        return pq.read_metadata(path)
 
 
 class Loaded:

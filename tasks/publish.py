@@ -245,10 +245,10 @@ def send_sorted(
 def _gathered(sort: SortedRows, loaded: Loaded) -> Iterator[pa.RecordBatch]:
     try:
         yield from loaded.batches(sort)
-    except IndexError as error:
+    except (OSError, IndexError) as error:
         raise ContentError(
-            f"sort {sort.topic}: its order names a row that there is not ({error}): disk or memory altered it; nothing "
-            "was published, start again"
+            f"sort {sort.topic}: its rows cannot be read back ({error}): disk or memory altered them; nothing was "
+            "published, start again"
         ) from error
 
 

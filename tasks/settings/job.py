@@ -147,7 +147,7 @@ class Job(BaseModel):
     workdir: Path = Field(
         default_factory=lambda: Path.home() / ".cache" / "kafka-sort" / "work",
         title="Work folder",
-        description="Absolute folder for chunks, sorted files and spill.",
+        description="Absolute folder for chunks, orders and spill.",
         json_schema_extra=_form("^[/~]"),
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")

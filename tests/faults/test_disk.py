@@ -95,9 +95,10 @@ def test_a_spill_that_finds_no_space(
 ) -> None:
     """DuckDB's spill fills the disk: an error that names the work folder; with space, the same chunks are sorted."""
     source = cluster.make_topic(1)
-    rows = [b"%d,%s,address,Asia" % (i * 7919 % 100_003, b"x" * 400) for i in range(60_000)]
+    rows = [b"%d,%s%d,address,Asia" % (i, b"x" * 400, i * 7919 % 100_003) for i in range(60_000)]
     cluster.produce(source, rows, 1)
-    job = make_job(source, tmp_path)
+    # Keys are what DuckDB spills.
+    job = make_job(source, tmp_path, sorts=[f"name={source}-names"])
     with owned(cluster, job) as owner:
         publication = prepare(owner, small_disk)
         # DuckDB reads and spills in the folder of the attempt, and nowhere else.

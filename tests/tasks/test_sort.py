@@ -239,5 +239,5 @@ def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], b
     assert result.values == expected
     sizes = [part.rows for part in result.file.parts]
     assert sum(sizes) == len(expected)
-    # A row takes 24 bytes beside its own.
-    assert max(sizes, default=0) <= max(1, most_bytes // 24)
+    # A row takes 8 bytes beside its own.
+    assert max(sizes, default=0) <= max(1, most_bytes // 8)
