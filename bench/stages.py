@@ -58,7 +58,7 @@ class PlainProducer(TransactionalProducer):
         self._id = "plain"
         self._timeout = 60.0
         self._topics = {}
-        queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": 2_000_000}
+        queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": queue_bytes // 128}
         over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
         self._producer: Producer = make_producer(connection, **over)
 
