@@ -53,8 +53,8 @@ class TransactionalProducer:
             # Without delivery reports for what went well, a record costs no Python at all; what went wrong makes the
             # commit fail.
             "delivery.report.only.error": True,
-            # In kB; never 0, which is not "no limit". The default is 1 GB. librdkafka counts the records' bytes, and not
-            # the 170 bytes that each of them takes beside: hence the limit in records.
+            # In kB; never 0, which is not "no limit". The default is 1 GB. librdkafka counts the bytes of records, and
+            # not the 170 that each of them takes beside: hence the limit in records.
             "queue.buffering.max.kbytes": max(queue_bytes // 1024, 1024),
             "queue.buffering.max.messages": max(queue_bytes // 128, 10_000),
             # librdkafka does not split a batch that a topic refuses as too large.
