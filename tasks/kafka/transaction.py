@@ -6,15 +6,26 @@ commit of an older transaction must find a newer epoch, which only `init_transac
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from functools import partial
 
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.kafka import native
-from tasks.kafka.clients import Headers, Property, kafka_errors, make_producer, make_reader, translate
+from tasks.kafka.clients import (
+    Headers,
+    KafkaTransientError,
+    Property,
+    kafka_errors,
+    make_producer,
+    make_reader,
+    translate,
+)
 from tasks.observe.context import current_run
 from tasks.settings.connection import Connection
 
@@ -22,6 +33,8 @@ _ABORT_SECONDS = 10.0
 # A queue that is full is asked again after the broker had time for some batches.
 _FULL_QUEUE_SECONDS = 0.05
 _FLUSH_SECONDS = 1.0
+# Behind its own timeout librdkafka may take a while to notice it.
+_GRACE_SECONDS = 5.0
 # 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
 _BATCH_ROWS = 50_000
 
@@ -214,21 +227,24 @@ class TransactionalProducer:
             for attempt in self._while_retriable():
                 with attempt:
                     metadata = self._group.consumer_group_metadata()
-                    self._producer.send_offsets_to_transaction(positions, metadata, self._timeout)
+                    send = self._producer.send_offsets_to_transaction
+                    self._within_time("offsets", self._timeout, partial(send, positions, metadata, self._timeout))
 
     def commit(self) -> None:
         """Commit. Any error leaves the outcome unknown: the ledger has it."""
         with kafka_errors(f"commit of transaction {self._id}"):
             for attempt in self._while_retriable():
                 with attempt:
-                    self._producer.commit_transaction(self._timeout)
+                    commit = self._producer.commit_transaction
+                    self._within_time("commit", self._timeout, partial(commit, self._timeout))
 
     def abort(self) -> None:
         """Try to settle the transaction now, for the readers that wait behind it; fencing would do it otherwise."""
         self.spent = True
-        with contextlib.suppress(KafkaException):
+        with contextlib.suppress(KafkaException, KafkaTransientError):
             self._producer.purge(in_queue=True, in_flight=True)
-            self._producer.abort_transaction(_ABORT_SECONDS)
+            abort = self._producer.abort_transaction
+            self._within_time("abort", _ABORT_SECONDS, partial(abort, _ABORT_SECONDS))
 
     def close(self) -> None:
         """Give up the instance. What it had in the air is settled by the next `init`."""
@@ -240,6 +256,27 @@ class TransactionalProducer:
             self._producer.purge(in_queue=True, in_flight=True)
         self._group.close()
         del self._producer
+
+    def _within_time(self, what: str, seconds: float, call: Callable[[], object]) -> None:
+        """Make a call that librdkafka should bound by these seconds; KafkaTransientError where it does not.
+
+        2.16 may never answer `send_offsets_to_transaction` if the broker goes away while it asks, also once the broker
+        is back. Such a call keeps its thread, and the producer, which is thrown away: it begins and commits no more.
+        """
+        outcome: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001  # raised below
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+        threading.Thread(target=run, name=what, daemon=True).start()
+        if not wait([outcome], seconds + _GRACE_SECONDS).done:
+            raise translate(f"{what} of transaction {self._id} got no answer", KafkaError(KafkaError._TIMED_OUT))
+        outcome.result()
 
     def _while_retriable(self) -> Retrying:
         return Retrying(

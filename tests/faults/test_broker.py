@@ -20,7 +20,7 @@ from tests.faults.oracle import Follower, assert_exact
 from tests.faults.proxy import ProxiedBroker
 from tests.faults.three_brokers import ThreeBrokers
 
-POINTS = ["before-dump-chunk", "after-publish-batch", "after-flush", "before-commit"]
+POINTS = ["before-dump-chunk", "after-publish-batch", "after-flush", "before-offsets", "before-commit"]
 
 
 @pytest.mark.slow
