@@ -142,17 +142,17 @@ class Stages:
         return tuple(sorts)
 
     def _publish(self, owner: Owner, publication: Publication) -> None:
-        with self.measured("publish", sum(rows.rows for rows in publication.sorts)):
+        with self.measured("publish", sum(done.rows for done in publication.sorts)):
             publish_run(owner, publication)
 
     def _publish_plain(self, owner: Owner, sorts: tuple[SortedRows, ...], checksum: int) -> None:
-        sorts = tuple(replace(rows, topic=f"{rows.topic}-plain") for rows in sorts)
-        for rows in sorts:
-            create_topic(self._admin, rows.topic, PARTITIONS)
+        sorts = tuple(replace(done, topic=f"{done.topic}-plain") for done in sorts)
+        for done in sorts:
+            create_topic(self._admin, done.topic, PARTITIONS)
         producer, loaded = PlainProducer(self._connection, owner.budget.producer_queue_bytes), Loaded()
-        with self.measured("publish, plain", sum(rows.rows for rows in sorts)):
-            for rows in sorts:
-                send_sorted(producer, rows, loaded, checksum, lambda _: None)
+        with self.measured("publish, plain", sum(done.rows for done in sorts)):
+            for done in sorts:
+                send_sorted(producer, done, loaded, checksum, lambda _: None)
             producer.flush()
         producer.close()
 
@@ -161,12 +161,12 @@ class Stages:
         with self.measured("kcat read", sorts[0].rows):
             _shell(CONSUME.format(bootstrap=servers, topic=self._topic, file=raw))
         scripts = []
-        for rows in sorts:
-            output, lines = f"{rows.topic}-kcat", folder / f"{rows.topic}.csv"
+        for done in sorts:
+            output, lines = f"{done.topic}-kcat", folder / f"{done.topic}.csv"
             create_topic(self._admin, output, 1)
-            _write_lines(rows, lines)
+            _write_lines(done, lines)
             scripts.append(PRODUCE.format(bootstrap=servers, output=output, file=lines))
-        with self.measured("kcat publish", sum(rows.rows for rows in sorts)):
+        with self.measured("kcat publish", sum(done.rows for done in sorts)):
             for script in scripts:
                 _shell(script)
 

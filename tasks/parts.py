@@ -130,7 +130,8 @@ def _load(groups: RowGroups, columns: Sequence[str]) -> dict[str, pa.Array]:
 
 
 def _load_column(groups: RowGroups, name: str) -> pa.Array:
-    read = groups.each(lambda i: _one_chunk(groups.read(i, [name]).column(0)), os.cpu_count() or 1)
+    columns = groups.each(lambda i: groups.read(i, [name]).column(0), os.cpu_count() or 1)
+    read = (chunk for column in columns for chunk in column.chunks)
     if name in {"value", "key"}:
         return _join(read, groups.rows, sum(groups.size(i, [name]) for i in range(len(groups))))
     return pa.concat_arrays(list(read))
@@ -155,10 +156,6 @@ def _join(arrays: Iterator[pa.Array], rows: int, most_bytes: int) -> pa.Array:
         row, end = row + count, end + last - first
     bitmap = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.binary(), rows, [bitmap, pa.py_buffer(offsets), pa.py_buffer(data)])
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 class SortedKeys(Sequence[Key]):

@@ -201,10 +201,10 @@ def sort_records(request: SortRequest) -> SortedRows:
     """Order all chunks by one sort's key columns."""
     with log_context(stage="sort", sort=request.sort.topic):
         try:
-            rows = sort_chunks(request)
+            done = sort_chunks(request)
         except OSError as error:
             raise TransientError(f"sort {request.sort.topic}: {error}") from error
         size = sum(chunk.record_bytes for chunk in request.chunks)
-        current_metrics().count("sort", rows.rows, size, sort=request.sort.topic)
-        get_logger().info("sorted", records=rows.rows, partitions=len(rows.ranges), parts=len(rows.parts))
-        return rows
+        current_metrics().count("sort", done.rows, size, sort=request.sort.topic)
+        get_logger().info("sorted", records=done.rows, partitions=len(done.ranges), parts=len(done.parts))
+        return done

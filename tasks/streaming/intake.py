@@ -20,7 +20,7 @@ from tasks.streaming.stats import StreamStats
 
 # Under backlog a batch grows to so many times its usual size: beyond it throughput gains little.
 _GROWTH = 16
-# What DuckDB needs for a byte of records that it sorts without spilling, with room to spare.
+# What DuckDB needs for a byte that it sorts without spilling, with room to spare: keys may be as large as records.
 _SORT_FACTOR = 3
 # Between two looks at the partitions' ends: a part of the latency, less while a batch fills, within these seconds.
 _IDLE_SHARE, _FILLING_SHARE = 0.25, 0.1

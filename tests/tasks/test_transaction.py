@@ -1,5 +1,6 @@
 """The one transaction of a run: what fails in it, what another holder of the id does to it, and what a retry finds."""
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,7 @@ RETRIED = [
 
 
 @pytest.mark.parametrize(("point", "copies"), RETRIED)
-def test_a_retry_publishes_from_the_sorted_files(
+def test_a_retry_publishes_from_the_same_orders(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, copies: int
 ) -> None:
     """After a failure before the commit, the next attempt finds no run in the ledger and publishes all, once."""
@@ -201,7 +202,7 @@ def test_a_record_above_the_outputs_limit(cluster: Cluster, job: Job, tmp_path: 
             publish_run(owner, publication)
         assert failed.value.code == KafkaError.MSG_SIZE_TOO_LARGE
         assert cluster.count(job) == 0
-        # The setting mended, the same sorted files go out.
+        # The setting mended, the same orders go out.
         set_topic(cluster, job.sort_list[0].topic, "max.message.bytes", "1048588")
         publish_run(owner, publication)
     assert_sorted(cluster, job)
@@ -258,6 +259,31 @@ def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, 
         with pytest.raises(SourceRecreatedError, match="deleted and made again"):
             publish_run(owner, publication)
     assert uncommitted(cluster, job) == 0
+
+
+def test_a_call_that_is_never_answered(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka may not come back from a call: the attempt ends all the same; the next one fences, and publishes."""
+    bounded, deaf = TransactionalProducer._within_time, ["offsets"]
+
+    def never_once(self: TransactionalProducer, what: str, seconds: float, call: Callable[[], object]) -> None:
+        if what in deaf:
+            deaf.remove(what)
+            seconds, call = 0.2, threading.Event().wait
+        bounded(self, what, seconds, call)
+
+    monkeypatch.setattr("tasks.kafka.transaction._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(TransactionalProducer, "_within_time", never_once)
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        with pytest.raises(KafkaTransientError, match="offsets of transaction .* got no answer"):
+            publish_run(owner, publication)
+        assert not deaf
+        assert uncommitted(cluster, job) == 1000
+        record = publish_run(owner, publication)
+    assert (record.run, record.records) == (1, 1000)
+    assert_sorted(cluster, job)
 
 
 def flip(files: Iterable[Path], value: bytes) -> None:
