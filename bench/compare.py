@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["kafka-sort", "nothing new", "pipe", "floor"])
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--shapes", action="store_true", help="data of other shapes in place of other systems")
-    parser.add_argument("--out", type=Path, default=Path("bench/out/compare.json"))
+    parser.add_argument("--out", type=Path, help="default: bench/out/compare.json, or shapes.json")
     arguments = parser.parse_args()
     programs = dict(text.split("=", 1) for text in arguments.program)
     for name in ("kcat", "sort"):
@@ -301,8 +301,9 @@ def main() -> None:
             else:
                 systems = [*arguments.systems, *programs]
                 measurements = compare(bench, arguments.records, arguments.rounds, systems)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps([asdict(m) for m in measurements], indent=1))
+    out = arguments.out or Path("bench/out") / ("shapes.json" if arguments.shapes else "compare.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([asdict(m) for m in measurements], indent=1))
 
 
 if __name__ == "__main__":

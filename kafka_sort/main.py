@@ -39,6 +39,7 @@ DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="kafka-sorting-pipeline", prog_name="kafka-sort")
 def cli() -> None:
     """Sort Kafka topics by key: exactly once, in bounded memory."""
 

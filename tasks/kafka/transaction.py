@@ -29,7 +29,9 @@ from tasks.kafka.clients import (
 from tasks.observe.context import current_run
 from tasks.settings.connection import Connection
 
-_ABORT_SECONDS = 10.0
+# An answer that was due when a connection broke may never come: what is not there this much later is given up.
+_LOST_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
 # A queue that is full is asked again after the broker had time for some batches.
 _FULL_QUEUE_SECONDS = 0.05
 _FLUSH_SECONDS = 1.0
@@ -228,7 +230,7 @@ class TransactionalProducer:
                 with attempt:
                     metadata = self._group.consumer_group_metadata()
                     send = self._producer.send_offsets_to_transaction
-                    self._within_time("offsets", self._timeout, partial(send, positions, metadata, self._timeout))
+                    self._within_time("offsets", partial(send, positions, metadata, self._timeout))
 
     def commit(self) -> None:
         """Commit. Any error leaves the outcome unknown: the ledger has it."""
@@ -236,7 +238,7 @@ class TransactionalProducer:
             for attempt in self._while_retriable():
                 with attempt:
                     commit = self._producer.commit_transaction
-                    self._within_time("commit", self._timeout, partial(commit, self._timeout))
+                    self._within_time("commit", partial(commit, self._timeout))
 
     def abort(self) -> None:
         """Try to settle the transaction now, for the readers that wait behind it; fencing would do it otherwise."""
@@ -244,7 +246,7 @@ class TransactionalProducer:
         with contextlib.suppress(KafkaException, KafkaTransientError):
             self._producer.purge(in_queue=True, in_flight=True)
             abort = self._producer.abort_transaction
-            self._within_time("abort", _ABORT_SECONDS, partial(abort, _ABORT_SECONDS))
+            self._within_time("abort", partial(abort, _LOST_SECONDS))
 
     def close(self) -> None:
         """Give up the instance. What it had in the air is settled by the next `init`."""
@@ -257,11 +259,12 @@ class TransactionalProducer:
         self._group.close()
         del self._producer
 
-    def _within_time(self, what: str, seconds: float, call: Callable[[], object]) -> None:
-        """Make a call that librdkafka should bound by these seconds; KafkaTransientError where it does not.
+    def _within_time(self, what: str, call: Callable[[], object]) -> None:
+        """Make a call that librdkafka should bound by the request timeout; KafkaTransientError where it does not.
 
         2.16 may never answer `send_offsets_to_transaction` if the broker goes away while it asks, also once the broker
-        is back. Such a call keeps its thread, and the producer, which is thrown away: it begins and commits no more.
+        is back, and meanwhile readers wait behind the transaction: after trouble it is given up much sooner. Such a
+        call keeps its thread, and the producer, which is thrown away: it begins and commits no more.
         """
         outcome: Future[None] = Future()
 
@@ -274,8 +277,13 @@ class TransactionalProducer:
                 outcome.set_result(None)
 
         threading.Thread(target=run, name=what, daemon=True).start()
-        if not wait([outcome], seconds + _GRACE_SECONDS).done:
-            raise translate(f"{what} of transaction {self._id} got no answer", KafkaError(KafkaError._TIMED_OUT))
+        deadline = time.monotonic() + self._timeout + _GRACE_SECONDS
+        while not wait([outcome], _LOOK_SECONDS).done:
+            self.poll()
+            if self.spent:
+                deadline = min(deadline, time.monotonic() + _LOST_SECONDS)
+            if time.monotonic() > deadline:
+                raise translate(f"{what} of transaction {self._id} got no answer", KafkaError(KafkaError._TIMED_OUT))
         outcome.result()
 
     def _while_retriable(self) -> Retrying:

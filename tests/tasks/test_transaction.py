@@ -267,13 +267,15 @@ def test_a_call_that_is_never_answered(
     """librdkafka may not come back from a call: the attempt ends all the same; the next one fences, and publishes."""
     bounded, deaf = TransactionalProducer._within_time, ["offsets"]
 
-    def never_once(self: TransactionalProducer, what: str, seconds: float, call: Callable[[], object]) -> None:
+    def never_once(self: TransactionalProducer, what: str, call: Callable[[], object]) -> None:
         if what in deaf:
             deaf.remove(what)
-            seconds, call = 0.2, threading.Event().wait
-        bounded(self, what, seconds, call)
+            call = threading.Event().wait
+            # As the callback does when the connection breaks: long before the request timeout it is given up.
+            self._on_error(KafkaError(KafkaError._TRANSPORT))
+        bounded(self, what, call)
 
-    monkeypatch.setattr("tasks.kafka.transaction._GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("tasks.kafka.transaction._LOST_SECONDS", 0.3)
     monkeypatch.setattr(TransactionalProducer, "_within_time", never_once)
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
