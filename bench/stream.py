@@ -13,132 +13,35 @@ Every mode ends with `kafka-sort verify` over the runs that the ledger keeps, un
 
 import argparse
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Self
 from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
-from confluent_kafka import Consumer, TopicPartition
 
 from bench.compare import KEYS, PARTITIONS, prefect_server
+from bench.load import Feed, Tail
 from bench.watch import cpu_seconds, pss_bytes
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.generate import generate_records, make_block
-from tasks.kafka.clients import make_admin, make_producer, make_reader
+from tasks.generate import generate_records
+from tasks.kafka.clients import make_admin
 from tasks.kafka.ledger import Ledger, read_ledger
-from tasks.kafka.native import NativeTopic, lay_out
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets
 from tasks.records import RunRecord
 from tasks.settings.connection import Connection
 from tasks.stream import SEGMENT_BATCHES
 
 TOPIC = "bench-stream"
-_TICK_SECONDS = 0.02
-_POOL_RECORDS = 400_000
-# The generator writes the time, in ms, where the sample has an address; the reader finds it there.
-_TIME = re.compile(rb"^[^,]*,[^,]*,(\d{13}),")
-_READ_ONE_OF = 50
-
-
-class Feed:
-    """Records at a steady rate, from a thread; each holds the time when it was handed to the producer."""
-
-    def __init__(self, connection: Connection, rate: int) -> None:
-        self._producer = make_producer(connection, **{"linger.ms": 5, "delivery.report.only.error": True})
-        self._topic = NativeTopic(self._producer, TOPIC)
-        rows = make_block(1, 0, _POOL_RECORDS)
-        fields = pc.split_pattern(rows.cast(pa.string()), ",")
-        id_, name, continent = (pc.list_element(fields, i) for i in (0, 1, 3))
-        self._heads = pc.binary_join_element_wise(id_, name, pa.scalar(","))
-        self._tails = continent
-        self._rate = rate
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.sent = 0
-        self.started = 0.0
-
-    def __enter__(self) -> Self:
-        self.started = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._producer.flush(60)
-        self._topic.close()
-
-    def _run(self) -> None:
-        partition = 0
-        while not self._ended.wait(_TICK_SECONDS):
-            due = int((time.monotonic() - self.started) * self._rate) - self.sent
-            self._send(min(due, _POOL_RECORDS), partition)
-            partition = (partition + 1) % PARTITIONS
-            self._producer.poll(0)
-
-    def _send(self, count: int, partition: int) -> None:
-        first = self.sent % (_POOL_RECORDS - count + 1)
-        now = pa.scalar(str(round(time.time() * 1000)))
-        heads, tails = self._heads.slice(first, count), self._tails.slice(first, count)
-        rows = pc.binary_join_element_wise(heads, now, tails, pa.scalar(",")).cast(pa.binary())
-        messages = lay_out(rows, None)
-        taken = 0
-        while taken < count:
-            some, _ = self._topic.produce(partition, messages[taken:])
-            taken += some
-            if taken < count:
-                self._producer.poll(0.01)
-        self.sent += count
-
-
-class Tail:
-    """A `read_committed` reader of one output; how late records were when it could read them."""
-
-    def __init__(self, connection: Connection, topic: str) -> None:
-        self.seconds: list[float] = []
-        self.longest_wait = 0.0
-        self._consumer: Consumer = make_reader(connection, "bench-tail", **{"auto.offset.reset": "latest"})
-        ends = list_offsets(make_admin(connection), topic, range(PARTITIONS), LATEST)
-        self._consumer.assign([TopicPartition(topic, p, end) for p, end in ends.items()])
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._consumer.close()
-
-    def _run(self) -> None:
-        last: float | None = None
-        while not self._ended.is_set():
-            block = self._consumer.consume(5000, 0.05)
-            now = time.time()
-            if block:
-                self.longest_wait = max(self.longest_wait, now - (last or now))
-                last = now
-            for message in block[::_READ_ONE_OF]:
-                found = _TIME.match(message.value() or b"")
-                if found:
-                    self.seconds.append(now - int(found[1]) / 1000)
 
 
 class Bench:
@@ -254,7 +157,7 @@ def run_backlog(bench: Bench, arguments: argparse.Namespace) -> None:
 
 def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
     with bench.streaming() as process:
-        with Feed(bench.connection, arguments.rate) as feed:
+        with Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate) as feed:
             bench.wait_for_run(1)
             lags = bench.watch(process, arguments.seconds)
             print(f"live: {feed.sent / (time.monotonic() - feed.started):,.0f} records/s were produced")
@@ -266,13 +169,13 @@ def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
 
 
 def run_latency(bench: Bench, arguments: argparse.Namespace) -> None:
-    with bench.streaming() as process, Feed(bench.connection, arguments.rate):
+    with bench.streaming() as process, Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate):
         # What was sent while Python and Prefect started is backlog.
         bench.wait_for_run(3)
         while bench.lag() > arguments.rate:
             time.sleep(0.5)
         bench.watch(process, 5.0)
-        with Tail(bench.connection, f"{bench.job}-name") as tail:
+        with Tail(bench.connection, f"{bench.job}-name", PARTITIONS) as tail:
             # Looking at the ledger costs a processor what the stream needs.
             process.poll()
             time.sleep(arguments.seconds)
@@ -290,7 +193,7 @@ def _quantiles(seconds: Sequence[float] | npt.NDArray[np.float64]) -> str:
 
 def run_restart(bench: Bench, arguments: argparse.Namespace) -> None:
     process = bench.start()
-    with Feed(bench.connection, arguments.rate):
+    with Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate):
         bench.wait_for_run(3)
         for _ in range(arguments.kills or 3):
             time.sleep(2.0)
@@ -308,7 +211,7 @@ def run_restart(bench: Bench, arguments: argparse.Namespace) -> None:
 def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
     process = bench.start()
     every = arguments.seconds / (arguments.kills + 1)
-    with Feed(bench.connection, arguments.rate) as feed:
+    with Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate) as feed:
         bench.wait_for_run(1)
         for kill in range(arguments.kills + 1):
             bench.watch(process, every, 2.0)
@@ -327,9 +230,9 @@ def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
 
 
 def run_rotation(bench: Bench, arguments: argparse.Namespace) -> None:
-    with bench.streaming(), Feed(bench.connection, arguments.rate):
+    with bench.streaming(), Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate):
         bench.wait_for_run(20)
-        with Tail(bench.connection, f"{bench.job}-name") as tail:
+        with Tail(bench.connection, f"{bench.job}-name", PARTITIONS) as tail:
             bench.wait_for_run(SEGMENT_BATCHES + 50, 3600)
     print(
         f"rotation: a reader waited {tail.longest_wait:.2f} s at most, over the rotation at {SEGMENT_BATCHES} batches"

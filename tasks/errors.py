@@ -27,6 +27,8 @@ class TransientError(KafkaSortError):
         "Nothing at first: the task is tried again. If the run fails all the same, mend what the line names and "
         "start it again."
     )
+    # Whether nothing of the run is visible for certain.
+    settled: ClassVar[bool] = True
 
 
 class TerminalError(KafkaSortError):

@@ -100,6 +100,13 @@ class KafkaTransientError(TransientError):
         self.code = code
 
 
+class CommitUnknownError(KafkaTransientError):
+    """A commit was refused or got no answer: the ledger has whether the run is visible."""
+
+    action = "Nothing: the next attempt, or the next start, finds in the ledger whether to go on or to publish again."
+    settled = False
+
+
 class KafkaTerminalError(TerminalError):
     """Kafka refused, and will until something is changed. `code` is librdkafka's error code."""
 

@@ -18,6 +18,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from tasks.kafka import native
 from tasks.kafka.clients import (
+    CommitUnknownError,
     Headers,
     KafkaTransientError,
     Property,
@@ -233,12 +234,15 @@ class TransactionalProducer:
                     self._within_time("offsets", partial(send, positions, metadata, self._timeout))
 
     def commit(self) -> None:
-        """Commit. Any error leaves the outcome unknown: the ledger has it."""
-        with kafka_errors(f"commit of transaction {self._id}"):
-            for attempt in self._while_retriable():
-                with attempt:
-                    commit = self._producer.commit_transaction
-                    self._within_time("commit", partial(commit, self._timeout))
+        """Commit. CommitUnknownError: the ledger has the outcome."""
+        try:
+            with kafka_errors(f"commit of transaction {self._id}"):
+                for attempt in self._while_retriable():
+                    with attempt:
+                        commit = self._producer.commit_transaction
+                        self._within_time("commit", partial(commit, self._timeout))
+        except KafkaTransientError as error:
+            raise CommitUnknownError(f"{error}; the ledger has whether it was committed", error.code) from error
 
     def abort(self) -> None:
         """Try to settle the transaction now, for the readers that wait behind it; fencing would do it otherwise."""
@@ -263,8 +267,9 @@ class TransactionalProducer:
         """Make a call that librdkafka should bound by the request timeout; KafkaTransientError where it does not.
 
         2.16 may never answer `send_offsets_to_transaction` if the broker goes away while it asks, also once the broker
-        is back, and meanwhile readers wait behind the transaction: after trouble it is given up much sooner. Such a
-        call keeps its thread, and the producer, which is thrown away: it begins and commits no more.
+        is back, and meanwhile readers wait behind the transaction: after trouble, or where the run is to stop, it is
+        given up much sooner. Such a call keeps its thread, and the producer, which is thrown away: it begins and
+        commits no more.
         """
         outcome: Future[None] = Future()
 
@@ -277,10 +282,10 @@ class TransactionalProducer:
                 outcome.set_result(None)
 
         threading.Thread(target=run, name=what, daemon=True).start()
-        deadline = time.monotonic() + self._timeout + _GRACE_SECONDS
+        deadline, stop = time.monotonic() + self._timeout + _GRACE_SECONDS, current_run().stop
         while not wait([outcome], _LOOK_SECONDS).done:
             self.poll()
-            if self.spent:
+            if self.spent or stop.is_set():
                 deadline = min(deadline, time.monotonic() + _LOST_SECONDS)
             if time.monotonic() > deadline:
                 raise translate(f"{what} of transaction {self._id} got no answer", KafkaError(KafkaError._TIMED_OUT))

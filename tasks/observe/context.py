@@ -47,8 +47,12 @@ class Stop:
             raise self.asked or StoppedError()
 
     def cause_of(self, error: E) -> E | StoppedError:
-        """What ended the run: a transient error that a stop kept from being tried again is the stop."""
-        return self.asked if self.asked is not None and isinstance(error, TransientError) else error
+        """What ended the run: a transient error that a stop kept from being tried again is the stop.
+
+        A commit of unknown outcome is not: a stop says that nothing is visible.
+        """
+        passing = isinstance(error, TransientError) and error.settled
+        return self.asked if self.asked is not None and passing else error
 
     def sleep(self, seconds: float) -> bool:
         """Sleep, unless the run is to stop: False at once then."""

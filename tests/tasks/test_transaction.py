@@ -1,7 +1,8 @@
 """The one transaction of a run: what fails in it, what another holder of the id does to it, and what a retry finds."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from tasks.errors import TerminalError, TransientError
+from tasks.errors import StoppedError, TerminalError, TransientError
 from tasks.failpoints import VARIABLE, InjectedError
 from tasks.kafka import ledger as ledger_module, native
-from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError
+from tasks.kafka.clients import CommitUnknownError, KafkaTerminalError, KafkaTransientError
 from tasks.kafka.ledger import LAST, Ledger, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.observe.context import Stop, run_context
 from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
 from tasks.records import RunRecord
 from tasks.settings.job import Job
@@ -261,31 +263,60 @@ def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, 
     assert uncommitted(cluster, job) == 0
 
 
+@pytest.mark.parametrize("trouble", ["connection", "stop"])
 def test_a_call_that_is_never_answered(
-    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """librdkafka may not come back from a call: the attempt ends all the same; the next one fences, and publishes."""
-    bounded, deaf = TransactionalProducer._within_time, ["offsets"]
-
-    def never_once(self: TransactionalProducer, what: str, call: Callable[[], object]) -> None:
-        if what in deaf:
-            deaf.remove(what)
-            call = threading.Event().wait
-            # As the callback does when the connection breaks: long before the request timeout it is given up.
-            self._on_error(KafkaError(KafkaError._TRANSPORT))
-        bounded(self, what, call)
-
-    monkeypatch.setattr("tasks.kafka.transaction._LOST_SECONDS", 0.3)
-    monkeypatch.setattr(TransactionalProducer, "_within_time", never_once)
-    with owned(cluster, job) as owner:
+    with never_answered("offsets", trouble, monkeypatch) as stop, owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
-        with pytest.raises(KafkaTransientError, match="offsets of transaction .* got no answer"):
+        with run_context(stop), pytest.raises(KafkaTransientError, match="offsets of transaction .* got no answer"):
             publish_run(owner, publication)
-        assert not deaf
         assert uncommitted(cluster, job) == 1000
         record = publish_run(owner, publication)
     assert (record.run, record.records) == (1, 1000)
     assert_sorted(cluster, job)
+
+
+def test_a_commit_that_is_never_answered(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was done all the same: a run that is asked to stop does not say it was not, and the next attempt finds it."""
+    with never_answered("commit", "stop", monkeypatch) as stop, owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        with run_context(stop), pytest.raises(CommitUnknownError, match="the ledger has whether it was") as unknown:
+            publish_run(owner, publication)
+        assert stop.cause_of(unknown.value) is unknown.value
+        assert cluster.count(job) == 1000
+        assert publish_run(owner, publication).run == 1
+    assert_sorted(cluster, job)
+    assert uncommitted(cluster, job) == 1000
+
+
+@contextmanager
+def never_answered(deaf: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stop]:
+    """The first call of this name is made, and its answer does not come; nor may the run wait for long.
+
+    A connection that broke is told by the error callback. The stop is of the run that meets it.
+    """
+    bounded, stop, met = TransactionalProducer._within_time, Stop(), list[str]()
+
+    def without_answer(self: TransactionalProducer, what: str, call: Callable[[], object]) -> None:
+        if what != deaf or met:
+            bounded(self, what, call)
+            return
+        met.append(what)
+        if trouble == "connection":
+            self._on_error(KafkaError(KafkaError._TRANSPORT))
+        else:
+            stop.ask(StoppedError())
+        bounded(self, what, lambda: (call(), threading.Event().wait()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.kafka.transaction._LOST_SECONDS", 1.0)
+        patch.setattr(TransactionalProducer, "_within_time", without_answer)
+        yield stop
+    assert met == [deaf]
 
 
 def flip(files: Iterable[Path], value: bytes) -> None:
