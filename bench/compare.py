@@ -31,6 +31,7 @@ import psutil
 
 from bench.shapes import Shape, shapes
 from bench.watch import Watch, cpu_seconds
+from kafka_sort.prefect_server import free_port
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.generate import generate_records
 from tasks.kafka.clients import make_admin
@@ -180,7 +181,7 @@ class Bench:
 @contextmanager
 def prefect_server(folder: Path) -> Iterator[None]:
     """A Prefect server, as a production set-up has one running."""
-    port = 14_280
+    port = free_port()
     environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     os.environ.update(environment)
     command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--port", str(port)]

@@ -30,6 +30,8 @@ RowNumbers = npt.NDArray[np.uint32]
 _ROW_BYTES: Final = 8
 # Row groups whose keys are held while a sort is cut; of each, no more than a chunk's buffer.
 _GROUPS_HELD: Final = 8
+# Read sooner than threads are made.
+_FEW_ROWS: Final = 500_000
 
 
 class RowGroups:
@@ -63,6 +65,9 @@ class RowGroups:
 
     def each(self, work: Callable[[int], T], threads: int) -> Iterator[T]:
         """What `work` makes of each group's index, in order; done in threads, not further ahead than there are."""
+        if threads == 1:
+            yield from map(work, range(len(self)))
+            return
         ahead: deque[Future[T]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             try:
@@ -130,7 +135,8 @@ def _load(groups: RowGroups, columns: Sequence[str]) -> dict[str, pa.Array]:
 
 
 def _load_column(groups: RowGroups, name: str) -> pa.Array:
-    columns = groups.each(lambda i: groups.read(i, [name]).column(0), os.cpu_count() or 1)
+    threads = (os.cpu_count() or 1) if groups.rows > _FEW_ROWS else 1
+    columns = groups.each(lambda i: groups.read(i, [name]).column(0), threads)
     read = (chunk for column in columns for chunk in column.chunks)
     if name in {"value", "key"}:
         return _join(read, groups.rows, sum(groups.size(i, [name]) for i in range(len(groups))))

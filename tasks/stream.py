@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ class Tenure:
     readers: Readers
     intake: Intake
     folder: Path
+    # Threads that live on: what one that ended had of memory, Arrow's allocator keeps, and may find no use for.
+    dumping: ThreadPoolExecutor
+    sorting: ThreadPoolExecutor
 
 
 class Stream:
@@ -152,13 +156,15 @@ class Stream:
             own_job(self.job, self.connection, standby=self.streaming.standby) as owner,
             attempt_folder(self.job, self._attempt) as folder,
             closing(Readers(self.job, self.connection, lively=True)) as readers,
+            ThreadPoolExecutor(self.job.dump_concurrency, "dump") as dumping,
+            ThreadPoolExecutor(self.job.sort_concurrency, "sort") as sorting,
         ):
             self.drain.at_work = True
             self._count_unknown(owner)
             check_job_unchanged(self.job, owner.ledger)
             prepare_outputs(owner)
             intake = Intake(owner, self.streaming, self.drain, self.stats)
-            self._tenure = Tenure(owner, note_outputs(owner), readers, intake, folder)
+            self._tenure = Tenure(owner, note_outputs(owner), readers, intake, folder, dumping, sorting)
             try:
                 yield
             finally:
@@ -246,7 +252,7 @@ def _sort_batch(
             DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span
         ]
         with progress.stage("dump", snapshot.span):
-            dumped = run_threads(partial(dump_range, readers=tenure.readers), requests, job.dump_concurrency)
+            dumped = run_threads(partial(dump_range, readers=tenure.readers), requests, tenure.dumping)
             chunks = tuple(chunk for part in dumped for chunk in part)
             refuse_lost(job, chunks)
         for request, part in zip(requests, dumped, strict=True):
@@ -256,7 +262,7 @@ def _sort_batch(
         with progress.stage("sort", rows):
             partitions = {name: len(topic.partitions) for name, topic in tenure.outputs.items()}
             orders = [SortRequest(job, s, chunks, partitions[s.topic], folder) for s in job.sort_list]
-            sorts = run_threads(sort_chunks, orders, job.sort_concurrency)
+            sorts = run_threads(sort_chunks, orders, tenure.sorting)
             drop_divided(chunks, sorts)
         publication = Publication(attempt, snapshot, chunks, tuple(sorts), tenure.outputs, started)
         for done in sorts:

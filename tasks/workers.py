@@ -61,10 +61,10 @@ def run_each(task: Task[..., R], requests: Iterable[Any], at_once: int, stop: Ca
     return [future.result() for future in futures]
 
 
-def run_threads(work: Callable[[T], R], items: Iterable[T], at_once: int) -> list[R]:
+def run_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor) -> list[R]:
     """The results for all items, in threads that Prefect does not see; the first error, once all have ended."""
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(copy_context().run, work, item) for item in items]
+    futures = [pool.submit(copy_context().run, work, item) for item in items]
+    wait(futures)
     return [future.result() for future in futures]
 
 
