@@ -4,6 +4,7 @@ It owns the job; the batches are task runs of child flow runs `stream-batches`, 
 beyond what Prefect can show. That changes nothing for Kafka: lease, producer and consumers live on.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from prefect import State, flow
@@ -56,7 +57,8 @@ def serve(stream: Stream) -> State[Any]:
     """All batches, in child flow runs one after the other."""
     with use_stream(stream), count_errors():
         check_before_lease(stream.job, stream.connection, make_admin(stream.connection))
-        stream.serve(lambda: run_in_thread(stream_batches, stream.job.title, stream.next_run))
+        with ThreadPoolExecutor(1) as thread:
+            stream.serve(lambda: run_in_thread(thread, stream_batches, stream.job.title, stream.next_run))
     status = stream.stats.status()
     if is_cancelled():
         error = StreamCancelledError(f"cancelled in Prefect: {stream_headline(status)}")

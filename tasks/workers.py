@@ -68,15 +68,14 @@ def run_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExec
     return [future.result() for future in futures]
 
 
-def run_in_thread(flow: Flow[..., Coroutine[Any, Any, R]], *arguments: object) -> R:
+def run_in_thread(thread: ThreadPoolExecutor, flow: Flow[..., Coroutine[Any, Any, R]], *arguments: object) -> R:
     """A flow run below the present one, in a thread, so that this process's signal handlers stay what they are."""
 
     async def run() -> R:
         return await flow(*arguments)
 
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(copy_context().run, lambda: asyncio.run(run()))
-        # A signal that another thread was given is handled by this one, once it wakes.
-        while not wait([future], _SIGNAL_SECONDS).done:
-            pass
-        return future.result()
+    future = thread.submit(copy_context().run, lambda: asyncio.run(run()))
+    # A signal that another thread was given is handled by this one, once it wakes.
+    while not wait([future], _SIGNAL_SECONDS).done:
+        pass
+    return future.result()
