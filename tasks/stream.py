@@ -71,7 +71,7 @@ class Tenure:
     readers: Readers
     intake: Intake
     folder: Path
-    # Threads that live on: what one that ended had of memory, Arrow's allocator keeps, and may find no use for.
+    # Threads live on from batch to batch, as consumers and producer do: allocators keep something for each that ended.
     dumping: ThreadPoolExecutor
     sorting: ThreadPoolExecutor
 

@@ -55,9 +55,9 @@ class Running:
 
     def finish_awake(self) -> Outcome:
         """The outcome of a run that is woken whenever it stops at its failpoint again."""
-        with suppress(AssertionError):  # What it had printed is in the error of `finish`.
+        with suppress(AssertionError):  # The error of `finish` has what it printed.
             wait_for(lambda: self.process.exitcode is not None or self.wake(), 180)
-        return self.finish(1)
+        return self.finish(1.0)
 
     def wake(self) -> bool:
         if self.process.exitcode is None:
