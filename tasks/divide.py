@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,29 +70,23 @@ class Division:
 
 def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
     """The files of each part, parts in order; those given, if all fits."""
-    made = 0
-
-    def name() -> Path:
-        nonlocal made
-        made += 1
-        return division.name(made - 1)
-
-    def parts_of(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
-        groups = RowGroups(files)
+    given = tuple(files)
+    # A stack: the parts of a part come before the next part.
+    pending, fitting, numbers = [given], [], count()
+    while pending:
+        whole = pending.pop()
+        groups = RowGroups(whole)
         sizes = [groups.size(i, division.record) for i in range(len(groups))]
         bounds = _find_bounds(groups, sizes, division) if sum(sizes) > division.most_bytes else []
         if not bounds:
-            yield tuple(files)
-            return
-        parts = _distribute(groups, bounds, division, name)
-        if files is not given:
-            for file in files:
+            fitting.append(whole)
+            continue
+        parts = _distribute(groups, bounds, division, numbers)
+        if whole != given:
+            for file in whole:
                 file.unlink()
-        for part in parts:
-            yield from parts_of((part,))
-
-    given = files
-    return list(parts_of(given))
+        pending += [(part,) for part in reversed(parts)]
+    return fitting
 
 
 def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) -> list[dict[str, Any]]:
@@ -117,9 +112,9 @@ def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) ->
 
 
 def _distribute(
-    groups: RowGroups, bounds: list[dict[str, Any]], division: Division, name: Callable[[], Path]
+    groups: RowGroups, bounds: list[dict[str, Any]], division: Division, numbers: Iterator[int]
 ) -> list[Path]:
-    """Write every row to the file of its part; the files."""
+    """Write every row to the file of its part; the files, which are named by the next numbers."""
     work = partial(_split_group, groups, bounds, division)
     with ExitStack() as stack:
         writers: list[TableWriter] = []
@@ -127,7 +122,8 @@ def _distribute(
             current_run().stop.check()
             if not writers:
                 schema = slices[0].schema
-                writers = [stack.enter_context(TableWriter(name(), schema)) for _ in range(len(bounds) + 1)]
+                paths = (division.name(next(numbers)) for _ in range(len(bounds) + 1))
+                writers = [stack.enter_context(TableWriter(path, schema)) for path in paths]
             for writer, rows in zip(writers, slices, strict=True):
                 writer.write(rows)
     return [path for writer in writers if (path := writer.finish()) is not None]

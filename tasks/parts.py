@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Final, TypeVar
@@ -168,11 +168,11 @@ class SortedKeys(Sequence[Key]):
     """The keys of a sort's rows in their order, read from its parts one at a time."""
 
     def __init__(self, parts: Sequence[SortedPart], columns: Sequence[str]) -> None:
-        self._columns = list(columns)
         self._orders = [np.memmap(part.order, np.uint32, "r") for part in parts]
         self._groups = [RowGroups(part.files) for part in parts]
         self._starts = [0, *accumulate(part.rows for part in parts)]
-        self._read = lru_cache(_GROUPS_HELD)(self._read_group)
+        # Not of a method: what it holds would go when the garbage collector comes by, which a stream waits long for.
+        self._read = lru_cache(_GROUPS_HELD)(partial(_read_columns, self._groups, columns))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -184,6 +184,7 @@ class SortedKeys(Sequence[Key]):
         group = bisect_right(starts, number) - 1
         return tuple(column[number - starts[group]].as_py() for column in self._read(part, group))
 
-    def _read_group(self, part: int, group: int) -> list[pa.ChunkedArray]:
-        table = self._groups[part].read(group, self._columns)
-        return [table.column(name) for name in self._columns]
+
+def _read_columns(parts: Sequence[RowGroups], names: Sequence[str], part: int, group: int) -> list[pa.ChunkedArray]:
+    table = parts[part].read(group, names)
+    return [table.column(name) for name in names]

@@ -47,6 +47,7 @@ from tasks.snapshot import check_source_unchanged
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _MARKER_SECONDS = 0.02
+_VERSION = version("kafka-sorting-pipeline")
 
 
 class SupersededError(TerminalError):
@@ -337,7 +338,7 @@ def _record(
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=seconds,
         options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
-        version=version("kafka-sorting-pipeline"),
+        version=_VERSION,
         skipped=snapshot.skipped,
     )
 
