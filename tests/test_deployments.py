@@ -22,6 +22,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
+from kafka_sort.main import STREAM_DEFAULTS
 from tasks.settings.job import Job
 from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
 from tests.command import Command
@@ -41,6 +42,15 @@ def assert_known(keys: dict[str, Any], model: type[BaseModel], *also: str) -> No
     """A key that is misspelt is ignored by Prefect, in silence."""
     known = {field.alias or name for name, field in model.model_fields.items()}
     assert set(keys) <= known | set(also)
+
+
+def test_a_stream_has_what_the_command_gives_it() -> None:
+    (stream,) = (d for d in load()["deployments"] if d["entrypoint"] == "flows/stream_topic.py:stream_topic")
+    variables = stream["work_pool"]["job_variables"]
+    assert variables["env"].items() >= STREAM_DEFAULTS.items()
+    assert all(
+        d["work_pool"]["job_variables"]["env"].items() <= variables["env"].items() for d in load()["deployments"]
+    )
 
 
 def test_every_key_is_one_of_prefects() -> None:
