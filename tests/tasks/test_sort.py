@@ -1,5 +1,6 @@
 """Order: what a sort writes, against Python's own sorted(), for keys of every shape."""
 
+import gc
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -241,3 +242,15 @@ def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], b
     assert sum(sizes) == len(expected)
     # A row takes 8 bytes beside its own.
     assert max(sizes, default=0) <= max(1, most_bytes // 8)
+
+
+def test_a_sort_keeps_no_memory() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = pa.total_allocated_bytes()
+        for _ in range(3):
+            sort([[(number, b"name") for number in range(20_000)]], "name,id")
+        assert pa.total_allocated_bytes() == before
+    finally:
+        gc.enable()
