@@ -33,7 +33,7 @@ PREFECT_DEFAULTS = {
 }
 # Arrow reads this when it is imported, which the commands do late as well. Its own allocator, mimalloc, keeps more with
 # each hour that it lives: a stream of 50,000 records/s grew by 9 MB a minute, by 1 to 2 with the C library's. One run
-# needs a tenth more with that, so only streams, which live long, have it.
+# needs up to a quarter more with that, so only streams, which live long, have it.
 STREAM_DEFAULTS = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 # Of an error that nobody foresaw: the innermost ones.
