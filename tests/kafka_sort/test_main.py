@@ -19,7 +19,7 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("chosen", "backend"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "jemalloc"}, "jemalloc")]
+    ("chosen", "backend"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")]
 )
 def test_a_stream_has_memory_that_is_given_back(
     chosen: dict[str, str], backend: str, cluster: Cluster, prefect_server: str
