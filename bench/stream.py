@@ -117,14 +117,21 @@ class Bench:
         done = subprocess.run(self.command("verify"), capture_output=True, text=True, check=False)
         print(f"verify: exit {done.returncode}, {done.stdout.splitlines()[0] if done.stdout else done.stderr}")
 
-    def watch(self, process: subprocess.Popen[bytes], seconds: float, every: float = 1.0) -> list[int]:
+    def watch(self, process: subprocess.Popen[bytes], seconds: float) -> list[int]:
         """Lag and memory, once a second or so."""
-        lags, end = [], time.monotonic() + seconds
+        return [self.lag() for _ in self._memory(process, seconds, 1.0)]
+
+    def watch_memory(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        """Often, since what it measures moves by 50 MB within each batch."""
+        for _ in self._memory(process, seconds, 0.4):
+            pass
+
+    def _memory(self, process: subprocess.Popen[bytes], seconds: float, every: float) -> Iterator[None]:
+        end = time.monotonic() + seconds
         while time.monotonic() < end and process.poll() is None:
-            lags.append(self.lag())
             self.memory.append((time.monotonic(), pss_bytes(process.pid)))
+            yield
             time.sleep(every)
-        return lags
 
     def print_memory(self, warm_up: float = 60.0) -> None:
         started = self.memory[0][0]
@@ -214,7 +221,7 @@ def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
     with Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate) as feed:
         bench.wait_for_run(1)
         for kill in range(arguments.kills + 1):
-            bench.watch(process, every, 2.0)
+            bench.watch_memory(process, every)
             if kill < arguments.kills:
                 process.send_signal(signal.SIGKILL)
                 process.wait()

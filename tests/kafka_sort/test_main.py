@@ -1,6 +1,7 @@
 """The process that a command is: what is settled before the libraries are loaded that read it."""
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -8,21 +9,41 @@ import pytest
 
 from tests.cluster import Cluster
 
-# As the command, but for what it says at its end: which allocator Arrow has.
+# As the command, but for what it says at its end: which allocator Arrow has, and how many heaps the C library.
 PROGRAM = """
-import atexit, sys
+import atexit, ctypes, sys, tempfile, threading
+from pathlib import Path
 from kafka_sort.main import main
+
+def tell():
+    together = threading.Barrier(8)
+    threads = [threading.Thread(target=together.wait) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    with tempfile.NamedTemporaryFile() as file:
+        stream = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+        libc.malloc_info(0, stream)
+        libc.fclose(stream)
+        heaps = Path(file.name).read_text().count("<heap nr=")
+    print(sys.modules["pyarrow"].default_memory_pool().backend_name, heaps)
+
 assert "pyarrow" not in sys.modules
-atexit.register(lambda: print(sys.modules["pyarrow"].default_memory_pool().backend_name))
+atexit.register(tell)
 main()
 """
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the heaps of another C library are not limited")
 @pytest.mark.parametrize(
-    ("chosen", "backend"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")]
+    ("chosen", "told"),
+    [({}, "system 2"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc", "MALLOC_ARENA_MAX": "4"}, "mimalloc 4")],
 )
 def test_a_stream_has_memory_that_is_given_back(
-    chosen: dict[str, str], backend: str, cluster: Cluster, prefect_server: str
+    chosen: dict[str, str], told: str, cluster: Cluster, prefect_server: str
 ) -> None:
     arguments = ["stream", "--source-topic", "absent", "--bootstrap-servers", cluster.bootstrap_servers]
     done = subprocess.run(
@@ -34,4 +55,4 @@ def test_a_stream_has_memory_that_is_given_back(
         timeout=60,
     )
     assert done.returncode == 2, done.stderr
-    assert done.stdout.splitlines()[-1] == backend, done.stderr
+    assert done.stdout.splitlines()[-1] == told, done.stderr
