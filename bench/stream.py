@@ -109,8 +109,10 @@ class Bench:
             time.sleep(0.05)
         sys.exit(f"run {number} did not come:\n{(self._folder / 'log').read_text()}")
 
-    def drain(self) -> None:
+    def drain(self, process: subprocess.Popen[bytes]) -> None:
         while self.lag():
+            if process.poll() is not None:
+                sys.exit(f"the stream ended before it had read all:\n{(self._folder / 'log').read_text()}")
             time.sleep(0.2)
 
     def verify(self) -> None:
@@ -168,7 +170,7 @@ def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
             bench.wait_for_run(1)
             lags = bench.watch(process, arguments.seconds)
             print(f"live: {feed.sent / (time.monotonic() - feed.started):,.0f} records/s were produced")
-        bench.drain()
+        bench.drain(process)
     thirds = np.array_split(np.array(lags), 3)
     print("lag, mean and largest, of each third: " + ", ".join(f"{t.mean():,.0f} ({t.max():,})" for t in thirds))
     print_batches(bench)
@@ -210,7 +212,7 @@ def run_restart(bench: Bench, arguments: argparse.Namespace) -> None:
             process = bench.start()
             seen = bench.wait_for_run((last.run if last else 0) + 1)
             print(f"restart: first new run {seen - killed:.1f} s after SIGKILL, the new process started at once")
-    bench.drain()
+    bench.drain(process)
     process.terminate()
     print(f"stream: exit {process.wait(60)}")
 
@@ -227,7 +229,7 @@ def run_soak(bench: Bench, arguments: argparse.Namespace) -> None:
                 process.wait()
                 process = bench.start()
         sent = feed.sent
-    bench.drain()
+    bench.drain(process)
     process.terminate()
     last = bench.ledger().last
     outputs = [sum(list_offsets(bench.admin, f"{bench.job}-{key}", range(PARTITIONS), LATEST).values()) for key in KEYS]
