@@ -121,14 +121,14 @@ class Bench:
 
     def watch(self, process: subprocess.Popen[bytes], seconds: float) -> list[int]:
         """Lag and memory, once a second or so."""
-        return [self.lag() for _ in self._memory(process, seconds, 1.0)]
+        return [self.lag() for _ in self._memory_samples(process, seconds, 1.0)]
 
     def watch_memory(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         """Often, since what it measures moves by 50 MB within each batch."""
-        for _ in self._memory(process, seconds, 0.4):
+        for _ in self._memory_samples(process, seconds, 0.4):
             pass
 
-    def _memory(self, process: subprocess.Popen[bytes], seconds: float, every: float) -> Iterator[None]:
+    def _memory_samples(self, process: subprocess.Popen[bytes], seconds: float, every: float) -> Iterator[None]:
         end = time.monotonic() + seconds
         while time.monotonic() < end and process.poll() is None:
             self.memory.append((time.monotonic(), pss_bytes(process.pid)))

@@ -175,7 +175,10 @@ def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS
 
 
 def _limit_heaps() -> None:
-    """What MALLOC_ARENA_MAX says, where it came too late: glibc looks at the environment when a process starts."""
+    """What MALLOC_ARENA_MAX would have done: glibc read the environment when the process started.
+
+    Before the defaults are set, since a value that is there by now is the user's.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(_M_ARENA_MAX, int(STREAM_DEFAULTS["MALLOC_ARENA_MAX"]))
