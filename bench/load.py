@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from confluent_kafka import Consumer, TopicPartition
 
 from tasks.generate import make_block
-from tasks.kafka.clients import make_admin, make_producer, make_reader
-from tasks.kafka.native import NativeTopic, lay_out
+from tasks.kafka.clients import make_admin, make_consumer, make_producer
+from tasks.kafka.native_produce import NativeTopic, lay_out
 from tasks.kafka.topics import LATEST, list_offsets
 from tasks.settings.connection import Connection
 
@@ -79,7 +79,7 @@ class Tail:
     def __init__(self, connection: Connection, topic: str, partitions: int) -> None:
         self.seconds: list[float] = []
         self.longest_wait = 0.0
-        self._consumer: Consumer = make_reader(connection, "bench-tail", **{"auto.offset.reset": "latest"})
+        self._consumer: Consumer = make_consumer(connection, "bench-tail", **{"auto.offset.reset": "latest"})
         ends = list_offsets(make_admin(connection), topic, range(partitions), LATEST)
         self._consumer.assign([TopicPartition(topic, p, end) for p, end in ends.items()])
         self._ended = threading.Event()

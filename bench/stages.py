@@ -39,16 +39,16 @@ from tasks.generate import generate_records
 from tasks.kafka.clients import BATCH_BYTES, make_admin, make_producer
 from tasks.kafka.topics import create_topic
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.observe.context import run_context
+from tasks.manifests import Chunk, Snapshot, SortedRows
 from tasks.ownership import Owner, own_job
-from tasks.parts import Loaded
 from tasks.preflight import check_before_lease, prepare_outputs
 from tasks.publish import Publication, note_outputs, publish_run, send_sorted
-from tasks.records import Chunk, Snapshot, SortedRows
+from tasks.run_context import run_context
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks
+from tasks.sorting.rows import RowGatherer
 
 
 class PlainProducer(TransactionalProducer):
@@ -149,7 +149,7 @@ class Stages:
         sorts = tuple(replace(done, topic=f"{done.topic}-plain") for done in sorts)
         for done in sorts:
             create_topic(self._admin, done.topic, PARTITIONS)
-        producer, loaded = PlainProducer(self._connection, owner.budget.producer_queue_bytes), Loaded()
+        producer, loaded = PlainProducer(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
                 send_sorted(producer, done, loaded, checksum, lambda _: None)
@@ -203,7 +203,7 @@ def _shell(script: str) -> None:
 
 def _write_lines(rows: SortedRows, path: Path) -> None:
     with path.open("wb") as lines:
-        for batch in Loaded().batches(rows):
+        for batch in RowGatherer().batches(rows):
             lines.write(b"\n".join(batch.column("value").to_pylist()) + b"\n")
 
 

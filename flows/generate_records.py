@@ -8,9 +8,9 @@ from prefect.states import Completed
 from pydantic import Field
 
 from tasks.generate import MAX_SEED, generate_records as generate
-from tasks.observe.context import RunContext
-from tasks.observe.history import observe_run
+from tasks.observe.flow_states import observe_run
 from tasks.observe.logs import get_logger
+from tasks.run_context import RunContext
 from tasks.settings.connection import Connection, ProfileName, current_connection, use_profile
 from tasks.settings.job import TopicName
 

@@ -9,20 +9,20 @@ from prefect import State, flow
 from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, dump_partition, refuse_lost
 from tasks.kafka.clients import make_admin
-from tasks.observe.context import RunContext
+from tasks.manifests import RunRecord
 from tasks.observe.export import export_metrics, measure_run
-from tasks.observe.history import nothing_new, observe_run, published, show_plan
+from tasks.observe.flow_states import nothing_new, observe_run, published, show_plan
 from tasks.observe.logs import log_context
 from tasks.ownership import own_job
 from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
 from tasks.publish import Publication, note_outputs, publish_and_commit
-from tasks.records import RunRecord
+from tasks.run_context import RunContext
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
-from tasks.snapshot import anchors_job, estimate_disk, require_none_skipped, snapshot_source
+from tasks.snapshot import estimate_disk, records_start, require_none_skipped, snapshot_source
 from tasks.sort import SortRequest, sort_records
+from tasks.task_runs import run_each, with_retries
 from tasks.workdir import attempt_folder
-from tasks.workers import run_each, with_retries
 
 # The form shows its defaults.
 _SAMPLE = Job()
@@ -58,7 +58,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
         outputs = note_outputs(owner)
         # Step 4: snapshot.
         snapshot = with_retries(snapshot_source, job)(owner)
-        if not snapshot.span and not anchors_job(job, owner.ledger):
+        if not snapshot.span and not records_start(job, owner.ledger):
             require_none_skipped(job, snapshot)
             return nothing_new(job)
         show_plan(job, snapshot, estimate_disk(job, snapshot))

@@ -11,12 +11,12 @@ from prefect import State, flow
 from prefect.states import Cancelled, Completed
 
 from tasks.kafka.clients import make_admin
-from tasks.observe.context import run_context
 from tasks.observe.export import export_metrics
 from tasks.observe.flow_run import is_cancelled
-from tasks.observe.history import end_run
+from tasks.observe.flow_states import end_run
 from tasks.observe.logs import log_context
 from tasks.preflight import check_before_lease
+from tasks.run_context import run_context
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
@@ -31,7 +31,7 @@ from tasks.stream import (
 )
 from tasks.streaming.report import quiet_tasks, report_stream, stream_headline
 from tasks.streaming.stats import StreamStatus
-from tasks.workers import run_in_thread
+from tasks.task_runs import run_in_thread
 
 # The form shows their defaults.
 _SAMPLE, _USUAL = Job(), Streaming()

@@ -9,14 +9,14 @@ from prefect.states import Completed
 from pydantic import Field
 
 from tasks.errors import VerificationError
-from tasks.observe.context import RunContext
-from tasks.observe.history import observe_run
+from tasks.observe.flow_states import observe_run
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.report import artifact_key
+from tasks.run_context import RunContext
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
+from tasks.task_runs import with_retries
 from tasks.verify import Verification, plan_verification, verify_recorded_run
-from tasks.workers import with_retries
 
 # The form shows its defaults.
 _SAMPLE = Job()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from tasks.formats.csv import CsvFormat
-from tasks.records import Chunk, LostRange, OffsetRange, SortedRows
+from tasks.manifests import Chunk, LostRange, OffsetRange, SortedRows
 
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 DEAD_LETTERS = pa.schema(

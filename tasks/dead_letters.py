@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import pyarrow.parquet as pq
 
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.observe.context import current_run
-from tasks.records import Chunk
+from tasks.manifests import Chunk
+from tasks.run_context import current_run
 from tasks.settings.job import Job
 
 # Kafka Connect's names, which users' tools know.

@@ -23,13 +23,13 @@ from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
-from tasks.kafka.blocks import Block
-from tasks.kafka.ranges import RangeReader
-from tasks.kafka.readers import Readers
-from tasks.observe.context import Meter, current_run
+from tasks.kafka.consumer_pool import ConsumerPool
+from tasks.kafka.fetch import Block
+from tasks.kafka.range_reader import RangeReader
+from tasks.manifests import Chunk, OffsetRange
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
-from tasks.records import Chunk, OffsetRange
+from tasks.run_context import Meter, current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
@@ -62,7 +62,7 @@ class DumpRequest:
         return ChunkFolder(self.folder, self.run, self.topic_id)
 
 
-def dump_range(request: DumpRequest, readers: Readers | None = None) -> list[Chunk]:
+def dump_range(request: DumpRequest, readers: ConsumerPool | None = None) -> list[Chunk]:
     """Read the range into chunks of CHUNK_OFFSETS; chunks that a former attempt finished are taken as they are.
 
     `readers`: of one who reads range after range; without them, a consumer of its own.
@@ -72,7 +72,7 @@ def dump_range(request: DumpRequest, readers: Readers | None = None) -> list[Chu
     meter = context.progress.meter("dump")
     chunks = []
     reach("before-dump")
-    own = closing(Readers(job, current_connection())) if readers is None else nullcontext(readers)
+    own = closing(ConsumerPool(job, current_connection())) if readers is None else nullcontext(readers)
     with own as pool, pool.take() as reader:
         for part in split_range(request.range):
             chunk = request.files.find(part)

@@ -6,7 +6,7 @@ A message says what happened, where, and what to do. Facts a caller may act on a
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tasks.records import LostRange
+from tasks.manifests import LostRange
 
 
 class KafkaSortError(Exception):

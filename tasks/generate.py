@@ -16,12 +16,12 @@ from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from tasks.errors import KafkaSortError, SettingsError, StoppedError, TerminalError, TransientError
-from tasks.kafka import native
+from tasks.kafka import native_produce
 from tasks.kafka.clients import kafka_errors, make_admin, make_producer, require_broker, translate
 from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
-from tasks.observe.context import Stop, current_run
+from tasks.run_context import Stop, current_run
 from tasks.settings.connection import Connection
-from tasks.settings.words import check_topic_name
+from tasks.settings.sorts import check_topic_name
 
 Bytes = npt.NDArray[np.uint8]
 # Seed, first record, count → the records, as an Arrow binary array.
@@ -156,7 +156,7 @@ def _ends(admin: AdminClient, topic: Topic) -> dict[int, int]:
 
 def _send_all(connection: Connection, topic: Topic, records: int, seed: int, make: BlockMaker) -> None:
     stop, meter = current_run().stop, current_run().progress.meter("generate", records)
-    sender = (_NativeSender if native.AVAILABLE else _PlainSender)(make_producer(connection, **_QUEUE), topic)
+    sender = (_NativeSender if native_produce.AVAILABLE else _PlainSender)(make_producer(connection, **_QUEUE), topic)
     try:
         for first in range(0, records, BLOCK_RECORDS):
             if stop.is_set():
@@ -221,20 +221,20 @@ class _NativeSender(_PlainSender):
 
     def __init__(self, producer: Producer, topic: Topic) -> None:
         super().__init__(producer, topic)
-        self._handle = native.NativeTopic(producer, topic.name)
+        self._handle = native_produce.NativeTopic(producer, topic.name)
 
     def send(self, values: pa.Array, first: int) -> None:
-        messages = native.lay_out(values, None)
+        messages = native_produce.lay_out(values, None)
         for partition, rows in deal(first, self._topic.partitions):
             self._send_rows(partition, np.ascontiguousarray(messages[rows]))
         self._producer.poll(0)
 
-    def _send_rows(self, partition: int, messages: native.Message) -> None:
+    def _send_rows(self, partition: int, messages: native_produce.Message) -> None:
         taken = 0
         while taken < len(messages):
             more, code = self._handle.produce(partition, messages[taken:])
             taken += more
-            if native.is_queue_full(code):
+            if native_produce.is_queue_full(code):
                 self._producer.poll(_FULL_QUEUE_SECONDS)
             elif code:
                 raise self._refused(KafkaError(code))

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 
 from tasks.errors import SettingsError
 from tasks.failpoints import reach
-from tasks.kafka import native, native_fetch
+from tasks.kafka import native_fetch, native_produce
 from tasks.kafka.clients import BATCH_BYTES, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.manifests import RunRecord
 from tasks.observe.logs import get_logger
 from tasks.permissions import name_refusals
-from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -52,7 +52,7 @@ class Owner:
     def acquire(self, *, standby: bool = False) -> None:
         """Take the lease, fence, read the ledger. LeaseTakenError names who is alive; a standby waits for his end."""
         reach("before-lease")
-        if not (native.AVAILABLE and native_fetch.AVAILABLE):
+        if not (native_produce.AVAILABLE and native_fetch.AVAILABLE):
             get_logger().warning("librdkafka's batch calls were not found: records go one by one, half as fast")
         self._lease.acquire(self.admin, self.job.name, standby=standby)
         reach("after-lease")

@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import Admin, make_reader, require_broker, translate
+from tasks.kafka.clients import Admin, make_consumer, require_broker, translate
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.topics import (
     EARLIEST,
@@ -22,9 +22,9 @@ from tasks.kafka.topics import (
     list_offsets,
     topic_settings,
 )
+from tasks.manifests import RunRecord
 from tasks.ownership import Owner
 from tasks.permissions import check_permissions
-from tasks.records import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -175,7 +175,7 @@ def _holds_records(owner: Owner, topic: Topic) -> bool:
     left = {p for p in topic.partitions if ends[p] > starts[p]}
     if not left:
         return False
-    consumer = make_reader(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
+    consumer = make_consumer(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
     deadline = time.monotonic() + owner.job.request_timeout
     try:
         consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])

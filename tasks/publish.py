@@ -26,12 +26,7 @@ from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import LAST, run_key
 from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.observe.context import current_run
-from tasks.observe.logs import get_logger, log_context
-from tasks.observe.metrics import current_metrics
-from tasks.ownership import Owner
-from tasks.parts import Loaded
-from tasks.records import (
+from tasks.manifests import (
     Chunk,
     KeyRange,
     LostRange,
@@ -42,8 +37,13 @@ from tasks.records import (
     WrittenRange,
     WrittenSort,
 )
+from tasks.observe.logs import get_logger, log_context
+from tasks.observe.metrics import current_metrics
+from tasks.ownership import Owner
+from tasks.run_context import current_run
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.snapshot import check_source_unchanged
+from tasks.sorting.rows import RowGatherer
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _MARKER_SECONDS = 0.02
@@ -179,7 +179,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-publish")
     progress = current_run().progress
     meter = progress.meter("publish")
-    loaded = Loaded()
+    loaded = RowGatherer()
     for rows in publication.sorts:
         send_sorted(producer, rows, loaded, publication.checksum, meter.add)
     reach("after-publish")
@@ -213,7 +213,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
 
 
 def send_sorted(
-    producer: TransactionalProducer, sort: SortedRows, loaded: Loaded, expected: int, count: Callable[[int], None]
+    producer: TransactionalProducer, sort: SortedRows, loaded: RowGatherer, expected: int, count: Callable[[int], None]
 ) -> None:
     """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
     total, rows = 0, 0
@@ -243,7 +243,7 @@ def send_sorted(
         )
 
 
-def _gathered(sort: SortedRows, loaded: Loaded) -> Iterator[pa.RecordBatch]:
+def _gathered(sort: SortedRows, loaded: RowGatherer) -> Iterator[pa.RecordBatch]:
     try:
         yield from loaded.batches(sort)
     except (OSError, IndexError) as error:

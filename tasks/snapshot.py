@@ -17,14 +17,14 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.errors import SettingsError, SourceLostError, TerminalError
 from tasks.failpoints import reach
-from tasks.kafka.clients import KafkaTerminalError, make_reader, record_bytes, translate
+from tasks.kafka.clients import KafkaTerminalError, make_consumer, record_bytes, translate
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
+from tasks.manifests import LostRange, OffsetRange, RunRecord, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.preflight import require_source
-from tasks.records import LostRange, OffsetRange, RunRecord, Snapshot
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
 
@@ -73,7 +73,7 @@ class SourceTruncatedError(TerminalError):
 
 
 @dataclass(frozen=True)
-class Bounds:
+class BatchLimits:
     """What a micro-batch may take, and what the one before told of the records: their mean size, 0 if not known yet."""
 
     records: int
@@ -81,7 +81,7 @@ class Bounds:
     mean_record_bytes: float = 0.0
 
 
-def take_snapshot(owner: Owner, bounds: Bounds | None = None) -> Snapshot:
+def take_snapshot(owner: Owner, bounds: BatchLimits | None = None) -> Snapshot:
     """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
     `bounds`: of a micro-batch.
@@ -126,7 +126,7 @@ def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple
     return ranges, lost
 
 
-def anchors_job(job: Job, ledger: Ledger) -> bool:
+def records_start(job: Job, ledger: Ledger) -> bool:
     """Whether a run that read nothing is recorded: a job's first position must not move with each start."""
     return ledger.last is None and job.start not in {None, "earliest"}
 
@@ -271,7 +271,7 @@ def _mean_record_bytes(owner: Owner, snapshot: Snapshot) -> float:
     ranges = [r for r in snapshot.ranges if r.span]
     if not ranges:
         return 0.0
-    consumer = make_reader(owner.connection, owner.job.group, **{"queued.max.messages.kbytes": 1024})
+    consumer = make_consumer(owner.connection, owner.job.group, **{"queued.max.messages.kbytes": 1024})
     sizes: list[int] = []
     deadline = time.monotonic() + _SAMPLE_SECONDS
     wanted = min(_SAMPLE_RECORDS, snapshot.span)

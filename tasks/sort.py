@@ -16,19 +16,19 @@ import duckdb
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.boundaries import cut_rows
 from tasks.chunks import name_unfinished
-from tasks.divide import Division, Order, divide
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
-from tasks.observe.context import current_run
+from tasks.manifests import Chunk, Key, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.observe.metrics import current_metrics
-from tasks.parts import RowGroups, RowNumbers, SortedKeys
-from tasks.records import Chunk, Key, SortedPart, SortedRows
+from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
-from tasks.settings.words import Sort
+from tasks.settings.sorts import Sort
+from tasks.sorting.cuts import cut_rows
+from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
+from tasks.sorting.split import Division, Order, divide
 
 # Of a batch of records that publish gathers, and of one of row numbers on its way from DuckDB to the file.
 _BATCH_ROWS = 100_000

@@ -30,25 +30,25 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
+from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
-from tasks.kafka.readers import Readers
-from tasks.observe.context import Progress, Stop, run_context
+from tasks.manifests import Chunk, RunRecord, Snapshot
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_job_unchanged, prepare_outputs
 from tasks.publish import Outputs, Publication, note_outputs, publish_run
-from tasks.records import Chunk, RunRecord, Snapshot
+from tasks.run_context import Progress, Stop, run_context
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
-from tasks.snapshot import Bounds, anchors_job, take_snapshot
+from tasks.snapshot import BatchLimits, records_start, take_snapshot
 from tasks.sort import SortRequest, sort_chunks
 from tasks.streaming.drain import Drain
-from tasks.streaming.intake import Intake
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
+from tasks.streaming.trigger import BatchTrigger
+from tasks.task_runs import run_threads
 from tasks.workdir import attempt_folder
-from tasks.workers import run_threads
 
 # Prefect's graph of one flow run ends at 10,000 nodes, and a page with all of them is slow long before.
 SEGMENT_BATCHES = 1000
@@ -65,13 +65,13 @@ class StreamCancelledError(KafkaSortError):
 
 
 @dataclass(frozen=True)
-class Tenure:
+class OwnedStream:
     """What a stream has while it owns the job."""
 
     owner: Owner
     outputs: Outputs
-    readers: Readers
-    intake: Intake
+    readers: ConsumerPool
+    intake: BatchTrigger
     folder: Path
     # Threads live on from batch to batch, as consumers and producer do: allocators keep something for each that ended.
     dumping: ThreadPoolExecutor
@@ -95,7 +95,7 @@ class Stream:
         self._deadline = time.monotonic() + streaming.max_runtime if streaming.max_runtime else math.inf
         self._failures = 0
         self._logged = -math.inf
-        self._tenure: Tenure | None = None
+        self._tenure: OwnedStream | None = None
 
     @property
     def next_run(self) -> int:
@@ -104,7 +104,7 @@ class Stream:
         return last.run + 1 if last else 1
 
     @property
-    def _held(self) -> Tenure:
+    def _held(self) -> OwnedStream:
         if self._tenure is None:
             raise RuntimeError("a stream works while it owns the job: see `serve`")
         return self._tenure
@@ -129,7 +129,7 @@ class Stream:
                     while not self.ended:
                         run_segment()
 
-    def wait(self) -> Bounds | None:
+    def wait(self) -> BatchLimits | None:
         """Block until a batch closes; None, and the stream has ended, if there will be none."""
         if self.ended:
             return None
@@ -141,7 +141,7 @@ class Stream:
             return bounds
         return None
 
-    def run_batch(self, bounds: Bounds) -> str:
+    def run_batch(self, bounds: BatchLimits) -> str:
         """Run one batch; a line that says what it was."""
         with self._until_drained(), run_context(self._stop) as context, self._within_timeout():
             try:
@@ -160,7 +160,7 @@ class Stream:
         with (
             own_job(self.job, self.connection, standby=self.streaming.standby) as owner,
             attempt_folder(self.job, self._attempt) as folder,
-            closing(Readers(self.job, self.connection, lively=True)) as readers,
+            closing(ConsumerPool(self.job, self.connection, lively=True)) as readers,
             ThreadPoolExecutor(self.job.dump_concurrency, "dump") as dumping,
             ThreadPoolExecutor(self.job.sort_concurrency, "sort") as sorting,
         ):
@@ -168,8 +168,8 @@ class Stream:
             self._count_unknown(owner)
             check_job_unchanged(self.job, owner.ledger)
             prepare_outputs(owner)
-            intake = Intake(owner, self.streaming, self.drain, self.stats)
-            self._tenure = Tenure(owner, note_outputs(owner), readers, intake, folder, dumping, sorting)
+            intake = BatchTrigger(owner, self.streaming, self.drain, self.stats)
+            self._tenure = OwnedStream(owner, note_outputs(owner), readers, intake, folder, dumping, sorting)
             try:
                 yield
             finally:
@@ -259,7 +259,7 @@ def _frozen_gc() -> Iterator[None]:
 
 
 def _sort_batch(
-    tenure: Tenure, bounds: Bounds, attempt: str, progress: Progress
+    tenure: OwnedStream, bounds: BatchLimits, attempt: str, progress: Progress
 ) -> tuple[RunRecord | None, tuple[Chunk, ...]]:
     """Steps 4 to 6 of one run; no record where there is nothing to read after all."""
     owner, started = tenure.owner, datetime.now(UTC)
@@ -267,7 +267,7 @@ def _sort_batch(
     # One that saw trouble since the last batch is replaced here: the lease looked at, fenced, the ledger read.
     owner.healthy_producer()
     snapshot = take_snapshot(owner, bounds)
-    if not (snapshot.span or snapshot.lost or anchors_job(job, owner.ledger)):
+    if not (snapshot.span or snapshot.lost or records_start(job, owner.ledger)):
         return None, ()
     with _batch_folder(tenure.folder, snapshot) as folder:
         requests = [
@@ -359,6 +359,6 @@ def use_stream(stream: Stream) -> Iterator[None]:
 
 
 @task(task_run_name="run {run}", cache_policy=NO_CACHE, persist_result=False)
-def stream_batch(stream: Stream, bounds: Bounds, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
+def stream_batch(stream: Stream, bounds: BatchLimits, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
     """One micro-batch, from snapshot to commit."""
     return Completed(message=stream.run_batch(bounds))

@@ -10,8 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.kafka.clients import make_admin, require_broker
-from tasks.observe.context import current_run
 from tasks.permissions import check_reading
+from tasks.run_context import current_run
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
 from tasks.verification.plan import RunPlan, plan_runs

@@ -15,7 +15,7 @@ from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, group_offsets, list_offsets
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
-from tasks.settings.words import Sort
+from tasks.settings.sorts import Sort
 
 CONTINENTS = ("North America", "Asia", "South America", "Europe", "Africa", "Australia")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from tasks.dump import DumpRequest, dump_range, refuse_lost
+from tasks.manifests import RunRecord
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
 from tasks.publish import Publication, note_outputs, publish_run
-from tasks.records import RunRecord
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming

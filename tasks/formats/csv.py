@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from tasks.kafka.native import binary_buffers
+from tasks.kafka.native_produce import binary_buffers
 from tasks.settings.job import Job
-from tasks.settings.words import ColumnType
+from tasks.settings.sorts import ColumnType
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)

@@ -175,7 +175,7 @@ def make_admin(connection: Connection) -> Admin:
         return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config()})
 
 
-def make_reader(connection: Connection, group: str, **over: Property) -> Consumer:
+def make_consumer(connection: Connection, group: str, **over: Property) -> Consumer:
     """A consumer for `assign()`: committed records only, corrupt batches refused, no offset of its own making.
 
     `fetch.queue.backoff.ms`: the default of 1000 stalls a reader whose queue is full (240,000 → 420,000 records/s).

@@ -21,10 +21,10 @@ from tasks.kafka.clients import (
     KafkaTerminalError,
     Property,
     await_answer,
-    make_reader,
+    make_consumer,
     translate,
 )
-from tasks.observe.context import current_run
+from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
 # Beyond the session timeout: joining, and the broker's initial rebalance delay (3 s by default).
@@ -86,7 +86,7 @@ class Lease:
             "max.poll.interval.ms": max(_POLL_INTERVAL_MS, round(session_timeout * 1000)),
             "auto.offset.reset": "latest",
         }
-        self._consumer = make_reader(connection, group, **over)
+        self._consumer = make_consumer(connection, group, **over)
         self._thread = threading.Thread(target=self._poll, name="lease", daemon=True)
 
     @property

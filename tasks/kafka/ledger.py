@@ -12,9 +12,9 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError, TerminalError, TransientError
-from tasks.kafka.clients import make_reader, translate
+from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets, topic_settings
-from tasks.records import RunRecord
+from tasks.manifests import RunRecord
 from tasks.settings.connection import Connection
 from tasks.settings.job import PREFIX
 
@@ -93,7 +93,7 @@ def read_ledger(
     end = list_offsets(admin, name, [0], LATEST, committed=not fenced)[0]
     if start >= end:
         return Ledger(None, {})
-    consumer = make_reader(connection, f"{PREFIX}{job}")
+    consumer = make_consumer(connection, f"{PREFIX}{job}")
     try:
         consumer.assign([TopicPartition(name, 0, start)])
         content = _read_to(consumer, name, end, time.monotonic() + timeout)

@@ -21,14 +21,14 @@ import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tasks.chunks import HEADERS
-from tasks.kafka import native
-from tasks.kafka.blocks import Block
+from tasks.kafka import native_produce
+from tasks.kafka.fetch import Block
 
 Addresses = npt.NDArray[np.uint64]
 
 _POINTER: Final = ctypes.c_void_p
-# rd_kafka_message_t in words of 8 bytes (see native.MESSAGE): err, payload, len, key, key_len, offset. The timestamp is
-# not of the public part (rdkafka_msg.h, rd_kafka_msg_t): `_timestamps` does not rely on it blindly.
+# rd_kafka_message_t in words of 8 bytes (see native_produce.MESSAGE): err, payload, len, key, key_len, offset. The
+# timestamp is not in the public part (rdkafka_msg.h, rd_kafka_msg_t): `_timestamps` does not rely on it blindly.
 _ERROR_WORD: Final = 0
 _RECORD_WORDS: Final = (3, 4, 5, 6, 7)
 _TIMESTAMP_WORD: Final = 12
@@ -84,7 +84,7 @@ def _is_laid_out() -> bool:
     return (count(made.ctypes.data), get(made.ctypes.data, 0), get(made.ctypes.data, 1)) == (2, 11, 22)
 
 
-AVAILABLE: Final = native.AVAILABLE and _FREE is not None and _is_laid_out()
+AVAILABLE: Final = native_produce.AVAILABLE and _FREE is not None and _is_laid_out()
 
 
 class NativeFetcher:
@@ -125,7 +125,7 @@ class NativeFetcher:
     @contextmanager
     def _queue(self) -> Iterator[int]:
         """The partition's queue, for one call: a handle that outlived the consumer would keep it from closing."""
-        handle = native.handle_of(self._consumer)
+        handle = native_produce.handle_of(self._consumer)
         if not handle:
             raise RuntimeError("the consumer is closed")
         queue = _FREE.rd_kafka_queue_get_partition(handle, self._topic.encode(), self._partition)

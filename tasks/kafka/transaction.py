@@ -16,18 +16,18 @@ import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from tasks.kafka import native
+from tasks.kafka import native_produce
 from tasks.kafka.clients import (
     CommitUnknownError,
     Headers,
     KafkaTransientError,
     Property,
     kafka_errors,
+    make_consumer,
     make_producer,
-    make_reader,
     translate,
 )
-from tasks.observe.context import current_run
+from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
 # An answer that was due when a connection broke may never come: what is not there this much later is given up.
@@ -62,7 +62,7 @@ class TransactionalProducer:
         self.spent = False
         self._id = transactional_id
         self._timeout = timeout
-        self._topics: dict[str, native.NativeTopic] = {}
+        self._topics: dict[str, native_produce.NativeTopic] = {}
         over: dict[str, Property] = {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": round(transaction_seconds * 1000),
@@ -79,7 +79,7 @@ class TransactionalProducer:
         }
         self._producer: Producer = make_producer(connection, **over)
         # Only carries the group's name: assigned, never subscribed, so its commits are unfenced by the group.
-        self._group: Consumer = make_reader(connection, transactional_id)
+        self._group: Consumer = make_consumer(connection, transactional_id)
 
     def _on_error(self, _: KafkaError) -> None:
         self.spent = True
@@ -118,7 +118,7 @@ class TransactionalProducer:
         timestamps: pa.Array | None = None,
     ) -> None:
         """Queue records in order. Arrays of one length; `headers` list<struct<name, value>>, `timestamps` int64 ms."""
-        if native.AVAILABLE and headers is None and timestamps is None:
+        if native_produce.AVAILABLE and headers is None and timestamps is None:
             for first in range(0, len(values), _BATCH_ROWS):
                 part = slice(first, first + _BATCH_ROWS)
                 self._send_native(topic, partition, values[part], None if keys is None else keys[part])
@@ -147,13 +147,15 @@ class TransactionalProducer:
                 return
 
     def _send_native(self, topic: str, partition: int, values: pa.Array, keys: pa.Array | None) -> None:
-        handle = self._topics.get(topic) or self._topics.setdefault(topic, native.NativeTopic(self._producer, topic))
-        messages = native.lay_out(values, keys)
+        handle = self._topics.get(topic) or self._topics.setdefault(
+            topic, native_produce.NativeTopic(self._producer, topic)
+        )
+        messages = native_produce.lay_out(values, keys)
         first = 0
         while first < len(messages):
             taken, code = handle.produce(partition, messages[first:])
             first += taken
-            if native.is_queue_full(code):
+            if native_produce.is_queue_full(code):
                 self._wait_for_space()
             elif code:
                 raise self._cause(topic, KafkaError(code))

@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Metric, pushadd_to_gateway, sta
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from tasks.observe.context import Stop
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import PREFIX, RunMetrics, category_of, current_metrics, use_metrics
+from tasks.run_context import Stop
 
 PORT: Final = "KAFKA_SORT_METRICS_PORT"
 GATEWAY: Final = "KAFKA_SORT_PUSHGATEWAY"

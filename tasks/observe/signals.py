@@ -8,8 +8,8 @@ from queue import SimpleQueue
 from types import FrameType
 
 from tasks.errors import StoppedError
-from tasks.observe.context import Stop
 from tasks.observe.logs import get_logger
+from tasks.run_context import Stop
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -36,8 +36,8 @@ class Budget:
             producer_queue_bytes=min(int(free * 0.15), 128 * MB),
             consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
             chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
-            # Loaded while the producer's queue is full, of which librdkafka counts the records' bytes alone. Arrow's
-            # binary arrays end at 2 GB.
+            # In memory while the producer's queue is full, of which librdkafka counts the records' bytes alone.
+            # Arrow's binary arrays end at 2 GB.
             part_bytes=min(int(free * 0.45), 1900 * MB),
         )
 

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from tasks.errors import SettingsError
-from tasks.settings.words import (
+from tasks.settings.sorts import (
     SIZE,
     TOPIC,
     ColumnType,

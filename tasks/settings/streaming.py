@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
 from tasks.settings.job import STREAM_TABLE, load_model, order_fields, read_job_file, underscored
-from tasks.settings.words import parse_size
+from tasks.settings.sorts import parse_size
 
 
 class Streaming(BaseModel):

@@ -5,7 +5,7 @@ Guarantee: whatever the policy, all is over within the drain time, and what was 
 
 import threading
 
-from tasks.observe.context import Stop
+from tasks.run_context import Stop
 from tasks.settings.streaming import Streaming
 
 # Of the drain time, for aborting a transaction and closing.

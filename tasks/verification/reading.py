@@ -18,9 +18,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import kafka_errors, make_reader, translate
+from tasks.kafka.clients import kafka_errors, make_consumer, translate
 from tasks.kafka.topics import LATEST, list_offsets
-from tasks.observe.context import current_run
+from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 from tasks.verification.content import Digests, Headers, digest_records
 
@@ -94,7 +94,7 @@ class TopicReader:
         if topic not in self._consumers:
             # A fetch that waits at one partition's end holds up the next partition (500 ms by default).
             waits = {"fetch.wait.max.ms": _FETCH_WAIT_MS}
-            self._consumers[topic] = make_reader(self._connection, self._group, **waits)
+            self._consumers[topic] = make_consumer(self._connection, self._group, **waits)
         return self._consumers[topic]
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Block]:

@@ -13,9 +13,9 @@ from tasks.dump import DumpRequest, dump_range
 from tasks.errors import TransientError
 from tasks.kafka import lease as lease_module
 from tasks.kafka.lease import Lease, describe_owner
+from tasks.manifests import Chunk
 from tasks.ownership import Owner
 from tasks.publish import Publication, SupersededError, note_outputs, publish_run
-from tasks.records import Chunk
 from tasks.settings.connection import use_connection
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks

@@ -10,8 +10,8 @@ from confluent_kafka.admin import NewPartitions
 from structlog.testing import capture_logs
 
 from tasks.errors import SettingsError
+from tasks.manifests import LostRange
 from tasks.publish import TransactionTimeoutError, publish_run
-from tasks.records import LostRange
 from tasks.snapshot import _fit_transaction, snapshot_source
 from tests.cluster import Cluster, sample_values, wait_for
 from tests.command import Command

@@ -9,10 +9,10 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import NewPartitions
 
 from tasks.errors import SourceLostError
+from tasks.manifests import LostRange
 from tasks.publish import publish_run
-from tasks.records import LostRange
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError, anchors_job, take_snapshot
+from tasks.snapshot import SourceRecreatedError, records_start, take_snapshot
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
 from tests.command import Command
 from tests.stages import make_job, owned, prepare, run_once
@@ -221,9 +221,9 @@ def test_start_latest_reads_what_comes_later(cluster: Cluster, tmp_path: Path) -
     cluster.produce(source, sample_values(20), 1)
     job = make_job(source, tmp_path, start="latest")
     with owned(cluster, job) as owner:
-        assert anchors_job(job, owner.ledger)
+        assert records_start(job, owner.ledger)
         assert publish_run(owner, prepare(owner, tmp_path)).records == 0
-        assert not anchors_job(job, owner.ledger)
+        assert not records_start(job, owner.ledger)
         cluster.produce(source, sample_values(5, seed=2), 1)
         assert take_snapshot(owner).span == 5
 

@@ -9,8 +9,8 @@ import pytest
 from kafka_sort.main import cli
 from tasks.formats.csv import CsvFormat
 from tasks.settings.job import Job, load_job
+from tasks.settings.sorts import parse_columns
 from tasks.settings.streaming import Streaming
-from tasks.settings.words import parse_columns
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

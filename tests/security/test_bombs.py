@@ -9,7 +9,7 @@ import pytest
 
 from tasks.formats.csv import CsvFormat
 from tasks.settings.job import Job
-from tasks.settings.words import parse_columns
+from tasks.settings.sorts import parse_columns
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
 from tests.command import Command
 

@@ -10,10 +10,10 @@ from confluent_kafka import TopicPartition
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.errors import BrokerUnavailableError, SettingsError, TerminalError
 from tasks.generate import GenerationStoppedError, generate_records, make_block
-from tasks.kafka import native
-from tasks.kafka.clients import make_admin, make_producer, make_reader
+from tasks.kafka import native_produce
+from tasks.kafka.clients import make_admin, make_consumer, make_producer
 from tasks.kafka.topics import LATEST, create_topic, describe_topic, list_offsets
-from tasks.observe.context import current_run, run_context
+from tasks.run_context import current_run, run_context
 from tasks.settings.connection import Connection
 
 RECORD = re.compile(
@@ -35,8 +35,8 @@ def connection(broker: EmbeddedBroker) -> Connection:
 @pytest.fixture(params=["native", "plain"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "plain":
-        monkeypatch.setattr(native, "AVAILABLE", False)
-    elif not native.AVAILABLE:
+        monkeypatch.setattr(native_produce, "AVAILABLE", False)
+    elif not native_produce.AVAILABLE:
         pytest.skip("librdkafka's symbols are not to be had here")
     return str(request.param)
 
@@ -51,7 +51,7 @@ def read_topic(connection: Connection, topic: str) -> dict[int, list[bytes | Non
 
 
 def read_partition(connection: Connection, topic: str, partition: int, end: int) -> list[bytes | None]:
-    consumer = make_reader(connection, "test")
+    consumer = make_consumer(connection, "test")
     values: list[bytes | None] = []
     try:
         consumer.assign([TopicPartition(topic, partition, 0)])

@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from tasks.chunks import chunk_schema
 from tasks.errors import StoppedError, TerminalError
 from tasks.formats.csv import format_of
-from tasks.observe.context import run_context
-from tasks.parts import Loaded
-from tasks.records import Chunk, OffsetRange, SortedRows
+from tasks.manifests import Chunk, OffsetRange, SortedRows
+from tasks.run_context import run_context
 from tasks.settings.budget import MB, Budget
 from tasks.settings.job import Job
 from tasks.sort import SortRequest, sort_chunks
+from tasks.sorting.rows import RowGatherer
 
 Row = tuple[int, bytes]
 
@@ -62,7 +62,7 @@ def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> 
 
 
 def read_values(rows: SortedRows) -> list[bytes]:
-    return [value for batch in Loaded().batches(rows) for value in batch.column("value").to_pylist()]
+    return [value for batch in RowGatherer().batches(rows) for value in batch.column("value").to_pylist()]
 
 
 def sort(chunks: Sequence[Sequence[Row]], by: str, partitions: int = 3, *, split: bool = False) -> Result:
@@ -201,7 +201,7 @@ def test_a_stop_ends_a_sort(tmp_path: Path) -> None:
 def batch_sizes(rows: list[Row], folder: Path, memory_limit: str = "768MB", by: str = "id") -> list[int]:
     job = Job(source_topic="s", columns="id:int,name", sorts=[f"{by}=o"], workdir=folder, memory_limit=memory_limit)
     file = sort_chunks(SortRequest(job, job.sort_list[0], write_chunks(job, [rows], folder), 4, folder))
-    return [batch.nbytes for batch in Loaded().batches(file)]
+    return [batch.nbytes for batch in RowGatherer().batches(file)]
 
 
 def test_batches_of_large_records_are_bounded(tmp_path: Path) -> None:

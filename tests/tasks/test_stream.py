@@ -13,13 +13,13 @@ from tasks.errors import SettingsError, TransientError
 from tasks.failpoints import VARIABLE
 from tasks.kafka.clients import KafkaTerminalError
 from tasks.kafka.topics import Topic, describe_topic
+from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.publish import publish_run
-from tasks.records import OffsetRange, Snapshot
 from tasks.settings.job import Job
 from tasks.snapshot import SourceRecreatedError, share
-from tasks.streaming import intake
-from tasks.streaming.intake import Pace
+from tasks.streaming import trigger
+from tasks.streaming.trigger import Pace
 from tests.cluster import Cluster, Record, assert_every_run, sample_values, wait_for
 from tests.stages import make_job, make_stream, owned, serve, serving
 
@@ -99,7 +99,7 @@ def test_a_hot_partition_does_not_starve_the_others(cluster: Cluster, job: Job) 
 @pytest.mark.slow
 def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the stream works, and from their beginning."""
-    monkeypatch.setattr(intake, "_DESCRIBE_SECONDS", 0.2)
+    monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.2)
     cluster.produce(job.source_topic, sample_values(20))
     stream = make_stream(cluster, job)
     with serving(cluster, stream):
@@ -121,7 +121,7 @@ def test_a_partition_without_a_leader_waits(cluster: Cluster, job: Job, monkeypa
         return topic and replace(topic, leaderless=tuple(lost))
 
     monkeypatch.setattr("tasks.preflight.describe_topic", describe)
-    monkeypatch.setattr(intake, "_DESCRIBE_SECONDS", 0.1)
+    monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.1)
     cluster.produce(job.source_topic, sample_values(40))
     stream = make_stream(cluster, job.model_copy(update={"on_partition_failure": "skip"}))
     with serving(cluster, stream):
@@ -292,7 +292,7 @@ def test_a_standby_waits_and_takes_over(cluster: Cluster, job: Job) -> None:
 @pytest.mark.slow
 def test_the_source_made_again_under_a_stream(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that waits sees that its source is gone, or is another one, also if nothing is in that, and stops."""
-    monkeypatch.setattr(intake, "_DESCRIBE_SECONDS", 0.1)
+    monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.1)
     cluster.produce(job.source_topic, sample_values(40))
     stream = make_stream(cluster, job)
     # Raised at the block's end; which one it is depends on when the stream looked: before, between or after.

@@ -19,10 +19,10 @@ from tasks.errors import SettingsError, TransientError
 from tasks.kafka.clients import make_admin, make_producer
 from tasks.kafka.ledger import LAST, ensure_ledger, run_key
 from tasks.kafka.topics import LATEST, create_topic, describe_topic, list_offsets
-from tasks.records import LostRange, ReadRange, RunRecord, WrittenRange, WrittenSort
+from tasks.manifests import LostRange, ReadRange, RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
-from tasks.settings.words import parse_columns, parse_sort
+from tasks.settings.sorts import parse_columns, parse_sort
 from tasks.verify import Verification, verify_job
 
 COLUMNS = "id:int,name,continent"

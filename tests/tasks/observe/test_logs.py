@@ -10,8 +10,8 @@ import pytest
 
 from tasks.errors import SettingsError
 from tasks.observe import report
-from tasks.observe.context import Progress
 from tasks.observe.logs import FORMAT, LOGGER, configure_logging, get_logger, log_context
+from tasks.run_context import Progress
 from tests.cluster import Cluster, sample_values
 from tests.command import Command
 

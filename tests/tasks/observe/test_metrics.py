@@ -24,10 +24,10 @@ from tasks.errors import (
     TransientError,
 )
 from tasks.kafka.lease import LeaseTakenError
-from tasks.observe.context import Progress, Stop
 from tasks.observe.export import FILE, GATEWAY, PORT, export_metrics, measure_run
 from tasks.observe.metrics import CATEGORIES, OUTCOMES, RunMetrics, current_metrics
 from tasks.publish import SupersededError
+from tasks.run_context import Progress, Stop
 from tests.cluster import Cluster, sample_values
 from tests.command import Command
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tasks.errors import StoppedError
-from tasks.observe.context import Stop
 from tasks.observe.report import artifact_key, format_count
+from tasks.run_context import Stop
 from tasks.settings.job import Job
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from tasks.formats.csv import CsvFormat
-from tasks.settings.words import parse_columns
+from tasks.settings.sorts import parse_columns
 from tasks.verification.rows import KeyEncoder, read_key, read_kinds
 
 COLUMNS = "id:int,name,place"

@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.kafka.native import binary_buffers
-from tasks.records import Key, SortedPart, SortedRows
+from tasks.kafka.native_produce import binary_buffers
+from tasks.manifests import Key, SortedPart, SortedRows
 
 T = TypeVar("T")
 RowNumbers = npt.NDArray[np.uint32]
@@ -104,7 +104,7 @@ def _read_metadata(path: Path) -> pq.FileMetaData:
         return pq.read_metadata(path)
 
 
-class Loaded:
+class RowGatherer:
     """Records in memory: those of one part at a time, kept as long as parts of the same files are asked for."""
 
     def __init__(self) -> None:

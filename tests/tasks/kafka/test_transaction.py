@@ -14,13 +14,13 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tasks.errors import StoppedError, TerminalError, TransientError
 from tasks.failpoints import VARIABLE, InjectedError
-from tasks.kafka import ledger as ledger_module, native
+from tasks.kafka import ledger as ledger_module, native_produce
 from tasks.kafka.clients import CommitUnknownError, KafkaTerminalError, KafkaTransientError
 from tasks.kafka.ledger import LAST, Ledger, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.observe.context import Stop, run_context
+from tasks.manifests import RunRecord
 from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
-from tasks.records import RunRecord
+from tasks.run_context import Stop, run_context
 from tasks.settings.job import Job
 from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
@@ -365,13 +365,13 @@ def test_both_ways_of_sending_give_the_same_outputs(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """librdkafka's batch call and one call a record: the same records in order, null and empty keys included."""
-    assert native.AVAILABLE
+    assert native_produce.AVAILABLE
     source = cluster.make_topic()
     rows = [Record(v, [None, b"", b"k%d" % i][i % 3], (), i % 4) for i, v in enumerate(sample_values(500, ids=20))]
     cluster.produce_records(source, rows)
     written = []
     for available in (True, False):
-        monkeypatch.setattr(native, "AVAILABLE", available)
+        monkeypatch.setattr(native_produce, "AVAILABLE", available)
         job = make_job(source, tmp_path, job_name=f"{source}-{available}")
         run_once(cluster, job, tmp_path)
         assert_sorted(cluster, job)

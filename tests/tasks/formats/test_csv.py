@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 
 from tasks.formats.csv import CsvFormat
-from tasks.settings.words import parse_columns
+from tasks.settings.sorts import parse_columns
 
 FORMAT = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"])
 FIELD = st.binary(max_size=6) | st.sampled_from([b"1", b"-7", b" 3 ", b"x", b'"q"', b'"', b"a\nb", b"\r", b"0x1f"])

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.chunks import TableWriter
-from tasks.observe.context import current_run
-from tasks.parts import RowGroups
+from tasks.run_context import current_run
+from tasks.sorting.rows import RowGroups
 
 # A pass opens a file a part.
 _MOST_PARTS: Final = 32

@@ -3,8 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from tasks.boundaries import cut_rows
-from tasks.records import Key
+from tasks.manifests import Key
+from tasks.sorting.cuts import cut_rows
 
 KEYS = st.lists(st.tuples(st.integers(0, 9)), max_size=60).map(sorted) | st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from(["a", "b"])), max_size=60

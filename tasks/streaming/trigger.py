@@ -12,9 +12,9 @@ from dataclasses import replace
 from tasks.kafka.topics import LATEST, Topic, list_offsets
 from tasks.ownership import Owner
 from tasks.preflight import require_source
+from tasks.settings.sorts import parse_size
 from tasks.settings.streaming import Streaming
-from tasks.settings.words import parse_size
-from tasks.snapshot import Bounds, anchors_job, check_leaders, check_same_topic, start_offsets
+from tasks.snapshot import BatchLimits, check_leaders, check_same_topic, records_start, start_offsets
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import StreamStats
 
@@ -44,7 +44,7 @@ class Pace:
             self.records = max(self.records // 2, self._least)
 
 
-class Intake:
+class BatchTrigger:
     """The source of an owned job, watched."""
 
     def __init__(self, owner: Owner, streaming: Streaming, drain: Drain, stats: StreamStats) -> None:
@@ -53,7 +53,7 @@ class Intake:
         self._drain = drain
         self._stats = stats
         self._pace = Pace(streaming.chunk_size)
-        self._bounds = Bounds(
+        self._bounds = BatchLimits(
             streaming.chunk_size,
             parse_size(streaming.max_bytes) if streaming.max_bytes else owner.budget.duckdb_bytes // _SORT_FACTOR,
         )
@@ -64,7 +64,7 @@ class Intake:
         self._source: Topic | None = None
         self._starts: Mapping[int, int] = {}
 
-    def wait(self, deadline: float) -> Bounds | None:
+    def wait(self, deadline: float) -> BatchLimits | None:
         """Block until a batch closes; its bounds, or None if the stream ends, at `deadline` or by its drain."""
         while True:
             ending = self._drain.is_set() or time.monotonic() >= deadline
@@ -87,7 +87,7 @@ class Intake:
 
     def _is_closed(self, lag: Mapping[int, int], *, ending: bool) -> bool:
         waiting, now = sum(lag.values()), time.monotonic()
-        if anchors_job(self._owner.job, self._owner.ledger) or min(lag.values(), default=0) < 0:
+        if records_start(self._owner.job, self._owner.ledger) or min(lag.values(), default=0) < 0:
             # A first position that is to be recorded; or a log that was truncated, as the snapshot will say.
             return True
         if not waiting:

@@ -13,9 +13,9 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tasks.errors import TransientError
-from tasks.observe.context import current_run
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import current_metrics
+from tasks.run_context import current_run
 from tasks.settings.job import Job
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from confluent_kafka import TopicPartition
 from tasks import dump
 from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.errors import SourceLostError, StoppedError
-from tasks.kafka import native_fetch, ranges as ranges_module
-from tasks.kafka.clients import make_reader
-from tasks.kafka.ranges import RangeEndError, RangeReader
-from tasks.observe.context import Stop, run_context
-from tasks.records import Chunk, LostRange, OffsetRange
+from tasks.kafka import native_fetch, range_reader as ranges_module
+from tasks.kafka.clients import make_consumer
+from tasks.kafka.range_reader import RangeEndError, RangeReader
+from tasks.manifests import Chunk, LostRange, OffsetRange
+from tasks.run_context import Stop, run_context
 from tasks.settings.connection import use_connection
 from tests.cluster import Cluster, Record, sample_values, wait_for
 from tests.stages import make_job
@@ -36,7 +36,7 @@ def make_range_reader(cluster: Cluster) -> Iterator[Callable[[str], RangeReader]
     consumers = []
 
     def make(topic: str) -> RangeReader:
-        consumer = make_reader(cluster.connection, "test")
+        consumer = make_consumer(cluster.connection, "test")
         consumers.append(consumer)
         return RangeReader(consumer, cluster.admin, topic, Stop(), 20)
 
@@ -139,7 +139,7 @@ def test_what_is_removed_while_it_is_read(
     monkeypatch.setattr(ranges_module, "_BLOCK_RECORDS", 50)
     topic = cluster.make_topic(1, **{"segment.bytes": "1048576"})
     cluster.produce_records(topic, number(20_000), **{"batch.num.messages": 100})
-    consumer = make_reader(
+    consumer = make_consumer(
         cluster.connection, "test", **{"queued.max.messages.kbytes": 1, "fetch.message.max.bytes": 2000}
     )
     reader = RangeReader(consumer, cluster.admin, topic, Stop(), 20)

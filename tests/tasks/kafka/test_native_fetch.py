@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from tasks.chunks import HEADERS
 from tasks.kafka import native_fetch
-from tasks.kafka.blocks import Block, Fetcher, PlainFetcher
-from tasks.kafka.clients import make_reader
+from tasks.kafka.clients import make_consumer
+from tasks.kafka.fetch import Block, Fetcher, PlainFetcher
 from tasks.kafka.native_fetch import Addresses, NativeFetcher, gather
 from tests.cluster import Cluster, Record, sample_values, wait_for
 
@@ -23,7 +23,7 @@ _WAYS: tuple[Callable[..., Fetcher], ...] = (NativeFetcher, PlainFetcher)
 
 def fetch_all(cluster: Cluster, topic: str, way: Callable[..., Fetcher], most: int = 5000, **over: Any) -> pa.Table:
     """What one partition holds, as a table."""
-    consumer = make_reader(cluster.connection, "test", **over)
+    consumer = make_consumer(cluster.connection, "test", **over)
     fetcher, position, end, blocks = way(consumer, topic), 0, cluster.ends(topic)[0], []
     fetcher.assign(0, 0)
     while position < end:
@@ -154,7 +154,7 @@ def test_an_error_comes_behind_the_records(cluster: Cluster, way: Callable[..., 
     """The end of a partition is none; an offset that is not there is one, by its code and with its text."""
     topic = cluster.make_topic(1)
     cluster.produce(topic, sample_values(10), 1)
-    consumer = make_reader(cluster.connection, "test", **{"enable.partition.eof": True})
+    consumer = make_consumer(cluster.connection, "test", **{"enable.partition.eof": True})
     fetcher = way(consumer, topic)
     fetcher.assign(0, 4)
     block, error = fetcher.fetch(100, 1.0)
@@ -173,7 +173,7 @@ def test_what_was_fetched_ahead_is_not_met_again(cluster: Cluster, way: Callable
     """Assigned anew, also after it was released, a reader begins where it was told; and it closes in the middle."""
     topic = cluster.make_topic(2)
     cluster.produce(topic, sample_values(40_000), 2)
-    consumer = make_reader(cluster.connection, "test")
+    consumer = make_consumer(cluster.connection, "test")
     fetcher = way(consumer, topic)
     for partition, start in ((0, 0), (0, 7000), (1, 3000), (0, 10), (0, 11)):
         fetcher.assign(partition, start)
@@ -191,7 +191,7 @@ def test_every_message_is_given_back(cluster: Cluster) -> None:
     """Also those of a block that could not be read; reading a topic ten times over takes no more memory than once."""
     topic = cluster.make_topic(1)
     cluster.produce(topic, sample_values(200_000), 1)
-    consumer = make_reader(cluster.connection, "test", **{"queued.max.messages.kbytes": 4000})
+    consumer = make_consumer(cluster.connection, "test", **{"queued.max.messages.kbytes": 4000})
     fetcher = NativeFetcher(consumer, topic)
 
     def read_over(times: int) -> int:

@@ -1,4 +1,4 @@
-"""Readers of source partitions that outlive one range, for those who read range after range.
+"""ConsumerPool of source partitions that outlive one range, for those who read range after range.
 
 A new consumer costs threads, connections and 20 ms, which a run of minutes does not feel, and a micro-batch does.
 """
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from confluent_kafka import Consumer
 
-from tasks.kafka.clients import Property, make_admin, make_reader
-from tasks.kafka.ranges import RangeReader
-from tasks.observe.context import current_run
+from tasks.kafka.clients import Property, make_admin, make_consumer
+from tasks.kafka.range_reader import RangeReader
+from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -20,7 +20,7 @@ _LIVELY_FETCH_MS = 10
 _LIVELY_CONSUME_SECONDS = 0.02
 
 
-class Readers:
+class ConsumerPool:
     """As many consumers as ranges are read at once; between two ranges they hold no partition.
 
     `lively`: for small ranges of partitions that are at their ends, at the cost of more requests while reading.
@@ -61,4 +61,4 @@ class Readers:
         over: dict[str, Property] = {"queued.max.messages.kbytes": budget.consumer_queue_bytes // 1000}
         if self._lively:
             over["fetch.wait.max.ms"] = _LIVELY_FETCH_MS
-        return make_reader(self._connection, job.group, **over)
+        return make_consumer(self._connection, job.group, **over)

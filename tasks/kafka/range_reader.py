@@ -13,11 +13,11 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.errors import TerminalError
 from tasks.kafka import native_fetch
-from tasks.kafka.blocks import Block, Fetcher, PlainFetcher
 from tasks.kafka.clients import translate
+from tasks.kafka.fetch import Block, Fetcher, PlainFetcher
 from tasks.kafka.topics import EARLIEST, LATEST, list_offsets
-from tasks.observe.context import Stop
-from tasks.records import LostRange, OffsetRange
+from tasks.manifests import LostRange, OffsetRange
+from tasks.run_context import Stop
 
 # 5000 messages stay in the processor's cache; 20,000 do not (FACTS: 490,000 → 1,650,000 records/s with the rest).
 _BLOCK_RECORDS = 5000

@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tasks.records import Key, KeyRange
+from tasks.manifests import Key, KeyRange
 
 
 def cut_rows(keys: Sequence[Key], partitions: int, *, split_heavy_keys: bool = False) -> tuple[KeyRange, ...]:
