@@ -16,11 +16,10 @@ from tasks.kafka.ledger import read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
 from tasks.manifests import RunRecord
 from tasks.settings.connection import Connection
-from tasks.settings.job import PREFIX
+from tasks.settings.names import ANY_LEDGER, JobNames
 
 _START_SECONDS = 30.0
 _LEDGER_SECONDS = 10.0
-_SUFFIX = ".ledger"
 _HEADER = ("job", "state", "last run", "records", "dead letters", "committed", "lag", "owner, or what is wrong")
 
 
@@ -71,7 +70,7 @@ def print_status(connection: Connection) -> None:
     if jobs:
         print_table(f"jobs at {connection.bootstrap_servers}", _HEADER, [job.row() for job in jobs], fold=True)
     else:
-        print(f"no jobs at {connection.bootstrap_servers}: no topic is called {PREFIX}*{_SUFFIX}")
+        print(f"no jobs at {connection.bootstrap_servers}: no topic is called {ANY_LEDGER}")
 
 
 def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -> list[JobStatus]:
@@ -80,15 +79,15 @@ def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -
     require_broker(admin, connection, start_timeout)
     with kafka_errors("list of topics"):
         topics = admin.list_topics(timeout=_START_SECONDS).topics
-    names = sorted(t[len(PREFIX) : -len(_SUFFIX)] for t in topics if t.startswith(PREFIX) and t.endswith(_SUFFIX))
+    names = sorted(names.job for topic in topics if (names := JobNames.of_ledger(topic)) is not None)
     return [_read_job(connection, admin, name) for name in names]
 
 
 def _read_job(connection: Connection, admin: AdminClient, name: str) -> JobStatus:
-    owner = describe_owner(admin, f"{PREFIX}{name}.owner")
+    owner = describe_owner(admin, JobNames(name).owner_group)
     last = None
     try:
-        last = read_ledger(connection, admin, f"{PREFIX}{name}{_SUFFIX}", name, _LEDGER_SECONDS, fenced=False).last
+        last = read_ledger(connection, admin, JobNames(name).ledger, name, _LEDGER_SECONDS, fenced=False).last
         return JobStatus(name, owner, last, _lag(admin, last) if last else None)
     except KafkaSortError as error:
         return JobStatus(name, owner, last, problem=str(error))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.kafka.native_produce import binary_buffers
+from tasks.arrow import binary_buffers
 
 NAME: Final = "multilinear64-fmix64-sum"
 Hashes = npt.NDArray[np.uint64]

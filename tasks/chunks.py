@@ -16,28 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from tasks.formats.csv import CsvFormat
 from tasks.manifests import Chunk, LostRange, OffsetRange, SortedRows
-
-HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
-DEAD_LETTERS = pa.schema(
-    {
-        "partition": pa.int32(),
-        "offset": pa.int64(),
-        "timestamp": pa.int64(),
-        "key": pa.binary(),
-        "value": pa.binary(),
-        "headers": HEADERS,
-        "reason": pa.string(),
-    }
-)
-
-
-def chunk_schema(fmt: CsvFormat) -> pa.Schema:
-    """Columns of a chunk: the record, and the key columns k0, k1 … ; rows are in offset order."""
-    keys = [(f"k{i}", field.type) for i, field in enumerate(fmt.schema)]
-    record = [("value", pa.binary()), ("key", pa.binary()), ("headers", HEADERS), ("timestamp", pa.int64())]
-    return pa.schema([*record, *keys])
 
 
 def name_unfinished(path: Path) -> Path:
@@ -102,7 +81,7 @@ class ChunkFolder:
         """Where the part's chunk lies, once it is whole."""
         return self.folder / f"chunk-{part.partition:05}-{part.start:016}.parquet"
 
-    def record(self, chunk: Chunk) -> None:
+    def write_manifest(self, chunk: Chunk) -> None:
         """Write the chunk's manifest: from here on it counts."""
         path = self._manifest(chunk.range)
         unfinished = name_unfinished(path)

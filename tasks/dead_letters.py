@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pyarrow.parquet as pq
 
-from tasks.kafka.transaction import TransactionalProducer
+from tasks.kafka.sender import Sender
 from tasks.manifests import Chunk
 from tasks.run_context import current_run
 from tasks.settings.job import Job
@@ -16,7 +16,7 @@ from tasks.settings.job import Job
 _CONNECT = "__connect.errors."
 
 
-def send_dead_letters(producer: TransactionalProducer, job: Job, chunks: tuple[Chunk, ...]) -> None:
+def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> None:
     """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
     for chunk in chunks:
         if chunk.dead_letter_path is None:
@@ -30,7 +30,7 @@ def send_dead_letters(producer: TransactionalProducer, job: Job, chunks: tuple[C
                     (n, v) for n, v in _error_headers(job.name, job.source_topic, row).items() if n not in names
                 ]
                 # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
-                producer.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
+                sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
 
 
 def _error_headers(job: str, source: str, row: Mapping[str, object]) -> dict[str, bytes]:

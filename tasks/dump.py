@@ -18,8 +18,9 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.arrow import DEAD_LETTERS, RECORD, chunk_schema
 from tasks.checksum import hash_records, sum_hashes
-from tasks.chunks import DEAD_LETTERS, HEADERS, ChunkFolder, TableWriter, chunk_schema
+from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
 from tasks.formats.csv import CsvFormat, format_of
@@ -41,9 +42,6 @@ _ROW_GROUP_ROWS = 122_880
 
 # Of so many records one leaves its timestamp in the manifest, for latency.
 _TIMED_RECORDS = 1000
-_RECORD = pa.schema(
-    {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def dump_range(request: DumpRequest, readers: ConsumerPool | None = None) -> lis
     `readers`: of one who reads range after range; without them, a consumer of its own.
     """
     context, job = current_run(), request.job
-    budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+    budget = Budget.of(job)
     meter = context.progress.meter("dump")
     chunks = []
     reach("before-dump")
@@ -106,7 +104,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
     target = request.files.path(part)
     fmt = format_of(request.job)
     tally = _Tally()
-    rows = TableWriter(target, chunk_schema(fmt))
+    rows = TableWriter(target, chunk_schema(fmt.schema))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     reader.lost.clear()
     with rows, dead:
@@ -134,7 +132,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         lost=tuple(reader.lost),
         times=tuple(tally.times),
     )
-    request.files.record(chunk)
+    request.files.write_manifest(chunk)
     return chunk
 
 
@@ -187,12 +185,12 @@ class _RowGroup:
         self.bytes = 0
         self.times: list[int] = []
         self._partition = partition
-        self._columns: dict[str, list[pa.Array]] = {name: [] for name in _RECORD.names}
+        self._columns: dict[str, list[pa.Array]] = {name: [] for name in RECORD.names}
 
     def add(self, block: Block) -> None:
         """Take the records of a block."""
         columns = (block.values, block.keys, block.headers, pa.array(block.timestamps), pa.array(block.offsets))
-        for name, column in zip(_RECORD.names, columns, strict=True):
+        for name, column in zip(RECORD.names, columns, strict=True):
             self._columns[name].append(column)
         self.rows += len(block)
         self.bytes += block.nbytes
@@ -200,7 +198,7 @@ class _RowGroup:
 
     def split(self, fmt: CsvFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """The accepted records as a table of the chunk's schema, and the dead letters."""
-        group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, _RECORD)
+        group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, RECORD)
         parsed = fmt.parse(group.column("value").chunk(0))
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
@@ -208,7 +206,7 @@ class _RowGroup:
         times = rows.column("timestamp") if keep_time else pa.nulls(len(rows), pa.int64())
         record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
         keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
-        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt)), rejects
+        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt.schema)), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)

@@ -4,7 +4,7 @@ A message says what happened, where, and what to do. Facts a caller may act on a
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tasks.manifests import LostRange
 
@@ -17,6 +17,17 @@ class KafkaSortError(Exception):
     # For docs/errors.md: what to do, and what may have happened to data besides.
     action: ClassVar[str] = ""
     at_risk: ClassVar[str] = "No."
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Text and facts cross processes as they are; the arguments that made the text are not needed again."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[KafkaSortError], args: tuple[Any, ...], facts: dict[str, Any]) -> KafkaSortError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class TransientError(KafkaSortError):

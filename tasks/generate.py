@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from tasks.errors import KafkaSortError, SettingsError, StoppedError, TerminalError, TransientError
-from tasks.kafka import native_produce
-from tasks.kafka.clients import kafka_errors, make_admin, make_producer, require_broker, translate
+from tasks.errors import SettingsError, StoppedError, TerminalError, TransientError
+from tasks.kafka.clients import make_admin, make_producer, require_broker
+from tasks.kafka.sender import Sender
 from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
 from tasks.run_context import Stop, current_run
 from tasks.settings.connection import Connection
@@ -51,7 +50,7 @@ _QUEUE: Final = {
     # Without reports for what went well a record costs no Python; what went wrong is seen by the topic's growth.
     "delivery.report.only.error": True,
 }
-_FULL_QUEUE_SECONDS: Final = 0.05
+_ANSWER_SECONDS: Final = 60.0
 
 
 class GenerationStoppedError(StoppedError):
@@ -156,14 +155,16 @@ def _ends(admin: AdminClient, topic: Topic) -> dict[int, int]:
 
 def _send_all(connection: Connection, topic: Topic, records: int, seed: int, make: BlockMaker) -> None:
     stop, meter = current_run().stop, current_run().progress.meter("generate", records)
-    sender = (_NativeSender if native_produce.AVAILABLE else _PlainSender)(make_producer(connection, **_QUEUE), topic)
+    sender = Sender(make_producer(connection, **_QUEUE), f"records of topic {topic.name}", _ANSWER_SECONDS)
     try:
         for first in range(0, records, BLOCK_RECORDS):
             if stop.is_set():
                 sender.flush()
                 raise GenerationStoppedError(topic.name, first, stop)
             count = min(BLOCK_RECORDS, records - first)
-            sender.send(make(seed, first, count), first)
+            values = make(seed, first, count)
+            for partition, rows in deal(first, topic.partitions):
+                sender.send(topic.name, partition, values.take(pa.array(np.arange(count)[rows])))
             meter.add(count)
         sender.flush()
     finally:
@@ -174,74 +175,6 @@ def deal(first: int, partitions: tuple[int, ...]) -> Iterator[tuple[int, slice]]
     """Each partition with the rows that go there, of a block that begins at record `first`."""
     for index, partition in enumerate(partitions):
         yield partition, slice((index - first) % len(partitions), None, len(partitions))
-
-
-class _PlainSender:
-    """Record by record, where the native path is not to be had."""
-
-    def __init__(self, producer: Producer, topic: Topic) -> None:
-        self._producer = producer
-        self._topic = topic
-
-    def send(self, values: pa.Array, first: int) -> None:
-        """Queue a block, in order within each partition."""
-        records = values.to_pylist()
-        for partition, rows in deal(first, self._topic.partitions):
-            for record in records[rows]:
-                self._send_one(partition, record)
-        self._producer.poll(0)
-
-    def _send_one(self, partition: int, record: bytes) -> None:
-        while True:
-            try:
-                self._producer.produce(self._topic.name, record, partition=partition)
-            except BufferError:
-                self._producer.poll(_FULL_QUEUE_SECONDS)
-            except KafkaException as error:
-                raise self._refused(error.args[0]) from error
-            else:
-                return
-
-    def _refused(self, error: KafkaError) -> KafkaSortError:
-        return translate(f"sending to topic {self._topic.name}", error)
-
-    def flush(self) -> None:
-        """Wait until every record is answered."""
-        with kafka_errors(f"sending to topic {self._topic.name}"):
-            while self._producer.flush(1.0):
-                pass
-
-    def close(self) -> None:
-        """Give up what is still queued."""
-        self._producer.purge()
-
-
-class _NativeSender(_PlainSender):
-    """A partition's part of a block in one call."""
-
-    def __init__(self, producer: Producer, topic: Topic) -> None:
-        super().__init__(producer, topic)
-        self._handle = native_produce.NativeTopic(producer, topic.name)
-
-    def send(self, values: pa.Array, first: int) -> None:
-        messages = native_produce.lay_out(values, None)
-        for partition, rows in deal(first, self._topic.partitions):
-            self._send_rows(partition, np.ascontiguousarray(messages[rows]))
-        self._producer.poll(0)
-
-    def _send_rows(self, partition: int, messages: native_produce.Message) -> None:
-        taken = 0
-        while taken < len(messages):
-            more, code = self._handle.produce(partition, messages[taken:])
-            taken += more
-            if native_produce.is_queue_full(code):
-                self._producer.poll(_FULL_QUEUE_SECONDS)
-            elif code:
-                raise self._refused(KafkaError(code))
-
-    def close(self) -> None:
-        self._handle.close()
-        super().close()
 
 
 def _check_growth(topic: Topic, before: Mapping[int, int], after: Mapping[int, int], records: int) -> None:

@@ -33,7 +33,7 @@ class Owner:
         self.job = job
         self.connection = connection
         self.admin = make_admin(connection)
-        self.budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+        self.budget = Budget.of(job)
         self.ledger = Ledger(None, {})
         self._lease = Lease(connection, job.owner_group, job.ledger, job.session_timeout)
         self._producer: TransactionalProducer | None = None

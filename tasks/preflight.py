@@ -38,7 +38,7 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     """Broker, limits, work folder, permissions, source, ledger: SettingsError and others of exit status 2."""
-    Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+    Budget.of(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)

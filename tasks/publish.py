@@ -24,6 +24,7 @@ from tasks.errors import TerminalError
 from tasks.failpoints import reach
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import LAST, run_key
+from tasks.kafka.sender import Sender
 from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import (
@@ -181,10 +182,10 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     meter = progress.meter("publish")
     loaded = RowGatherer()
     for rows in publication.sorts:
-        send_sorted(producer, rows, loaded, publication.checksum, meter.add)
+        send_sorted(producer.sender, rows, loaded, publication.checksum, meter.add)
     reach("after-publish")
     # Step 3.
-    send_dead_letters(producer, job, publication.chunks)
+    send_dead_letters(producer.sender, job, publication.chunks)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
     producer.flush()
@@ -194,10 +195,10 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     record = _record(owner, publication, written, progress.seconds)
     reach("before-ledger-record")
     payload = record.to_json()
-    producer.send_one(job.ledger, run_key(record.run), payload, 0)
-    producer.send_one(job.ledger, LAST, payload, 0)
+    producer.sender.send_one(job.ledger, run_key(record.run), payload, 0)
+    producer.sender.send_one(job.ledger, LAST, payload, 0)
     for number in owner.ledger.outdated(record.run):
-        producer.send_one(job.ledger, run_key(number), None, 0)
+        producer.sender.send_one(job.ledger, run_key(number), None, 0)
     producer.flush()
     reach("after-ledger-record")
     # Step 6.
@@ -213,7 +214,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
 
 
 def send_sorted(
-    producer: TransactionalProducer, sort: SortedRows, loaded: RowGatherer, expected: int, count: Callable[[int], None]
+    sender: Sender, sort: SortedRows, loaded: RowGatherer, expected: int, count: Callable[[int], None]
 ) -> None:
     """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
     total, rows = 0, 0
@@ -223,7 +224,7 @@ def send_sorted(
         columns = {name: batch.column(name) for name in batch.schema.names}
         for key_range, part in _cut_batch(sort.ranges, rows, batch.num_rows):
             sliced = {name: column[part] for name, column in columns.items()}
-            producer.send(
+            sender.send(
                 sort.topic,
                 key_range.partition,
                 sliced["value"],

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tasks.errors import StoppedError, TransientError
-from tasks.observe.metrics import current_metrics
 
 E = TypeVar("E", bound=BaseException)
 
@@ -139,7 +138,6 @@ class Progress:
             yield meter
         finally:
             meter.end()
-            current_metrics().observe_stage(name, meter.seconds)
 
     @property
     def seconds(self) -> dict[str, float]:

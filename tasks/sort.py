@@ -27,8 +27,9 @@ from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.sorting.cuts import cut_rows
+from tasks.sorting.order import Order, Term
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
-from tasks.sorting.split import Division, Order, divide
+from tasks.sorting.split import Division, divide
 
 # Of a batch of records that publish gathers, and of one of row numbers on its way from DuckDB to the file.
 _BATCH_ROWS = 100_000
@@ -56,7 +57,7 @@ def sort_chunks(request: SortRequest) -> SortedRows:
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
     columns, order = record_columns(job, chunks), order_of(job, sort)
-    budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+    budget = Budget.of(job)
     division = Division(
         order,
         columns,
@@ -101,10 +102,9 @@ def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], 
 
 def _ordered(connection: duckdb.DuckDBPyConnection, groups: RowGroups, order: Order) -> Iterator[RowNumbers]:
     """Rows are numbered through all files, in order of arrival, so their number is the last term of the order."""
-    terms = [f"{name} {'DESC' if down else 'ASC'}" for name, down in zip(order.columns, order.descending, strict=True)]
     relation = connection.sql(
-        "SELECT (file_row_number + list_extract($starts, file_index::BIGINT + 1))::UINTEGER AS number "  # noqa: S608
-        f"FROM read_parquet($files, file_row_number = true) ORDER BY {', '.join([*terms, 'number'])}",
+        "SELECT (file_row_number + list_extract($starts, file_index::BIGINT + 1))::UINTEGER AS row "  # noqa: S608
+        f"FROM read_parquet($files, file_row_number = true) ORDER BY {order.sql}",
         params={"files": [str(file) for file in groups.files], "starts": groups.file_starts},
     )
     for batch in relation.to_arrow_reader(_ORDER_ROWS):
@@ -118,9 +118,9 @@ def _batch_rows(chunks: Sequence[Chunk]) -> int:
 
 
 def order_of(job: Job, sort: Sort) -> Order:
-    """The sort's columns. Chunks name them by position, so no name of a user's reaches the SQL."""
+    """The sort's terms, by the columns of the chunks."""
     position = {name: i for i, name in enumerate(job.key_columns())}
-    return Order(tuple(f"k{position[key.column]}" for key in sort.by), tuple(key.descending for key in sort.by))
+    return Order(tuple(Term(f"k{position[key.column]}", key.descending) for key in sort.by))
 
 
 def record_columns(job: Job, chunks: Sequence[Chunk]) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def _threads(job: Job) -> int:
 def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
     """A private DuckDB: bounded, with its own spill folder, blind to files but the attempt's; all this is locked."""
     job = request.job
-    budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+    budget = Budget.of(job)
     spill = mkdtemp(prefix="spill-", dir=request.folder)
     connection = duckdb.connect(
         config={

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.csv
 
-from tasks.kafka.native_produce import binary_buffers
+from tasks.arrow import binary_buffers
 from tasks.settings.job import Job
 from tasks.settings.sorts import ColumnType
 

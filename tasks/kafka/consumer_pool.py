@@ -57,7 +57,7 @@ class ConsumerPool:
 
     def _make(self) -> Consumer:
         job = self._job
-        budget = Budget.of(job.memory_bytes, job.dump_concurrency, job.sort_concurrency)
+        budget = Budget.of(job)
         over: dict[str, Property] = {"queued.max.messages.kbytes": budget.consumer_queue_bytes // 1000}
         if self._lively:
             over["fetch.wait.max.ms"] = _LIVELY_FETCH_MS

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from tasks.chunks import HEADERS
+from tasks.arrow import HEADERS
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets, topic_settings
 from tasks.manifests import RunRecord
 from tasks.settings.connection import Connection
-from tasks.settings.job import PREFIX
+from tasks.settings.names import JobNames
 
 LAST = b"last"
 # Run records older than this many runs are tombstoned within later transactions.
@@ -93,7 +93,7 @@ def read_ledger(
     end = list_offsets(admin, name, [0], LATEST, committed=not fenced)[0]
     if start >= end:
         return Ledger(None, {})
-    consumer = make_consumer(connection, f"{PREFIX}{job}")
+    consumer = make_consumer(connection, JobNames(job).group)
     try:
         consumer.assign([TopicPartition(name, 0, start)])
         content = _read_to(consumer, name, end, time.monotonic() + timeout)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tasks.chunks import HEADERS
+from tasks.arrow import HEADERS
 from tasks.kafka import native_produce
 from tasks.kafka.fetch import Block
 

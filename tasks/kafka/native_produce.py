@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Producer
 
+from tasks.arrow import binary_buffers
+
 Message = npt.NDArray[Any]
 
 # rd_kafka_message_t, as rdkafka.h lays it out on 64-bit platforms (72 bytes).
@@ -98,17 +100,14 @@ def is_queue_full(code: int) -> bool:
 
 
 def lay_out(values: pa.Array, keys: pa.Array | None) -> Message:
-    """Messages that point into the Arrow buffers of `values` (binary, no nulls) and `keys` (binary, may hold nulls).
+    """Messages that point into the Arrow buffers of `values` and `keys` (binary); nulls are sent as null.
 
     The arrays must outlive the call that sends the messages.
     """
     messages = np.zeros(len(values), MESSAGE)
     messages["payload"], messages["len"] = _pointers(values)
     if keys is not None:
-        pointers, lengths = _pointers(keys)
-        if keys.null_count:
-            pointers[np.asarray(keys.is_null())] = 0
-        messages["key"], messages["key_len"] = pointers, lengths
+        messages["key"], messages["key_len"] = _pointers(keys)
     return messages
 
 
@@ -116,14 +115,8 @@ def _pointers(array: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.u
     offsets, data = binary_buffers(array)
     # A pointer to an empty value must not be NULL: librdkafka would send null.
     base = data.address if data is not None and data.size else offsets.ctypes.data
-    return offsets[:-1].astype(np.uint64) + np.uint64(base), np.diff(offsets).astype(np.uint64)
-
-
-def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:
-    """Offsets (n + 1) and the data they point into, of an Arrow binary array."""
-    if not pa.types.is_binary(array.type):
-        raise TypeError(f"expected binary with 32-bit offsets, got {array.type}")
-    _, offsets, data = array.buffers()
-    if offsets is None or len(array) == 0:
-        return np.zeros(len(array) + 1, np.int32), None
-    return np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1], data
+    pointers, lengths = offsets[:-1].astype(np.uint64) + np.uint64(base), np.diff(offsets).astype(np.uint64)
+    if array.null_count:
+        absent = np.asarray(array.is_null())
+        pointers[absent] = lengths[absent] = 0
+    return pointers, lengths

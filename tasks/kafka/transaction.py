@@ -8,18 +8,15 @@ commit of an older transaction must find a newer epoch, which only `init_transac
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
 
-import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from tasks.kafka import native_produce
 from tasks.kafka.clients import (
     CommitUnknownError,
-    Headers,
     KafkaTransientError,
     Property,
     kafka_errors,
@@ -27,19 +24,20 @@ from tasks.kafka.clients import (
     make_producer,
     translate,
 )
+from tasks.kafka.sender import Sender
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
 # An answer that was due when a connection broke may never come: what is not there this much later is given up.
 _LOST_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
-# A queue that is full is asked again after the broker had time for some batches.
-_FULL_QUEUE_SECONDS = 0.05
-_FLUSH_SECONDS = 1.0
 # Behind its own timeout librdkafka may take a while to notice it.
 _GRACE_SECONDS = 5.0
-# 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
-_BATCH_ROWS = 50_000
+
+
+def _check_stop() -> None:
+    """Of the run that is under way when it is called: a producer outlives the batches of a stream."""
+    current_run().stop.check()
 
 
 def is_retriable(error: BaseException) -> bool:
@@ -62,7 +60,6 @@ class TransactionalProducer:
         self.spent = False
         self._id = transactional_id
         self._timeout = timeout
-        self._topics: dict[str, native_produce.NativeTopic] = {}
         over: dict[str, Property] = {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": round(transaction_seconds * 1000),
@@ -78,6 +75,8 @@ class TransactionalProducer:
             "error_cb": self._on_error,
         }
         self._producer: Producer = make_producer(connection, **over)
+        what = f"transaction {transactional_id}"
+        self.sender = Sender(self._producer, what, timeout, _check_stop, self._cause)
         # Only carries the group's name: assigned, never subscribed, so its commits are unfenced by the group.
         self._group: Consumer = make_consumer(connection, transactional_id)
 
@@ -85,7 +84,7 @@ class TransactionalProducer:
         self.spent = True
 
     def init(self, topic: str) -> None:
-        """Fence whoever held the id, and settle his transaction. `topic`: any that exists.
+        """Fence whoever held the id, and settle its transaction. `topic`: any that exists.
 
         Asking for it connects first: without a connection librdkafka looks for the coordinator twice a second only.
         """
@@ -108,105 +107,10 @@ class TransactionalProducer:
         with kafka_errors(f"transaction {self._id} could not begin"):
             self._producer.begin_transaction()
 
-    def send(
-        self,
-        topic: str,
-        partition: int,
-        values: pa.Array,
-        keys: pa.Array | None = None,
-        headers: pa.Array | None = None,
-        timestamps: pa.Array | None = None,
-    ) -> None:
-        """Queue records in order. Arrays of one length; `headers` list<struct<name, value>>, `timestamps` int64 ms."""
-        if native_produce.AVAILABLE and headers is None and timestamps is None:
-            for first in range(0, len(values), _BATCH_ROWS):
-                part = slice(first, first + _BATCH_ROWS)
-                self._send_native(topic, partition, values[part], None if keys is None else keys[part])
-        else:
-            self._send_plain(topic, partition, values, keys, headers, timestamps)
-
-    def send_one(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        partition: int = -1,
-        headers: Headers = (),
-        timestamp: int = 0,
-    ) -> None:
-        """Queue one record; a null value is sent as null."""
-        while True:
-            try:
-                # A BufferError that was swallowed would be a lost record that no commit reports.
-                self._producer.produce(topic, value, key, partition, headers=list(headers), timestamp=timestamp)
-            except BufferError:
-                self._wait_for_space()
-            except KafkaException as error:
-                raise self._cause(topic, error.args[0]) from error
-            else:
-                return
-
-    def _send_native(self, topic: str, partition: int, values: pa.Array, keys: pa.Array | None) -> None:
-        handle = self._topics.get(topic) or self._topics.setdefault(
-            topic, native_produce.NativeTopic(self._producer, topic)
-        )
-        messages = native_produce.lay_out(values, keys)
-        first = 0
-        while first < len(messages):
-            taken, code = handle.produce(partition, messages[first:])
-            first += taken
-            if native_produce.is_queue_full(code):
-                self._wait_for_space()
-            elif code:
-                raise self._cause(topic, KafkaError(code))
-        self._serve(0)
-
-    def _send_plain(
-        self,
-        topic: str,
-        partition: int,
-        values: pa.Array,
-        keys: pa.Array | None,
-        headers: pa.Array | None,
-        timestamps: pa.Array | None,
-    ) -> None:
-        count = len(values)
-        columns: list[Iterable[object]] = [
-            [None] * count if column is None else column.to_pylist() for column in (keys, values, headers, timestamps)
-        ]
-        for key, value, header, timestamp in zip(*columns, strict=True):
-            pairs = [(h["name"], h["value"]) for h in header or ()]
-            self.send_one(topic, key, value, partition, pairs, max(timestamp or 0, 0))
-        self._serve(0)
-
-    def _serve(self, seconds: float) -> None:
-        """Poll; a fatal error comes up here, not in the error callback."""
-        with kafka_errors(f"transaction {self._id}"):
-            self._producer.poll(seconds)
-
-    def _wait_for_space(self) -> None:
-        self._wait_below(len(self._producer), lambda: self._serve(_FULL_QUEUE_SECONDS))
-
     def flush(self) -> None:
         """Wait until every record queued is answered; the error of one that failed."""
-        with kafka_errors(f"transaction {self._id}"):
-            self._wait_below(1, lambda: self._producer.flush(_FLUSH_SECONDS))
+        self.sender.flush()
         self.require_healthy()
-
-    def _wait_below(self, count: int, serve: Callable[[], object]) -> None:
-        """Until fewer than `count` records are unanswered; KafkaTransientError once none was for the request timeout.
-
-        librdkafka itself would wait for the transaction's timeout, a quarter of an hour, for a broker that is gone.
-        """
-        left, moved = len(self._producer), time.monotonic()
-        while left >= count:
-            current_run().stop.check()
-            serve()
-            before, left = left, len(self._producer)
-            if left < before:
-                moved = time.monotonic()
-            elif time.monotonic() > moved + self._timeout:
-                raise translate(f"no record of transaction {self._id} was answered", KafkaError(KafkaError._TIMED_OUT))
 
     def require_healthy(self) -> None:
         """The error that made the transaction fail, if one did."""
@@ -257,13 +161,11 @@ class TransactionalProducer:
     def close(self) -> None:
         """Give up the instance. What it had in the air is settled by the next `init`."""
         self.spent = True
-        for topic in self._topics.values():
-            topic.close()
-        self._topics.clear()
         with contextlib.suppress(KafkaException):
-            self._producer.purge(in_queue=True, in_flight=True)
+            self.sender.close()
         self._group.close()
-        del self._producer
+        # It ends with its last reference.
+        del self._producer, self.sender
 
     def _within_time(self, what: str, call: Callable[[], object]) -> None:
         """Make a call that librdkafka should bound by the request timeout; KafkaTransientError where it does not.

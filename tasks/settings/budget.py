@@ -5,6 +5,7 @@ import sys
 from dataclasses import dataclass
 
 from tasks.errors import SettingsError
+from tasks.settings.job import Job
 
 MB = 1_000_000
 # Python with Prefect, pyarrow and DuckDB loaded, measured 310 MB; the rest are Arrow batches on their way.
@@ -23,19 +24,20 @@ class Budget:
     part_bytes: int
 
     @classmethod
-    def of(cls, memory_bytes: int, dump_concurrency: int, sort_concurrency: int) -> "Budget":
-        """Divide the limit; SettingsError where it is too small to work."""
-        if memory_bytes < SMALLEST_LIMIT:
+    def of(cls, job: Job) -> "Budget":
+        """Divide the job's limit; SettingsError where it is too small to work."""
+        if job.memory_bytes < SMALLEST_LIMIT:
             raise SettingsError(
-                f"memory limit {memory_bytes / MB:.0f} MB is too small to work: give at least {SMALLEST_LIMIT // MB} MB"
+                f"memory limit {job.memory_bytes / MB:.0f} MB is too small to work: "
+                f"give at least {SMALLEST_LIMIT // MB} MB"
             )
-        free = memory_bytes - _BASE_BYTES
+        free = job.memory_bytes - _BASE_BYTES
         return cls(
             # DuckDB's own limit leaves out what the allocator keeps and Arrow results.
-            duckdb_bytes=int(free * 0.65) // sort_concurrency,
+            duckdb_bytes=int(free * 0.65) // job.sort_concurrency,
             producer_queue_bytes=min(int(free * 0.15), 128 * MB),
-            consumer_queue_bytes=min(int(free * 0.2) // dump_concurrency, 32 * MB),
-            chunk_buffer_bytes=min(int(free * 0.1) // dump_concurrency, 16 * MB),
+            consumer_queue_bytes=min(int(free * 0.2) // job.dump_concurrency, 32 * MB),
+            chunk_buffer_bytes=min(int(free * 0.1) // job.dump_concurrency, 16 * MB),
             # In memory while the producer's queue is full, of which librdkafka counts the records' bytes alone.
             # Arrow's binary arrays end at 2 GB.
             part_bytes=min(int(free * 0.45), 1900 * MB),

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from tasks.errors import SettingsError
+from tasks.settings.names import JobNames
 from tasks.settings.sorts import (
     SIZE,
     TOPIC,
@@ -35,7 +36,6 @@ from tasks.settings.sorts import (
 SAMPLE_TOPIC = "source"
 SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
-PREFIX = "kafka-sort."
 ENVIRONMENT_PREFIX = "KAFKA_SORT_"
 # Of a job file: the settings of a stream, which a batch run has no use for.
 STREAM_TABLE = "stream"
@@ -257,17 +257,17 @@ class Job(BaseModel):
     @property
     def group(self) -> str:
         """Consumer group whose offsets show the job's lag to Kafka's tools; also the transactional id."""
-        return PREFIX + self.name
+        return JobNames(self.name).group
 
     @property
     def owner_group(self) -> str:
         """Consumer group that is the lease."""
-        return f"{self.group}.owner"
+        return JobNames(self.name).owner_group
 
     @property
     def ledger(self) -> str:
         """Topic of the run records."""
-        return f"{self.group}.ledger"
+        return JobNames(self.name).ledger
 
     @property
     def dead_letters(self) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.kafka.native_produce import binary_buffers
+from tasks.arrow import binary_buffers
 from tasks.manifests import Key, SortedPart, SortedRows
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.chunks import TableWriter
 from tasks.run_context import current_run
+from tasks.sorting.order import ROW, Order
 from tasks.sorting.rows import RowGroups
 
 # A pass opens a file a part.
@@ -26,37 +26,14 @@ _MOST_PARTS: Final = 32
 # Rows sampled for each part: its size is then within a tenth of what it should be.
 _SAMPLED_ROWS: Final = 1000
 _FILL: Final = 0.85
-_ROW: Final = "row"
-
-
-@dataclass(frozen=True)
-class Order:
-    """Columns that rows are ordered by, each ascending or descending; rows of equal keys keep their order."""
-
-    columns: tuple[str, ...]
-    descending: tuple[bool, ...]
-
-    def sort(self, table: pa.Table) -> pa.Table:
-        """The table with its rows in order; its column `row` has their numbers."""
-        ways = ["descending" if descending else "ascending" for descending in self.descending]
-        return table.sort_by([*zip(self.columns, ways, strict=True), (_ROW, "ascending")])
-
-    def reaches(self, table: pa.Table, first: int, bound: dict[str, Any]) -> npt.NDArray[np.bool_]:
-        """Whether each row, the first of them number `first`, is the row `bound` or comes behind it."""
-        reached = pa.array(np.arange(first, first + len(table)) >= bound[_ROW])
-        for name, descending in reversed([*zip(self.columns, self.descending, strict=True)]):
-            column, scalar = table.column(name), pa.scalar(bound[name], table.schema.field(name).type)
-            beyond = pa.compute.less(column, scalar) if descending else pa.compute.greater(column, scalar)
-            reached = pa.compute.or_(beyond, pa.compute.and_(pa.compute.equal(column, scalar), reached))
-        return np.asarray(reached)
 
 
 @dataclass(frozen=True)
 class Division:
-    """How one sort is divided: `record`, the columns that parts carry beside those of the order."""
+    """How one sort is divided: `carried`, the columns that parts carry beside those of the order."""
 
     order: Order
-    record: tuple[str, ...]
+    carried: tuple[str, ...]
     most_bytes: int
     threads: int
     # Path of a part's file, by its number.
@@ -65,7 +42,7 @@ class Division:
     @property
     def columns(self) -> tuple[str, ...]:
         """Of a part's file."""
-        return (*self.record, *self.order.columns)
+        return (*self.carried, *self.order.columns)
 
 
 def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
@@ -76,7 +53,7 @@ def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
     while pending:
         whole = pending.pop()
         groups = RowGroups(whole)
-        sizes = [groups.size(i, division.record) for i in range(len(groups))]
+        sizes = [groups.size(i, division.carried) for i in range(len(groups))]
         bounds = _find_bounds(groups, sizes, division) if sum(sizes) > division.most_bytes else []
         if not bounds:
             fitting.append(whole)
@@ -103,7 +80,7 @@ def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) ->
         numbers = np.arange(-first % every, rows, every)
         sample = groups.read(i, division.order.columns).take(pa.array(numbers))
         weights = np.full(len(numbers), size / rows)
-        samples.append(sample.append_column(_ROW, pa.array(first + numbers)).append_column("weight", pa.array(weights)))
+        samples.append(sample.append_column(ROW, pa.array(first + numbers)).append_column("weight", pa.array(weights)))
     sample = division.order.sort(pa.concat_tables(samples).combine_chunks())
     ends = np.cumsum(np.asarray(sample.column("weight")))
     rows = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts) + 1

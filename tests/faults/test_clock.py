@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from tasks.kafka.clients import KafkaTerminalError
-from tasks.kafka.transaction import TransactionalProducer
+from tasks.kafka.sender import Sender
 from tasks.publish import publish_run
 from tests.cluster import Cluster, sample_values
 from tests.faults.oracle import assert_exact
@@ -22,10 +22,10 @@ TOLD = {"flows/sort_topic.py", "tasks/publish.py", "tasks/stream.py", "tasks/str
 
 def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
     """Give the outputs' records the time of a machine whose clock is so far off, as librdkafka would there."""
-    send = TransactionalProducer.send
+    send = Sender.send
 
     def send_stamped(
-        self: TransactionalProducer,
+        self: Sender,
         topic: str,
         partition: int,
         values: pa.Array,
@@ -36,7 +36,7 @@ def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
         stamps = pa.array([round((time.time() + seconds) * 1000)] * len(values), pa.int64())
         send(self, topic, partition, values, keys, headers, stamps)
 
-    patch.setattr(TransactionalProducer, "send", send_stamped)
+    patch.setattr(Sender, "send", send_stamped)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tasks.chunks import chunk_schema
+from tasks.arrow import chunk_schema
 from tasks.errors import StoppedError, TerminalError
 from tasks.formats.csv import format_of
 from tasks.manifests import Chunk, OffsetRange, SortedRows
@@ -50,13 +50,13 @@ def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> 
     columns = {
         "value": pa.array(values, pa.binary()),
         "key": pa.nulls(len(rows), pa.binary()),
-        "headers": pa.nulls(len(rows), chunk_schema(fmt).field("headers").type),
+        "headers": pa.nulls(len(rows), chunk_schema(fmt.schema).field("headers").type),
         "timestamp": pa.nulls(len(rows), pa.int64()),
     }
     keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
     path = folder / f"chunk-{partition}.parquet"
     if rows:
-        pq.write_table(pa.table({**columns, **keys}, schema=chunk_schema(fmt)), path, row_group_size=7)
+        pq.write_table(pa.table({**columns, **keys}, schema=chunk_schema(fmt.schema)), path, row_group_size=7)
     size = max(map(len, values), default=0)
     return Chunk(path if rows else None, OffsetRange(partition, 0, len(rows)), len(rows), size, 0)
 
@@ -235,7 +235,7 @@ PART_ROWS = st.lists(st.tuples(st.integers(0, 9), NAMES), max_size=300)
 def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], by: str, most_bytes: int) -> None:
     """Whatever the parts' size, the order is the same, and every part is within it or a single row."""
     expected = [value_of(row) for row in sorted((row for rows in chunks for row in rows), key=ORDERS[by])]
-    with patch("tasks.sort.Budget.of", lambda *_: Budget(200 * MB, 16 * MB, 16 * MB, 8 * MB, most_bytes)):
+    with patch("tasks.sort.Budget.of", lambda _: Budget(200 * MB, 16 * MB, 16 * MB, 8 * MB, most_bytes)):
         result = sort(chunks, by)
     assert result.values == expected
     sizes = [part.rows for part in result.file.parts]

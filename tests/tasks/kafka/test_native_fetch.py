@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
-from tasks.chunks import HEADERS
+from tasks.arrow import HEADERS
 from tasks.kafka import native_fetch
 from tasks.kafka.clients import make_consumer
 from tasks.kafka.fetch import Block, Fetcher, PlainFetcher

@@ -131,7 +131,7 @@ def test_a_producer_that_is_fenced_cannot_commit(cluster: Cluster, job: Job, tmp
     with owned(cluster, job):
         old = make_transactional(cluster, job)
         old.begin()
-        old.send_one(job.sort_list[0].topic, None, b"of the old", 0)
+        old.sender.send_one(job.sort_list[0].topic, None, b"of the old", 0)
         old.flush()
         new = make_transactional(cluster, job)
         with pytest.raises(KafkaTransientError) as refused:
@@ -172,7 +172,7 @@ def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Jo
     with owned(cluster, job):
         old = make_transactional(cluster, job)
         old.begin()
-        old.send_one(job.ledger, LAST, payload, 0)
+        old.sender.send_one(job.ledger, LAST, payload, 0)
         old.flush()
         # What is there is open, so a reader of the committed has nothing, and cannot even reach the end.
         with pytest.raises(TransientError, match="could be read to offset 0 of 1 only"):

@@ -1,0 +1,38 @@
+"""Records as Arrow columns: the schemas that the stages share, and the buffers below a binary column."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
+# A record as it was fetched. `timestamp` in ms; `headers` null where there are none.
+RECORD = pa.schema(
+    {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
+)
+DEAD_LETTERS = pa.schema(
+    {
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "timestamp": pa.int64(),
+        "key": pa.binary(),
+        "value": pa.binary(),
+        "headers": HEADERS,
+        "reason": pa.string(),
+    }
+)
+
+
+def chunk_schema(keys: pa.Schema) -> pa.Schema:
+    """Columns of a chunk: the record, then the key columns k0, k1 …; rows are in offset order."""
+    record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
+    return pa.schema([*record, *((f"k{i}", field.type) for i, field in enumerate(keys))])
+
+
+def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:
+    """Offsets (n + 1) and the data they point into, of an Arrow binary array."""
+    if not pa.types.is_binary(array.type):
+        raise TypeError(f"expected binary with 32-bit offsets, got {array.type}")
+    _, offsets, data = array.buffers()
+    if offsets is None or len(array) == 0:
+        return np.zeros(len(array) + 1, np.int32), None
+    return np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1], data

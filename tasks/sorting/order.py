@@ -1,0 +1,68 @@
+"""The order of a sort: which columns, each ascending or descending, then arrival. Said once, for DuckDB and for Arrow.
+
+Guarantee 1 (order): key columns are int64 or binary and never null, encoded so that their ascending order is the order
+of the type. Rows of equal keys keep the order of arrival, which is that of their numbers.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# The column of row numbers.
+ROW: Final = "row"
+
+
+@dataclass(frozen=True)
+class Term:
+    """One column of an order."""
+
+    column: str
+    descending: bool = False
+
+    @property
+    def sql(self) -> str:
+        """For ORDER BY. Chunks name their columns by position, so no name of a user's reaches the SQL."""
+        return f"{self.column} {'DESC' if self.descending else 'ASC'}"
+
+    @property
+    def arrow(self) -> tuple[str, str]:
+        """For sort_by."""
+        return self.column, "descending" if self.descending else "ascending"
+
+    def is_behind(self, column: pa.ChunkedArray, bound: pa.Scalar) -> pa.ChunkedArray:
+        """Whether each value comes behind the bound."""
+        return pc.less(column, bound) if self.descending else pc.greater(column, bound)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The terms of one sort, most significant first."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the terms."""
+        return tuple(term.column for term in self.terms)
+
+    @property
+    def sql(self) -> str:
+        """For DuckDB, over a relation that numbers its rows in a column `row`."""
+        return ", ".join([*(term.sql for term in self.terms), Term(ROW).sql])
+
+    def sort(self, table: pa.Table) -> pa.Table:
+        """The table with its rows in order; its column `row` has their numbers."""
+        return table.sort_by([*(term.arrow for term in self.terms), Term(ROW).arrow])
+
+    def reaches(self, table: pa.Table, first: int, bound: dict[str, Any]) -> npt.NDArray[np.bool_]:
+        """Whether each row, the first of them number `first`, is the row `bound` or comes behind it."""
+        reached = pa.array(np.arange(first, first + len(table)) >= bound[ROW])
+        for term in reversed(self.terms):
+            column = table.column(term.column)
+            scalar = pa.scalar(bound[term.column], column.type)
+            reached = pc.or_(term.is_behind(column, scalar), pc.and_(pc.equal(column, scalar), reached))
+        return np.asarray(reached)
