@@ -19,56 +19,59 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from confluent_kafka import Producer
-
 from bench.compare import CONSUME, PARTITIONS, PRODUCE
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.dump import DumpRequest, dump_range
+from tasks.dump import DumpRequest
 from tasks.generate import generate_records
 from tasks.kafka.clients import BATCH_BYTES, make_admin, make_producer
+from tasks.kafka.sender import Sender
 from tasks.kafka.topics import create_topic
-from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import Chunk, Snapshot, SortedRows
+from tasks.manifests import Dumped, SortedRows
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, prepare_outputs
-from tasks.publish import Publication, note_outputs, publish_run, send_sorted
+from tasks.publish import note_outputs, send_sorted
+from tasks.run import Run
 from tasks.run_context import run_context
+from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
-from tasks.snapshot import take_snapshot
-from tasks.sort import SortRequest, sort_chunks
+from tasks.sort import SortRequest
 from tasks.sorting.rows import RowGatherer
 
 
-class PlainProducer(TransactionalProducer):
-    """Sends as the transactional one does, with the same queues, outside of any transaction."""
+class MeasuredRunner(ThreadRunner):
+    """Dump and sort as a stream runs them, each sort measured by itself."""
 
-    def __init__(self, connection: Connection, queue_bytes: int) -> None:
-        self._id = "plain"
-        self._timeout = 60.0
-        self._topics = {}
-        queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": queue_bytes // 128}
-        over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
-        self._producer: Producer = make_producer(connection, **over)
+    def __init__(self, stages: "Stages", job: Job) -> None:
+        self._stages = stages
+        self._at_once = job.sort_concurrency > 1
+        # One at a time: in this thread, which is the one that a profile sees.
+        pools = (ThreadPoolExecutor(n) if n > 1 else None for n in (job.dump_concurrency, job.sort_concurrency))
+        super().__init__(*pools)
 
-    def flush(self) -> None:
-        while self._producer.flush(1.0):
-            pass
+    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
+        with self._stages.measured("dump", sum(request.range.span for request in requests)):
+            return super().dump(requests)
 
-    def close(self) -> None:
-        for topic in self._topics.values():
-            topic.close()
+    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
+        records = sum(chunk.records for chunk in requests[0].chunks)
+        if self._at_once:
+            with self._stages.measured("sorts", records * len(requests)):
+                return super().sort(requests)
+        sorts = []
+        for request in requests:
+            with self._stages.measured(f"sort {request.sort.columns}", records):
+                sorts += super().sort([request])
+        return sorts
 
 
 class Stages:
@@ -111,50 +114,25 @@ class Stages:
             with self.measured("fence and ledger", 0):
                 owner.fence()
             prepare_outputs(owner)
-            outputs = note_outputs(owner)
-            snapshot = take_snapshot(owner)
-            chunks = self._dump(job, snapshot, folder)
-            if self._arguments.until == "dump":
-                return
-            orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-            sorts = self._sort(job, orders)
-            if self._arguments.until == "sort":
-                return
-            self._publish(owner, Publication(uuid4().hex, snapshot, chunks, sorts, outputs, datetime.now(UTC)))
-            self._publish_plain(owner, sorts, sum(c.checksum for c in chunks) % 2**64)
+            run = Run(owner, MeasuredRunner(self, job), note_outputs(owner), uuid4().hex)
+            publication = run.prepare(run.take_snapshot(), folder)
+            with self.measured("publish", sum(done.rows for done in publication.sorts)):
+                run.publish(publication)
+            sorts = publication.sorts
+            self._publish_plain(owner, sorts, publication.checksum)
         if shutil.which("kcat"):
             self._kcat(folder, sorts)
-
-    def _dump(self, job: Job, snapshot: Snapshot, folder: Path) -> tuple[Chunk, ...]:
-        requests = [DumpRequest(job, 1, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
-        with self.measured("dump", snapshot.span):
-            return tuple(c for part in _each(dump_range, requests, job.dump_concurrency) for c in part)
-
-    def _sort(self, job: Job, orders: list[SortRequest]) -> tuple[SortedRows, ...]:
-        records = sum(chunk.records for chunk in orders[0].chunks)
-        if job.sort_concurrency > 1:
-            with self.measured("sorts", records * len(orders)):
-                return tuple(_each(sort_chunks, orders, job.sort_concurrency))
-        sorts = []
-        for order in orders:
-            with self.measured(f"sort {order.sort.columns}", records):
-                sorts.append(sort_chunks(order))
-        return tuple(sorts)
-
-    def _publish(self, owner: Owner, publication: Publication) -> None:
-        with self.measured("publish", sum(done.rows for done in publication.sorts)):
-            publish_run(owner, publication)
 
     def _publish_plain(self, owner: Owner, sorts: tuple[SortedRows, ...], checksum: int) -> None:
         sorts = tuple(replace(done, topic=f"{done.topic}-plain") for done in sorts)
         for done in sorts:
             create_topic(self._admin, done.topic, PARTITIONS)
-        producer, loaded = PlainProducer(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
+        sender, loaded = make_plain_sender(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
-                send_sorted(producer, done, loaded, checksum, lambda _: None)
-            producer.flush()
-        producer.close()
+                send_sorted(sender, done, loaded, checksum, lambda _: None)
+            sender.flush()
+        sender.close()
 
     def _kcat(self, folder: Path, sorts: tuple[SortedRows, ...]) -> None:
         servers, raw = self._connection.bootstrap_servers, folder / "raw"
@@ -184,17 +162,16 @@ class Stages:
         return middle | ratios
 
 
+def make_plain_sender(connection: Connection, queue_bytes: int) -> Sender:
+    """As the transactional producer sends, with the same queues, outside of any transaction."""
+    queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": queue_bytes // 128}
+    over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
+    return Sender(make_producer(connection, **over), "plain records", 60.0)
+
+
 def _cpu_seconds() -> float:
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def _each(work: Callable[[Any], Any], items: list[Any], at_once: int) -> list[Any]:
-    if at_once == 1:
-        # In this thread, which is the one that a profile sees.
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(at_once) as pool:
-        return [f.result() for f in [pool.submit(copy_context().run, work, item) for item in items]]
 
 
 def _shell(script: str) -> None:
@@ -225,7 +202,6 @@ def main() -> None:
     parser.add_argument("--memory-limit", default="2GB")
     parser.add_argument("--dump-concurrency", type=int, default=2)
     parser.add_argument("--sort-concurrency", type=int, default=1)
-    parser.add_argument("--until", default="publish", choices=["dump", "sort", "publish"])
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench/out/stages.json"))
     arguments = parser.parse_args()

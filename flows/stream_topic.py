@@ -74,9 +74,9 @@ async def stream_batches(title: str, first_run: int) -> None:  # noqa: ARG001  #
     """
     stream = current_stream()
     for _ in range(SEGMENT_BATCHES):
-        if (bounds := stream.wait()) is None:
+        if (limits := stream.wait()) is None:
             return
-        stream_batch(stream, bounds, stream.next_run)
+        stream_batch(stream, limits, stream.next_run)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ dead letters. It appears by rename, with its manifest; a chunk whose manifest do
 
 import gc
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,9 +28,8 @@ from tasks.formats.csv import CsvFormat, format_of
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.fetch import Block
 from tasks.kafka.range_reader import RangeReader
-from tasks.manifests import Chunk, OffsetRange
+from tasks.manifests import Chunk, Dumped, OffsetRange
 from tasks.observe.logs import get_logger, log_context
-from tasks.observe.metrics import current_metrics
 from tasks.run_context import Meter, current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
@@ -60,30 +60,37 @@ class DumpRequest:
         return ChunkFolder(self.folder, self.run, self.topic_id)
 
 
-def dump_range(request: DumpRequest, readers: ConsumerPool | None = None) -> list[Chunk]:
+def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> Dumped:
     """Read the range into chunks of CHUNK_OFFSETS; chunks that a former attempt finished are taken as they are.
 
-    `readers`: of one who reads range after range; without them, a consumer of its own.
+    `consumers`: of a caller that reads range after range; without them, the range has a consumer of its own.
+    TransientError where the work folder cannot be used.
     """
-    context, job = current_run(), request.job
-    budget = Budget.of(job)
-    meter = context.progress.meter("dump")
-    chunks = []
+    began = time.monotonic()
     reach("before-dump")
-    own = closing(ConsumerPool(job, current_connection())) if readers is None else nullcontext(readers)
-    with own as pool, pool.take() as reader:
-        for part in split_range(request.range):
-            chunk = request.files.find(part)
-            if chunk is None:
-                reach("before-dump-chunk")
-                with _paused_gc():
-                    chunk = _dump_chunk(request, part, reader, budget.chunk_buffer_bytes, meter)
-                reach("after-dump-chunk")
-            else:
-                meter.add(part.span)
-            chunks.append(chunk)
+    own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
+    try:
+        with own as pool, pool.take() as reader:
+            chunks = tuple(_take_chunk(request, part, reader) for part in split_range(request.range))
+    except OSError as error:
+        where = f"{request.job.source_topic}/{request.range.partition}"
+        raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
     reach("after-dump")
-    return chunks
+    return Dumped(request.range, chunks, time.monotonic() - began)
+
+
+def _take_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader) -> Chunk:
+    """The chunk of the part: a former attempt's, or a new one."""
+    meter = current_run().progress.meter("dump")
+    chunk = request.files.find(part)
+    if chunk is not None:
+        meter.add(part.span)
+        return chunk
+    reach("before-dump-chunk")
+    with _paused_gc():
+        chunk = _dump_chunk(request, part, reader, Budget.of(request.job).chunk_buffer_bytes, meter)
+    reach("after-dump-chunk")
+    return chunk
 
 
 def refuse_lost(job: Job, chunks: Sequence[Chunk]) -> None:
@@ -106,7 +113,6 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
     tally = _Tally()
     rows = TableWriter(target, chunk_schema(fmt.schema))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
-    reader.lost.clear()
     with rows, dead:
         for group in _gather(reader.read(part), part.partition, buffer_bytes, meter):
             table, rejects = group.split(fmt, keep_time=request.job.timestamps == "keep")
@@ -129,7 +135,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
         dead_letter_path=dead_path,
         file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
         record_bytes=tally.record_bytes,
-        lost=tuple(reader.lost),
+        lost=reader.take_lost(),
         times=tuple(tally.times),
     )
     request.files.write_manifest(chunk)
@@ -252,21 +258,15 @@ def _paused_gc() -> Iterator[None]:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def dump_partition(request: DumpRequest) -> list[Chunk]:
+def dump_partition(request: DumpRequest) -> Dumped:
     """Read one source partition into chunks."""
-    partition = request.range.partition
-    with log_context(stage="dump", partition=partition):
-        try:
-            chunks = dump_range(request)
-        except OSError as error:
-            raise TransientError(f"dump of {request.job.source_topic}/{partition}: {error}") from error
-        records = sum(chunk.records for chunk in chunks)
-        current_metrics().count("dump", records, sum(chunk.record_bytes for chunk in chunks), partition=partition)
+    with log_context(stage="dump", partition=request.range.partition):
+        dumped = dump_range(request)
         get_logger().info(
             "dumped",
             start=request.range.start,
             end=request.range.end,
-            records=records,
-            dead_letters=sum(chunk.dead_letters for chunk in chunks),
+            records=dumped.records,
+            dead_letters=dumped.dead_letters,
         )
-        return chunks
+        return dumped

@@ -49,6 +49,10 @@ class Snapshot:
     skipped: tuple[int, ...] = ()
     mean_record_bytes: float = 0.0
     capped: str = ""
+    # Source partition → offsets that no run has read, before the snapshot was capped.
+    lag: Mapping[int, int] = field(default_factory=dict)
+    # Of the work folder that the run may need.
+    disk_bytes: int = 0
 
     @property
     def ends(self) -> dict[int, int]:
@@ -85,6 +89,30 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Dumped:
+    """What a dump gave: all records of one source partition's range, in chunks. `seconds`: what it took."""
+
+    range: OffsetRange
+    chunks: tuple[Chunk, ...]
+    seconds: float = 0.0
+
+    @property
+    def records(self) -> int:
+        """Records that sorts can place."""
+        return sum(chunk.records for chunk in self.chunks)
+
+    @property
+    def record_bytes(self) -> int:
+        """Key, value and headers of these records."""
+        return sum(chunk.record_bytes for chunk in self.chunks)
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that some sort cannot place."""
+        return sum(chunk.dead_letters for chunk in self.chunks)
+
+
+@dataclass(frozen=True)
 class KeyRange:
     """Rows [first_row, end_row) of a sort, which go to one output partition."""
 
@@ -116,7 +144,7 @@ class SortedPart:
 class SortedRows:
     """Manifest of one sort: its rows in total order, part by part, and their division among partitions.
 
-    `columns`: of a record. `batch_rows`: how many records may be gathered at once.
+    `columns`: of a record. `batch_rows`: how many records may be gathered at once. `seconds`: what sorting took.
     """
 
     topic: str
@@ -125,6 +153,7 @@ class SortedRows:
     columns: tuple[str, ...]
     batch_rows: int
     ranges: tuple[KeyRange, ...] = ()
+    seconds: float = 0.0
 
     @property
     def files(self) -> frozenset[Path]:

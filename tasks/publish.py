@@ -39,7 +39,6 @@ from tasks.manifests import (
     WrittenSort,
 )
 from tasks.observe.logs import get_logger, log_context
-from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.run_context import current_run
 from tasks.settings.budget import MB, peak_memory_bytes
@@ -382,7 +381,6 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
         # Before the commit: behind it nothing may fail.
         disk = publication.disk_bytes
         record = publish_run(owner, publication)
-        current_metrics().count_committed(record, publication.record_bytes)
         log = get_logger()
         if record.dead_letters:
             log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)

@@ -22,7 +22,6 @@ from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.manifests import LostRange, OffsetRange, RunRecord, Snapshot
 from tasks.observe.logs import get_logger, log_context
-from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.preflight import require_source
 from tasks.settings.budget import MB
@@ -81,10 +80,10 @@ class BatchLimits:
     mean_record_bytes: float = 0.0
 
 
-def take_snapshot(owner: Owner, bounds: BatchLimits | None = None) -> Snapshot:
+def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
-    `bounds`: of a micro-batch.
+    `limits`: of a micro-batch.
     """
     reach("before-snapshot")
     job, last = owner.job, owner.ledger.last
@@ -95,14 +94,15 @@ def take_snapshot(owner: Owner, bounds: BatchLimits | None = None) -> Snapshot:
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    current_metrics().set_lag({r.partition: r.span for r in ranges})
-    snapshot = Snapshot((last.run if last else 0) + 1, source.id, ranges, lost, source.leaderless)
+    run, lag = (last.run if last else 0) + 1, {r.partition: r.span for r in ranges}
+    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag)
     snapshot = _cap(snapshot, job.max_records, "max_records")
-    mean = (bounds.mean_record_bytes if bounds else 0.0) or _mean_record_bytes(owner, snapshot)
+    mean = (limits.mean_record_bytes if limits else 0.0) or _mean_record_bytes(owner, snapshot)
     snapshot = replace(snapshot, mean_record_bytes=mean)
-    if bounds is not None:
-        snapshot = share(snapshot, max(1, min(bounds.records, int(bounds.bytes / max(mean, 1.0)))))
+    if limits is not None:
+        snapshot = split_evenly(snapshot, max(1, min(limits.records, int(limits.bytes / max(mean, 1.0)))))
     snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
     reach("after-snapshot")
     return snapshot
@@ -160,7 +160,7 @@ def estimate_disk(job: Job, snapshot: Snapshot) -> int:
 
 def check_disk(job: Job, snapshot: Snapshot) -> None:
     """SettingsError where the work folder has too little space, before any work."""
-    needed, free = estimate_disk(job, snapshot), shutil.disk_usage(job.workdir).free
+    needed, free = snapshot.disk_bytes, shutil.disk_usage(job.workdir).free
     if needed > free:
         raise SettingsError(
             f"work folder {job.workdir} has {free / 1e9:.2f} GB free, the run may need {needed / 1e9:.2f} GB: "
@@ -240,7 +240,7 @@ def _cap(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
     return replace(snapshot, ranges=tuple(ranges), capped=reason)
 
 
-def share(snapshot: Snapshot, most: int) -> Snapshot:
+def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
     """At most so many offsets: to each partition an equal part, and what one does not need to the others.
 
     In proportion to what is there, as in `_cap`, a hot partition would leave the others next to nothing.
@@ -253,7 +253,7 @@ def share(snapshot: Snapshot, most: int) -> Snapshot:
         parts[r.partition] = min(r.span, left // (len(snapshot.ranges) - i))
         left -= parts[r.partition]
     ranges = tuple(replace(r, end=r.start + parts[r.partition]) for r in snapshot.ranges)
-    return replace(snapshot, ranges=ranges, capped="the batch's bounds")
+    return replace(snapshot, ranges=ranges, capped="the batch's limits")
 
 
 def _fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
@@ -288,12 +288,12 @@ def _mean_record_bytes(owner: Owner, snapshot: Snapshot) -> float:
 
 
 @task(task_run_name="snapshot {owner.job.source_topic}", cache_policy=NO_CACHE, persist_result=False)
-def snapshot_source(owner: Owner) -> Snapshot:
+def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     """Note the offset range of every partition."""
-    snapshot = take_snapshot(owner)
+    snapshot = take_snapshot(owner, limits)
     with log_context(stage="snapshot", run=snapshot.run):
         log = get_logger()
-        needed = estimate_disk(owner.job, snapshot) // MB
+        needed = snapshot.disk_bytes // MB
         log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges), disk_needed_mb=needed)
         if snapshot.capped:
             log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)

@@ -6,6 +6,7 @@ integers as integers. DuckDB orders keys and row numbers, a part of the run at a
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
 from tasks.manifests import Chunk, Key, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
-from tasks.observe.metrics import current_metrics
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
@@ -51,7 +51,18 @@ class SortRequest:
 
 
 def sort_chunks(request: SortRequest) -> SortedRows:
-    """Order all rows of the chunks, part by part as they fit the memory; cut them for the output's partitions."""
+    """Order all rows of the chunks, part by part as they fit the memory; cut them for the output's partitions.
+
+    TransientError where the work folder cannot be used.
+    """
+    began = time.monotonic()
+    try:
+        return replace(_sort_chunks(request), seconds=time.monotonic() - began)
+    except OSError as error:
+        raise TransientError(f"sort {request.sort.topic}, work folder {request.job.workdir}: {error}") from error
+
+
+def _sort_chunks(request: SortRequest) -> SortedRows:
     reach("before-sort")
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
@@ -200,11 +211,6 @@ def _shorten(text: bytes) -> str:
 def sort_records(request: SortRequest) -> SortedRows:
     """Order all chunks by one sort's key columns."""
     with log_context(stage="sort", sort=request.sort.topic):
-        try:
-            done = sort_chunks(request)
-        except OSError as error:
-            raise TransientError(f"sort {request.sort.topic}: {error}") from error
-        size = sum(chunk.record_bytes for chunk in request.chunks)
-        current_metrics().count("sort", done.rows, size, sort=request.sort.topic)
+        done = sort_chunks(request)
         get_logger().info("sorted", records=done.rows, partitions=len(done.ranges), parts=len(done.parts))
         return done

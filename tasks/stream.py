@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -27,27 +25,25 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from tasks.chunks import drop_divided
-from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
-from tasks.manifests import Chunk, RunRecord, Snapshot
+from tasks.manifests import Chunk, RunRecord
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_job_unchanged, prepare_outputs
-from tasks.publish import Outputs, Publication, note_outputs, publish_run
-from tasks.run_context import Progress, Stop, run_context
+from tasks.publish import Outputs, note_outputs
+from tasks.run import Run, Runner, RunResult, run_job
+from tasks.run_context import Stop, run_context
+from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
-from tasks.snapshot import BatchLimits, records_start, take_snapshot
-from tasks.sort import SortRequest, sort_chunks
+from tasks.snapshot import BatchLimits
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
 from tasks.streaming.trigger import BatchTrigger
-from tasks.task_runs import run_threads
 from tasks.workdir import attempt_folder
 
 # Prefect's graph of one flow run ends at 10,000 nodes, and a page with all of them is slow long before.
@@ -70,12 +66,11 @@ class OwnedStream:
 
     owner: Owner
     outputs: Outputs
-    readers: ConsumerPool
-    intake: BatchTrigger
+    trigger: BatchTrigger
     folder: Path
-    # Threads live on from batch to batch, as consumers and producer do: allocators keep something for each that ended.
-    dumping: ThreadPoolExecutor
-    sorting: ThreadPoolExecutor
+    # Its threads live on from batch to batch, as consumers and producer do: allocators keep something for each that
+    # ended.
+    runner: Runner
 
 
 class Stream:
@@ -95,7 +90,7 @@ class Stream:
         self._deadline = time.monotonic() + streaming.max_runtime if streaming.max_runtime else math.inf
         self._failures = 0
         self._logged = -math.inf
-        self._tenure: OwnedStream | None = None
+        self._owned: OwnedStream | None = None
 
     @property
     def next_run(self) -> int:
@@ -105,9 +100,9 @@ class Stream:
 
     @property
     def _held(self) -> OwnedStream:
-        if self._tenure is None:
+        if self._owned is None:
             raise RuntimeError("a stream works while it owns the job: see `serve`")
-        return self._tenure
+        return self._owned
 
     def serve(self, run_segment: Callable[[], None]) -> None:
         """Own the job until the stream ends, and have its batches run, segment by segment.
@@ -136,19 +131,19 @@ class Stream:
         with self._until_drained():
             # What the last batch freed, off the path of the next one. Takes 4 ms.
             pa.default_memory_pool().release_unused()
-            bounds = self._held.intake.wait(self._deadline)
-            self.ended = bounds is None
-            return bounds
+            limits = self._held.trigger.wait(self._deadline)
+            self.ended = limits is None
+            return limits
         return None
 
-    def run_batch(self, bounds: BatchLimits) -> str:
+    def run_batch(self, limits: BatchLimits) -> str:
         """Run one batch; a line that says what it was."""
-        with self._until_drained(), run_context(self._stop) as context, self._within_timeout():
+        with self._until_drained(), run_context(self._stop), self._within_timeout():
             try:
-                record, chunks = _sort_batch(self._held, bounds, self._attempt, context.progress)
+                done = _sort_batch(self._held, limits, self._attempt)
             except OSError as error:
                 raise TransientError(f"work folder {self.job.workdir}: {error}") from error
-            told = self._note(record, chunks) if record else "nothing to read"
+            told = self._note(done.record, done.chunks) if done.record else "nothing to read"
             self.ended = self._is_last()
             return told
         return "abandoned: the drain time was over; nothing of it is visible"
@@ -156,24 +151,24 @@ class Stream:
     @contextmanager
     def _own(self) -> Iterator[None]:
         """Steps 1 to 3, and what is needed for the batches to come."""
-        self.drain.at_work = False
         with (
             own_job(self.job, self.connection, standby=self.streaming.standby) as owner,
             attempt_folder(self.job, self._attempt) as folder,
-            closing(ConsumerPool(self.job, self.connection, lively=True)) as readers,
+            closing(ConsumerPool(self.job, self.connection, lively=True)) as consumers,
             ThreadPoolExecutor(self.job.dump_concurrency, "dump") as dumping,
             ThreadPoolExecutor(self.job.sort_concurrency, "sort") as sorting,
+            self.drain.working(),
         ):
-            self.drain.at_work = True
             self._count_unknown(owner)
             check_job_unchanged(self.job, owner.ledger)
             prepare_outputs(owner)
-            intake = BatchTrigger(owner, self.streaming, self.drain, self.stats)
-            self._tenure = OwnedStream(owner, note_outputs(owner), readers, intake, folder, dumping, sorting)
+            trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
+            runner = ThreadRunner(dumping, sorting, consumers)
+            self._owned = OwnedStream(owner, note_outputs(owner), trigger, folder, runner)
             try:
                 yield
             finally:
-                self._tenure = None
+                self._owned = None
 
     @contextmanager
     def _until_drained(self) -> Iterator[None]:
@@ -211,9 +206,9 @@ class Stream:
         self.job = self.job.model_copy(update={"start": None})
         latencies = self.stats.add(record, (time for chunk in chunks for time in chunk.times))
         size = sum(chunk.record_bytes for chunk in chunks)
-        count_batch(record, size, latencies)
-        if self._tenure:
-            self._tenure.intake.note_batch(sum(chunk.records for chunk in chunks), size)
+        count_batch(latencies)
+        if self._owned:
+            self._owned.trigger.note_batch(sum(chunk.records for chunk in chunks), size)
         if time.monotonic() >= self._logged + _LOG_SECONDS:
             self._logged = time.monotonic()
             log_status(self.stats.status())
@@ -258,44 +253,18 @@ def _frozen_gc() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _sort_batch(
-    tenure: OwnedStream, bounds: BatchLimits, attempt: str, progress: Progress
-) -> tuple[RunRecord | None, tuple[Chunk, ...]]:
+def _sort_batch(stream: OwnedStream, limits: BatchLimits, attempt: str) -> RunResult:
     """Steps 4 to 6 of one run; no record where there is nothing to read after all."""
-    owner, started = tenure.owner, datetime.now(UTC)
-    job = owner.job
-    # One that saw trouble since the last batch is replaced here: the lease looked at, fenced, the ledger read.
+    owner = stream.owner
+    # A producer that saw trouble since the last batch is replaced here: look at the lease, fence, read the ledger.
     owner.healthy_producer()
-    snapshot = take_snapshot(owner, bounds)
-    if not (snapshot.span or snapshot.lost or records_start(job, owner.ledger)):
-        return None, ()
-    with _batch_folder(tenure.folder, snapshot) as folder:
-        requests = [
-            DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span
-        ]
-        with progress.stage("dump", snapshot.span):
-            dumped = run_threads(partial(dump_range, readers=tenure.readers), requests, tenure.dumping)
-            chunks = tuple(chunk for part in dumped for chunk in part)
-            refuse_lost(job, chunks)
-        for request, part in zip(requests, dumped, strict=True):
-            records, size = sum(chunk.records for chunk in part), sum(chunk.record_bytes for chunk in part)
-            current_metrics().count("dump", records, size, partition=request.range.partition)
-        rows = sum(chunk.records for chunk in chunks) * len(job.sort_list)
-        with progress.stage("sort", rows):
-            partitions = {name: len(topic.partitions) for name, topic in tenure.outputs.items()}
-            orders = [SortRequest(job, s, chunks, partitions[s.topic], folder) for s in job.sort_list]
-            sorts = run_threads(sort_chunks, orders, tenure.sorting)
-            drop_divided(chunks, sorts)
-        publication = Publication(attempt, snapshot, chunks, tuple(sorts), tenure.outputs, started)
-        for done in sorts:
-            current_metrics().count("sort", done.rows, publication.record_bytes, sort=done.topic)
-        with progress.stage("publish", rows):
-            return publish_run(owner, publication), chunks
+    with _batch_folder(stream.folder) as folder:
+        return run_job(Run(owner, stream.runner, stream.outputs, attempt), folder, limits)
 
 
 @contextmanager
-def _batch_folder(parent: Path, snapshot: Snapshot) -> Iterator[Path]:
-    folder = parent / f"run-{snapshot.run}"
+def _batch_folder(parent: Path) -> Iterator[Path]:
+    folder = parent / "batch"
     folder.mkdir(mode=0o700)
     try:
         yield folder
@@ -303,10 +272,9 @@ def _batch_folder(parent: Path, snapshot: Snapshot) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def count_batch(record: RunRecord, size: int, latencies: Seconds) -> None:
-    """A committed batch, in the metrics: a run like any other, and how late its records were."""
+def count_batch(latencies: Seconds) -> None:
+    """A committed batch, in the metrics: it succeeded, and how late its records were."""
     metrics = current_metrics()
-    metrics.count_committed(record, size)
     metrics.count_success()
     for seconds in latencies.tolist():
         metrics.observe_latency(seconds)
@@ -359,6 +327,6 @@ def use_stream(stream: Stream) -> Iterator[None]:
 
 
 @task(task_run_name="run {run}", cache_policy=NO_CACHE, persist_result=False)
-def stream_batch(stream: Stream, bounds: BatchLimits, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
+def stream_batch(stream: Stream, limits: BatchLimits, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
     """One micro-batch, from snapshot to commit."""
-    return Completed(message=stream.run_batch(bounds))
+    return Completed(message=stream.run_batch(limits))

@@ -3,20 +3,18 @@
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from tasks.dump import DumpRequest, dump_range, refuse_lost
 from tasks.manifests import RunRecord
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
 from tasks.publish import Publication, note_outputs, publish_run
+from tasks.run import Run
+from tasks.runners import ThreadRunner
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
-from tasks.snapshot import take_snapshot
-from tasks.sort import SortRequest, sort_chunks
 from tasks.stream import Stream
 from tests.cluster import Cluster
 
@@ -42,17 +40,11 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
 
 def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publication:
     """Steps 4 and 5: all that is to be published."""
-    job, attempt = owner.job, attempt or uuid4().hex
+    attempt = attempt or uuid4().hex
     folder = folder / attempt
     folder.mkdir()
-    outputs = note_outputs(owner)
-    snapshot = take_snapshot(owner)
-    requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span]
-    chunks = tuple(chunk for request in requests for chunk in dump_range(request))
-    refuse_lost(job, chunks)
-    orders = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
-    sorts = tuple(map(sort_chunks, orders))
-    return Publication(attempt, snapshot, chunks, sorts, outputs, datetime.now(UTC))
+    run = Run(owner, ThreadRunner(), note_outputs(owner), attempt)
+    return run.prepare(run.take_snapshot(), folder)
 
 
 def run_once(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
@@ -75,8 +67,8 @@ def serve(cluster: Cluster, stream: Stream) -> None:
 
 
 def run_segment(stream: Stream) -> None:
-    while (bounds := stream.wait()) is not None:
-        stream.run_batch(bounds)
+    while (limits := stream.wait()) is not None:
+        stream.run_batch(limits)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from confluent_kafka import Consumer
 
 from tasks.kafka.clients import Property, make_admin, make_consumer
-from tasks.kafka.range_reader import RangeReader
+from tasks.kafka.range_reader import CONSUME_SECONDS, RangeReader
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
@@ -37,11 +37,8 @@ class ConsumerPool:
     def take(self) -> Iterator[RangeReader]:
         """A reader for consecutive ranges of one partition. One that failed is not used again."""
         consumer = self._free.pop() if self._free else self._make()
-        reader = RangeReader(
-            consumer, self._admin, self._job.source_topic, current_run().stop, self._job.request_timeout
-        )
-        if self._lively:
-            reader.consume_seconds = _LIVELY_CONSUME_SECONDS
+        job, wait = self._job, _LIVELY_CONSUME_SECONDS if self._lively else CONSUME_SECONDS
+        reader = RangeReader(consumer, self._admin, job.source_topic, current_run().stop, job.request_timeout, wait)
         try:
             yield reader
             reader.release()

@@ -23,7 +23,7 @@ from tasks.run_context import Stop
 _BLOCK_RECORDS = 5000
 _BLOCK_BYTES = 8_000_000
 _FIRST_RECORDS = 10
-_CONSUME_SECONDS = 0.25
+CONSUME_SECONDS = 0.25
 _STALL_SECONDS = 5.0
 
 
@@ -35,14 +35,22 @@ class RangeEndError(TerminalError):
 
 
 class RangeReader:
-    """Reads consecutive ranges of one partition with one consumer. `lost`: what was removed before it was read.
+    """Reads consecutive ranges of one partition with one consumer.
 
     `consume_seconds`: how long a block waits for records, and the tail of a range for what is no record.
     """
 
-    def __init__(self, consumer: Consumer, admin: AdminClient, topic: str, stop: Stop, request_timeout: float) -> None:
-        self.lost: list[LostRange] = []
-        self.consume_seconds = _CONSUME_SECONDS
+    def __init__(
+        self,
+        consumer: Consumer,
+        admin: AdminClient,
+        topic: str,
+        stop: Stop,
+        request_timeout: float,
+        consume_seconds: float = CONSUME_SECONDS,
+    ) -> None:
+        self._lost: list[LostRange] = []
+        self._consume_seconds = consume_seconds
         self._consumer = consumer
         fetcher = native_fetch.NativeFetcher if native_fetch.AVAILABLE else PlainFetcher
         self._fetcher: Fetcher = fetcher(consumer, topic)
@@ -61,7 +69,7 @@ class RangeReader:
         """Blocks of the records with offsets in the range, in order."""
         start = max(wanted.start, min(self._removed_to, wanted.end))
         if start > wanted.start:
-            self.lost.append(LostRange(wanted.partition, wanted.start, start))
+            self._lost.append(LostRange(wanted.partition, wanted.start, start))
         if start == wanted.end:
             # A fetch there would fail, and its error come up in the next range.
             return
@@ -77,6 +85,11 @@ class RangeReader:
             elif not self._advance(wanted) and time.monotonic() > progress + _STALL_SECONDS:
                 self._check_stall(wanted, progress)
         self._next = wanted.end
+
+    def take_lost(self) -> tuple[LostRange, ...]:
+        """What was removed before it was read, since the last call."""
+        lost, self._lost = tuple(self._lost), []
+        return lost
 
     def release(self) -> None:
         """Hold no partition; the next range is sought anew."""
@@ -94,7 +107,7 @@ class RangeReader:
             return block
         # No more than what is left: `fetch` waits out its time for records that are not to come.
         most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(_BLOCK_BYTES / self._mean_bytes)))
-        block, error = self._fetcher.fetch(most, self.consume_seconds)
+        block, error = self._fetcher.fetch(most, self._consume_seconds)
         if error is None:
             return block
         if error.code() not in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
@@ -114,7 +127,7 @@ class RangeReader:
         self._note_removed(wanted, log_start)
 
     def _note_removed(self, wanted: OffsetRange, log_start: int) -> None:
-        self.lost.append(LostRange(wanted.partition, self._next, min(log_start, wanted.end)))
+        self._lost.append(LostRange(wanted.partition, self._next, min(log_start, wanted.end)))
         self._removed_to = log_start
         self._seek(wanted.partition, log_start)
 

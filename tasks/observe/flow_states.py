@@ -61,10 +61,10 @@ def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], conte
         return state
 
 
-def show_plan(job: Job, snapshot: Snapshot, disk_needed: int) -> None:
+def show_plan(job: Job, snapshot: Snapshot) -> None:
     """What the run is going to do, in its name and an artifact."""
     rename_run(_name(job, snapshot.run, snapshot.span))
-    publish_plan(job, snapshot, disk_needed)
+    publish_plan(job, snapshot)
 
 
 def nothing_new(job: Job) -> State[None]:

@@ -151,9 +151,9 @@ def headline(record: RunRecord) -> str:
     return ", ".join(parts)
 
 
-def publish_plan(job: Job, snapshot: Snapshot, disk_needed: int) -> None:
+def publish_plan(job: Job, snapshot: Snapshot) -> None:
     """What the run is going to read, and what it takes, as a markdown artifact."""
-    key, text = artifact_key("plan", job.name), _plan_text(job, snapshot, disk_needed)
+    key, text = artifact_key("plan", job.name), _plan_text(job, snapshot)
     with contextlib.suppress(Exception):
         create_markdown_artifact(text, key=key, description=_plan_line(job, snapshot))
 
@@ -162,13 +162,13 @@ def _plan_line(job: Job, snapshot: Snapshot) -> str:
     return f"{job.name} run {snapshot.run}: {snapshot.span:,} offsets of {job.source_topic}"
 
 
-def _plan_text(job: Job, snapshot: Snapshot, disk_needed: int) -> str:
+def _plan_text(job: Job, snapshot: Snapshot) -> str:
     free = shutil.disk_usage(job.workdir).free
     facts = [
         ("records, at most", f"{snapshot.span:,}"),
         ("mean record", f"{snapshot.mean_record_bytes:.0f} bytes"),
         ("to read", f"{snapshot.span * snapshot.mean_record_bytes / 1e9:.2f} GB"),
-        ("disk", f"up to {disk_needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
+        ("disk", f"up to {snapshot.disk_bytes / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
         ("memory", f"up to {job.memory_limit}"),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
         *(("lost", str(lost)) for lost in snapshot.lost),

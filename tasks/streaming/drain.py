@@ -4,6 +4,8 @@ Guarantee: whatever the policy, all is over within the drain time, and what was 
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tasks.run_context import Stop
 from tasks.settings.streaming import Streaming
@@ -18,9 +20,18 @@ class Drain(Stop):
     def __init__(self, stop: Stop, streaming: Streaming) -> None:
         super().__init__()
         # While nothing is under way, as in waiting for the lease, there is nothing to drain.
-        self.at_work = False
+        self._at_work = False
         self._hard = stop
         self._seconds = streaming.drain_timeout * (1 - _CLOSING_SHARE) if streaming.drain == "finish" else 0.0
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Batches may be under way in the block."""
+        self._at_work = True
+        try:
+            yield
+        finally:
+            self._at_work = False
 
     def set(self) -> None:
         """End in order. A second call changes nothing."""
@@ -29,6 +40,6 @@ class Drain(Stop):
         # Also for the hard stop's own error: what asked is named by whoever sees it first.
         self._hard.asked = self.asked
         super().set()
-        timer = threading.Timer(self._seconds if self.at_work else 0.0, self._hard.set)
+        timer = threading.Timer(self._seconds if self._at_work else 0.0, self._hard.set)
         timer.daemon = True
         timer.start()

@@ -53,7 +53,7 @@ class BatchTrigger:
         self._drain = drain
         self._stats = stats
         self._pace = Pace(streaming.chunk_size)
-        self._bounds = BatchLimits(
+        self._limits = BatchLimits(
             streaming.chunk_size,
             parse_size(streaming.max_bytes) if streaming.max_bytes else owner.budget.duckdb_bytes // _SORT_FACTOR,
         )
@@ -65,7 +65,7 @@ class BatchTrigger:
         self._starts: Mapping[int, int] = {}
 
     def wait(self, deadline: float) -> BatchLimits | None:
-        """Block until a batch closes; its bounds, or None if the stream ends, at `deadline` or by its drain."""
+        """Block until a batch closes; its limits, or None if the stream ends, at `deadline` or by its drain."""
         while True:
             ending = self._drain.is_set() or time.monotonic() >= deadline
             lag = self._look()
@@ -74,7 +74,7 @@ class BatchTrigger:
                 self._is_behind_batch = False
             if self._is_closed(lag, ending=ending):
                 self._since = time.monotonic()
-                return replace(self._bounds, records=self._pace.records)
+                return replace(self._limits, records=self._pace.records)
             if ending:
                 return None
             self._drain.sleep(min(self._pause(lag), max(deadline - time.monotonic(), 0.0)))
@@ -83,7 +83,7 @@ class BatchTrigger:
         """What the batch held: the measure of bytes for the next one."""
         self._is_behind_batch = True
         if records:
-            self._bounds = replace(self._bounds, mean_record_bytes=record_bytes / records)
+            self._limits = replace(self._limits, mean_record_bytes=record_bytes / records)
 
     def _is_closed(self, lag: Mapping[int, int], *, ending: bool) -> bool:
         waiting, now = sum(lag.values()), time.monotonic()
@@ -93,7 +93,7 @@ class BatchTrigger:
         if not waiting:
             self._since = now
             return False
-        full = waiting >= self._streaming.chunk_size or waiting * self._bounds.mean_record_bytes >= self._bounds.bytes
+        full = waiting >= self._streaming.chunk_size or waiting * self._limits.mean_record_bytes >= self._limits.bytes
         return full or ending or now >= self._since + self._streaming.max_latency
 
     def _pause(self, lag: Mapping[int, int]) -> float:

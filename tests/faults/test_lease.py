@@ -146,7 +146,7 @@ def test_an_attempt_beside_one_that_still_lives(
 
             def dump(request: DumpRequest) -> list[Chunk]:
                 with use_connection(cluster.connection):
-                    return dump_range(request)
+                    return list(dump_range(request).chunks)
 
             dumped = list(pool.map(dump, [request] * 3))
             assert [[c.records for c in chunks] for chunks in dumped] == [[20_000]] * 3

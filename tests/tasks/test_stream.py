@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from tasks import stream as stream_module
 from tasks.errors import SettingsError, TransientError
 from tasks.failpoints import VARIABLE
 from tasks.kafka.clients import KafkaTerminalError
@@ -17,7 +16,7 @@ from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.publish import publish_run
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError, share
+from tasks.snapshot import SourceRecreatedError, split_evenly
 from tasks.streaming import trigger
 from tasks.streaming.trigger import Pace
 from tests.cluster import Cluster, Record, assert_every_run, sample_values, wait_for
@@ -80,9 +79,9 @@ def test_pace() -> None:
 def test_a_batch_is_shared_fairly() -> None:
     """Each partition gets an equal part, and what one does not need goes to the others."""
     snapshot = Snapshot(1, "id", tuple(OffsetRange(p, 10, 10 + n) for p, n in enumerate((100_000, 5, 400, 0))))
-    assert [r.span for r in share(snapshot, 1000).ranges] == [595, 5, 400, 0]
-    assert [r.span for r in share(snapshot, 300).ranges] == [148, 5, 147, 0]
-    assert share(snapshot, 200_000) is snapshot
+    assert [r.span for r in split_evenly(snapshot, 1000).ranges] == [595, 5, 400, 0]
+    assert [r.span for r in split_evenly(snapshot, 300).ranges] == [148, 5, 147, 0]
+    assert split_evenly(snapshot, 200_000) is snapshot
 
 
 @pytest.mark.slow
@@ -192,7 +191,7 @@ def test_trouble_comes_to_an_end(cluster: Cluster, job: Job, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise TransientError("a disk that is full")
 
-    monkeypatch.setattr(stream_module, "sort_chunks", fail)
+    monkeypatch.setattr("tasks.runners.sort_chunks", fail)
     with pytest.raises(TransientError, match="disk that is full"):
         serve(cluster, make_stream(cluster, job))
     assert cluster.count(job, committed=False) == 0
@@ -212,7 +211,7 @@ def test_a_stop_while_a_batch_is_under_way(
         time.sleep(0.3)
         return publish_run(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stream_module, "publish_run", stopped)
+    monkeypatch.setattr("tasks.runners.publish_run", stopped)
     serve(cluster, stream)
     assert stream.ended
     assert cluster.count(job) == records
@@ -245,7 +244,7 @@ def test_what_waits_is_flushed_at_the_end(cluster: Cluster, job: Job) -> None:
     """A partial batch whose latency is not over yet is not left behind."""
     stream = make_stream(cluster, job, max_latency=3000)
     with serving(cluster, stream):
-        wait_for(lambda: stream.drain.at_work)
+        wait_for(lambda: stream.drain._at_work)
         cluster.produce(job.source_topic, sample_values(40))
         wait_for(lambda: sum(stream.stats.status().lag.values()) == 40)
     assert assert_every_run(cluster, job) == 1
@@ -301,4 +300,4 @@ def test_the_source_made_again_under_a_stream(cluster: Cluster, job: Job, monkey
         wait_for(lambda: stream.stats.batches >= 1)
         cluster.delete_topic(job.source_topic)
         cluster.make_topic(name=job.source_topic)
-        wait_for(lambda: stream._tenure is None)
+        wait_for(lambda: stream._owned is None)

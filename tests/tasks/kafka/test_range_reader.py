@@ -92,7 +92,7 @@ def test_ranges_one_behind_the_other(
         assert all(start <= offset < start + size for offset in part)
         found += part
     assert found == there
-    assert reader.lost == []
+    assert reader.take_lost() == ()
 
 
 def test_a_range_inside_of_an_aborted_transaction(
@@ -112,7 +112,7 @@ def test_what_is_removed_before_a_range_is_lost(
     delete_below(cluster, topic, 12)
     reader = make_range_reader(topic)
     assert offsets_of(reader, 0, 30) == list(range(12, 30))
-    assert reader.lost == [LostRange(0, 0, 12)]
+    assert reader.take_lost() == (LostRange(0, 0, 12),)
 
 
 def test_what_is_removed_beyond_a_range_is_lost_in_the_next_one_too(
@@ -123,11 +123,11 @@ def test_what_is_removed_beyond_a_range_is_lost_in_the_next_one_too(
     cluster.produce_records(topic, number(40))
     delete_below(cluster, topic, 25)
     reader = make_range_reader(topic)
-    found, lost = [], []
+    found: list[int] = []
+    lost: list[LostRange] = []
     for start in (0, 10, 20, 30):
-        reader.lost.clear()
         found += offsets_of(reader, start, start + 10)
-        lost += reader.lost
+        lost += reader.take_lost()
     assert found == list(range(25, 40))
     assert lost == [LostRange(0, 0, 10), LostRange(0, 10, 20), LostRange(0, 20, 25)]
 
@@ -149,7 +149,7 @@ def test_what_is_removed_while_it_is_read(
             delete_below(cluster, topic, 15_000)
         found += block.offsets.tolist()
     consumer.close()
-    (lost,) = reader.lost
+    (lost,) = reader.take_lost()
     assert lost.end == 15_000
     assert found == [*range(lost.start), *range(15_000, 20_000)]
 
@@ -171,7 +171,7 @@ def request_for(cluster: Cluster, topic: str, folder: Path, end: int, **over: ob
 
 def dump_topic(cluster: Cluster, request: DumpRequest) -> list[Chunk]:
     with use_connection(cluster.connection):
-        return dump_range(request)
+        return list(dump_range(request).chunks)
 
 
 def values_of(chunks: list[Chunk]) -> list[bytes]:

@@ -1,0 +1,137 @@
+"""One run of a job, written once: steps 4 to 6 of the protocol, wherever its stages are run.
+
+Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before step 6, so the stages before it may be
+retried freely; step 6 publishes all of the run in one transaction, or nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from tasks.chunks import drop_divided
+from tasks.dump import DumpRequest, refuse_lost
+from tasks.manifests import Chunk, Dumped, RunRecord, Snapshot, SortedRows
+from tasks.observe.logs import log_context
+from tasks.observe.metrics import current_metrics
+from tasks.ownership import Owner
+from tasks.publish import Outputs, Publication
+from tasks.run_context import current_run
+from tasks.snapshot import BatchLimits, records_start
+from tasks.sort import SortRequest
+
+
+class Runner(Protocol):
+    """Where the stages of a run are run, and how often each is tried.
+
+    Dump and sort are told all they need by picklable requests, and give their facts back; snapshot and publish need
+    the owner, so they run in its process.
+    """
+
+    def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
+        """Note the offset range of every source partition."""
+
+    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
+        """Read each range into chunks; the results in the order of the requests."""
+
+    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
+        """Order all rows by each sort; the results in the order of the requests."""
+
+    def publish(self, owner: Owner, publication: Publication) -> RunRecord:
+        """Publish the run and commit, or find it committed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An owned job on its way through one run. `attempt`: names it in the ledger."""
+
+    owner: Owner
+    runner: Runner
+    outputs: Outputs
+    attempt: str
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def take_snapshot(self, limits: BatchLimits | None = None) -> Snapshot:
+        """Step 4. `limits`: of a micro-batch."""
+        snapshot = self.runner.snapshot(self.owner, limits)
+        current_metrics().set_lag(snapshot.lag)
+        return snapshot
+
+    def has_work(self, snapshot: Snapshot) -> bool:
+        """Whether there is something to publish, or at least to record."""
+        return bool(snapshot.span or snapshot.lost) or records_start(self.owner.job, self.owner.ledger)
+
+    def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
+        """Step 5, dump and sort: all that is to be published."""
+        chunks = self._dump(snapshot, folder)
+        sorts = self._sort(snapshot, chunks, folder)
+        return Publication(self.attempt, snapshot, chunks, sorts, self.outputs, self.started)
+
+    def publish(self, publication: Publication) -> RunRecord:
+        """Step 6, publish and commit."""
+        snapshot = publication.snapshot
+        with _stage("publish", snapshot, publication.records * len(publication.sorts)):
+            record = self.runner.publish(self.owner, publication)
+        current_metrics().count_committed(record, publication.record_bytes)
+        return record
+
+    def _dump(self, snapshot: Snapshot, folder: Path) -> tuple[Chunk, ...]:
+        job = self.owner.job
+        requests = [
+            DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span
+        ]
+        with _stage("dump", snapshot, snapshot.span):
+            dumped = self.runner.dump(requests)
+        for part in dumped:
+            current_metrics().count("dump", part.records, part.record_bytes, partition=part.range.partition)
+        chunks = tuple(chunk for part in dumped for chunk in part.chunks)
+        refuse_lost(job, chunks)
+        return chunks
+
+    def _sort(self, snapshot: Snapshot, chunks: tuple[Chunk, ...], folder: Path) -> tuple[SortedRows, ...]:
+        job, outputs = self.owner.job, self.outputs
+        requests = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
+        with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
+            sorts = tuple(self.runner.sort(requests))
+        drop_divided(chunks, sorts)
+        size = sum(chunk.record_bytes for chunk in chunks)
+        for done in sorts:
+            current_metrics().count("sort", done.rows, size, sort=done.topic)
+        return sorts
+
+
+@contextmanager
+def _stage(name: str, snapshot: Snapshot, total: int) -> Iterator[None]:
+    """Progress, duration and the run's number on every log line of the stage."""
+    with log_context(run=snapshot.run), current_run().progress.stage(name, total) as meter:
+        try:
+            yield
+        finally:
+            current_metrics().observe_stage(name, meter.seconds)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run. `record`: None where there was nothing to do."""
+
+    snapshot: Snapshot
+    chunks: tuple[Chunk, ...] = ()
+    record: RunRecord | None = None
+
+
+def _show_nothing(_: Snapshot) -> None:
+    """A micro-batch has no plan that a person could read in time."""
+
+
+def run_job(
+    run: Run, folder: Path, limits: BatchLimits | None = None, show_plan: Callable[[Snapshot], None] = _show_nothing
+) -> RunResult:
+    """Snapshot ▶ dump ▶ sort ▶ publish and commit. `folder`: private, for the files of this run."""
+    snapshot = run.take_snapshot(limits)
+    if not run.has_work(snapshot):
+        return RunResult(snapshot)
+    show_plan(snapshot)
+    publication = run.prepare(snapshot, folder)
+    return RunResult(snapshot, publication.chunks, run.publish(publication))
