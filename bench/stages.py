@@ -22,7 +22,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from tasks.kafka.topics import create_topic
 from tasks.manifests import Dumped, SortedRows
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, prepare_outputs
-from tasks.publish import note_outputs, send_sorted
+from tasks.publish import note_target, write_sorted
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner
@@ -46,6 +45,7 @@ from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.sort import SortRequest
 from tasks.sorting.rows import RowGatherer
+from tasks.targets.base import Columns
 
 
 class MeasuredRunner(ThreadRunner):
@@ -114,7 +114,7 @@ class Stages:
             with self.measured("fence and ledger", 0):
                 owner.fence()
             prepare_outputs(owner)
-            run = Run(owner, MeasuredRunner(self, job), note_outputs(owner), uuid4().hex)
+            run = Run(owner, MeasuredRunner(self, job), note_target(owner), uuid4().hex)
             publication = run.prepare(run.take_snapshot(), folder)
             with self.measured("publish", sum(done.rows for done in publication.sorts)):
                 run.publish(publication)
@@ -124,13 +124,13 @@ class Stages:
             self._kcat(folder, sorts)
 
     def _publish_plain(self, owner: Owner, sorts: tuple[SortedRows, ...], checksum: int) -> None:
-        sorts = tuple(replace(done, topic=f"{done.topic}-plain") for done in sorts)
         for done in sorts:
-            create_topic(self._admin, done.topic, PARTITIONS)
-        sender, loaded = make_plain_sender(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
+            create_topic(self._admin, f"{done.sort}-plain", PARTITIONS)
+        sender, gatherer = make_plain_sender(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
-                send_sorted(sender, done, loaded, checksum, lambda _: None)
+                write = partial(send_columns, sender, f"{done.sort}-plain")
+                write_sorted(write, done, gatherer, checksum, lambda _: None)
             sender.flush()
         sender.close()
 
@@ -140,7 +140,7 @@ class Stages:
             _shell(CONSUME.format(bootstrap=servers, topic=self._topic, file=raw))
         scripts = []
         for done in sorts:
-            output, lines = f"{done.topic}-kcat", folder / f"{done.topic}.csv"
+            output, lines = f"{done.sort}-kcat", folder / f"{done.sort}.csv"
             create_topic(self._admin, output, 1)
             _write_lines(done, lines)
             scripts.append(PRODUCE.format(bootstrap=servers, output=output, file=lines))
@@ -167,6 +167,10 @@ def make_plain_sender(connection: Connection, queue_bytes: int) -> Sender:
     queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": queue_bytes // 128}
     over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
     return Sender(make_producer(connection, **over), "plain records", 60.0)
+
+
+def send_columns(sender: Sender, topic: str, partition: int, columns: Columns) -> None:
+    sender.send(topic, partition, columns["value"], columns.get("key"), columns.get("headers"))
 
 
 def _cpu_seconds() -> float:

@@ -37,7 +37,7 @@ from tasks.generate import generate_records
 from tasks.kafka.clients import make_admin
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets
-from tasks.manifests import RunRecord
+from tasks.run_record import RunRecord
 from tasks.settings.connection import Connection
 from tasks.stream import SEGMENT_BATCHES
 

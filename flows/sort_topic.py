@@ -7,15 +7,15 @@ from uuid import uuid4
 from prefect import State, flow
 
 from tasks.kafka.clients import make_admin
-from tasks.manifests import RunRecord
 from tasks.observe.export import export_metrics, measure_run
 from tasks.observe.flow_states import nothing_new, observe_run, published, show_plan
 from tasks.observe.logs import log_context
 from tasks.ownership import own_job
 from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
-from tasks.publish import note_outputs
+from tasks.publish import note_target
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
+from tasks.run_record import RunRecord
 from tasks.runners import PrefectRunner
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
@@ -53,7 +53,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
         check_job_unchanged(job, owner.ledger)
         prepare_outputs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
-        run = Run(owner, PrefectRunner(job, context.stop), note_outputs(owner), attempt)
+        run = Run(owner, PrefectRunner(job, context.stop), note_target(owner), attempt)
         done = run_job(run, folder, show_plan=partial(show_plan, job))
     shown = published(job, done.record) if done.record else nothing_new(job)
     require_none_skipped(job, done.snapshot)

@@ -14,7 +14,7 @@ from tasks.kafka.clients import kafka_errors, make_admin, require_broker
 from tasks.kafka.lease import describe_owner
 from tasks.kafka.ledger import read_ledger
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
-from tasks.manifests import RunRecord
+from tasks.run_record import RunRecord
 from tasks.settings.connection import Connection
 from tasks.settings.names import ANY_LEDGER, JobNames
 

@@ -6,9 +6,9 @@ from flows.sort_topic import sort_topic
 from flows.stream_topic import stream_topic
 from flows.verify_topic import verify_topic
 from kafka_sort.tables import print_table
-from tasks.manifests import RunRecord
 from tasks.observe.logs import json_wanted
 from tasks.observe.report import headline, outputs_table, stages_table
+from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
 from tasks.snapshot import PartitionsSkippedError

@@ -1,14 +1,11 @@
 """What the stages hand each other: frozen, small, picklable."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
 # Bytes while rows are cut, text once it is to be shown or recorded.
 Key = tuple[int | str | bytes, ...]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,13 +111,18 @@ class Dumped:
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Rows [first_row, end_row) of a sort, which go to one output partition."""
+    """Rows [first_row, end_row) of a sort, which go to one output partition.
+
+    `first_bound`, `last_bound`: the keys as the order encodes them, as KeyBound writes them.
+    """
 
     partition: int
     first_row: int
     end_row: int
     first_key: Key | None = None
     last_key: Key | None = None
+    first_bound: str | None = None
+    last_bound: str | None = None
 
     @property
     def count(self) -> int:
@@ -142,12 +144,12 @@ class SortedPart:
 
 @dataclass(frozen=True)
 class SortedRows:
-    """Manifest of one sort: its rows in total order, part by part, and their division among partitions.
+    """Manifest of the sort named `sort`: its rows in total order, part by part, and their division among partitions.
 
     `columns`: of a record. `batch_rows`: how many records may be gathered at once. `seconds`: what sorting took.
     """
 
-    topic: str
+    sort: str
     rows: int
     parts: tuple[SortedPart, ...]
     columns: tuple[str, ...]
@@ -159,95 +161,3 @@ class SortedRows:
     def files(self) -> frozenset[Path]:
         """All files that its rows are in."""
         return frozenset(path for part in self.parts for path in (*part.files, part.order))
-
-
-@dataclass(frozen=True)
-class ReadRange:
-    """Of the run record: what was read of one source partition."""
-
-    partition: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class WrittenRange:
-    """Of the run record: what was written to one output partition. Offsets first to last, both included."""
-
-    partition: int
-    first: int
-    last: int
-    count: int
-    first_key: Key | None = None
-    last_key: Key | None = None
-
-
-@dataclass(frozen=True)
-class WrittenSort:
-    """Of the run record: one sort and its output."""
-
-    topic: str
-    topic_id: str
-    columns: str
-    partitions: tuple[WrittenRange, ...]
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One run, as the ledger keeps it: committed in the transaction of the rows themselves."""
-
-    job: str
-    run: int
-    attempt: str
-    source_topic: str
-    source_topic_id: str
-    format: Mapping[str, str]
-    read: tuple[ReadRange, ...]
-    lost: tuple[LostRange, ...]
-    records: int
-    dead_letter_topic: str
-    dead_letters: int
-    checksum: Mapping[str, str]
-    sorts: tuple[WrittenSort, ...]
-    started: str
-    published: str
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    version: str = ""
-    skipped: tuple[int, ...] = ()
-
-    @property
-    def ends(self) -> dict[int, int]:
-        """Source partition → where the next run starts."""
-        return {r.partition: r.end for r in self.read}
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        """Topics that the run read and wrote."""
-        return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
-
-    def to_json(self) -> bytes:
-        """The ledger's bytes."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
-        raw = json.loads(data)
-        sorts = [{**s, "partitions": _all(WrittenRange, _tuple_keys(s["partitions"]))} for s in raw["sorts"]]
-        nested = {
-            "read": _all(ReadRange, raw["read"]),
-            "lost": _all(LostRange, raw["lost"]),
-            "sorts": _all(WrittenSort, sorts),
-            "skipped": tuple(raw.get("skipped", ())),
-        }
-        return cls(**{**raw, **nested})
-
-
-def _all(kind: type[T], items: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:
-    return tuple(kind(**item) for item in items)
-
-
-def _tuple_keys(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    names = ("first_key", "last_key")
-    return [{**item, **{n: tuple(item[n]) if item[n] is not None else None for n in names}} for item in items]

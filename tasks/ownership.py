@@ -15,9 +15,9 @@ from tasks.kafka.lease import Lease, LeaseLostError
 from tasks.kafka.ledger import Ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import RunRecord
 from tasks.observe.logs import get_logger
 from tasks.permissions import name_refusals
+from tasks.run_record import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -71,6 +71,8 @@ class Owner:
 
     def _fence(self) -> None:
         self._close_producer()
+        # NewerLedgerError, before anything is fenced: what this version does not understand it must not disturb.
+        read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout, fenced=False)
         reach("before-init")
         self._producer = TransactionalProducer(
             self.connection,

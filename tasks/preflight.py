@@ -22,9 +22,9 @@ from tasks.kafka.topics import (
     list_offsets,
     topic_settings,
 )
-from tasks.manifests import RunRecord
 from tasks.ownership import Owner
 from tasks.permissions import check_permissions
+from tasks.run_record import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job

@@ -6,9 +6,10 @@ then knows whether the run is there (done), is not (publish again, from the same
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,30 +24,20 @@ from tasks.dead_letters import send_dead_letters
 from tasks.errors import TerminalError
 from tasks.failpoints import reach
 from tasks.kafka.clients import KafkaTransientError
-from tasks.kafka.ledger import LAST, run_key
-from tasks.kafka.sender import Sender
-from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
+from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import (
-    Chunk,
-    KeyRange,
-    LostRange,
-    ReadRange,
-    RunRecord,
-    Snapshot,
-    SortedRows,
-    WrittenRange,
-    WrittenSort,
-)
+from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
+from tasks.run_record import FORMAT, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.snapshot import check_source_unchanged
 from tasks.sorting.rows import RowGatherer
+from tasks.targets.base import Columns, OutputChangedError, Sent, Target
+from tasks.targets.kafka_topics import KafkaTopics
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
-_MARKER_SECONDS = 0.02
 _VERSION = version("kafka-sorting-pipeline")
 
 
@@ -64,21 +55,13 @@ class ContentError(TerminalError):
     at_risk = "No: nothing was published. But this machine alters data."
 
 
-class OutputChangedError(TerminalError):
-    """An output was replaced, changed its partitions, or has another writer."""
-
-    action = "Stop whatever else writes to the outputs, or deletes them; then start again."
-    at_risk = "Perhaps: what others wrote to or removed from the outputs. This run has published nothing."
-
-
 class TransactionTimeoutError(TerminalError):
     """Publishing took longer than a transaction may."""
 
     action = "Raise `transaction.max.timeout.ms` on the broker, or take less at once with `--max-records`."
 
 
-# The output topics as they were when the run began, by name.
-Outputs = Mapping[str, Topic]
+Written = tuple[WrittenSort, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +72,7 @@ class Publication:
     snapshot: Snapshot
     chunks: tuple[Chunk, ...]
     sorts: tuple[SortedRows, ...]
-    outputs: Outputs
+    target: Target
     started: datetime
 
     @property
@@ -125,9 +108,9 @@ class Publication:
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
 
 
-def note_outputs(owner: Owner) -> Outputs:
-    """The outputs' ids and partitions, which must still be the same when the run publishes."""
-    return _require_outputs(owner, [sort.topic for sort in owner.job.sort_list])
+def note_target(owner: Owner) -> Target:
+    """The outputs as they are now, which must still be the same when the run publishes."""
+    return KafkaTopics.note(owner.admin, [sort.topic for sort in owner.job.sort_list], owner.job.request_timeout)
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
@@ -137,7 +120,7 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     if found is not None:
         return found
     check_source_unchanged(owner, publication.snapshot)
-    _check_outputs(owner, publication.outputs)
+    publication.target.check()
     began = time.monotonic()
     try:
         return _publish(owner, producer, publication)
@@ -153,7 +136,7 @@ def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
     last, snapshot = owner.ledger.last, publication.snapshot
     if (last.run if last else 0) == snapshot.run - 1:
         return None
-    # Later runs may lie behind it: who lost the lease after his commit has had a successor.
+    # The ledger may hold later runs: if this run lost the lease after its commit, a successor ran.
     found = owner.ledger.runs.get(snapshot.run)
     if found is not None and found.attempt == publication.attempt:
         return found
@@ -170,7 +153,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     6. Source offsets. 7. Commit.
     """
     job = owner.job
-    firsts = _settled_ends(owner, publication.outputs)
+    writing = publication.target.begin(producer)
     # Step 1. Callbacks were polled by `healthy_producer`; from here the broker's timeout runs.
     reach("before-begin")
     producer.begin()
@@ -179,9 +162,10 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-publish")
     progress = current_run().progress
     meter = progress.meter("publish")
-    loaded = RowGatherer()
-    for rows in publication.sorts:
-        send_sorted(producer.sender, rows, loaded, publication.checksum, meter.add)
+    gatherer, sent = RowGatherer(), []
+    for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
+        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, publication.checksum, meter.add)
+        sent.append(Sent(rows, sort.columns, total))
     reach("after-publish")
     # Step 3.
     send_dead_letters(producer.sender, job, publication.chunks)
@@ -189,14 +173,17 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-flush")
     producer.flush()
     reach("after-flush")
-    written = _count_delivered(owner, producer, publication, firsts)
+    written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
     record = _record(owner, publication, written, progress.seconds)
     reach("before-ledger-record")
     payload = record.to_json()
     producer.sender.send_one(job.ledger, run_key(record.run), payload, 0)
     producer.sender.send_one(job.ledger, LAST, payload, 0)
-    for number in owner.ledger.outdated(record.run):
+    outdated = owner.ledger.outdated(record.run)
+    if outdated and (earlier := owner.ledger.folded(record.run)):
+        producer.sender.send_one(job.ledger, EARLIER, earlier.to_json(), 0)
+    for number in outdated:
         producer.sender.send_one(job.ledger, run_key(number), None, 0)
     producer.flush()
     reach("after-ledger-record")
@@ -212,43 +199,43 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     return record
 
 
-def send_sorted(
-    sender: Sender, sort: SortedRows, loaded: RowGatherer, expected: int, count: Callable[[int], None]
-) -> None:
-    """All rows of one sort, in order, each range to its partition; ContentError if they are not what was read."""
+def write_sorted(
+    write: Callable[[int, Columns], None],
+    sort: SortedRows,
+    gatherer: RowGatherer,
+    expected: int,
+    count: Callable[[int], None],
+) -> int:
+    """Write all rows of one sort, in order, each range to its partition; the checksum of what was written.
+
+    ContentError if these rows are not what was read.
+    """
     total, rows = 0, 0
-    for batch in _gathered(sort, loaded):
+    for batch in _gathered(sort, gatherer):
         current_run().stop.check()
         reach("before-publish-batch")
         columns = {name: batch.column(name) for name in batch.schema.names}
         for key_range, part in _cut_batch(sort.ranges, rows, batch.num_rows):
-            sliced = {name: column[part] for name, column in columns.items()}
-            sender.send(
-                sort.topic,
-                key_range.partition,
-                sliced["value"],
-                sliced.get("key"),
-                sliced.get("headers"),
-                sliced.get("timestamp"),
-            )
+            write(key_range.partition, {name: column[part] for name, column in columns.items()})
         total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
         rows += batch.num_rows
         count(batch.num_rows)
         reach("after-publish-batch")
     if rows != sort.rows or total % 2**64 != expected:
         raise ContentError(
-            f"sort {sort.topic}: the {rows} rows to publish are not the {sort.rows} that were read (checksum "
+            f"sort {sort.sort}: the {rows} rows to publish are not the {sort.rows} that were read (checksum "
             f"{total % 2**64:016x}, expected {expected:016x}): disk or memory altered them; nothing was published, "
             "start again"
         )
+    return total % 2**64
 
 
-def _gathered(sort: SortedRows, loaded: RowGatherer) -> Iterator[pa.RecordBatch]:
+def _gathered(sort: SortedRows, gatherer: RowGatherer) -> Iterator[pa.RecordBatch]:
     try:
-        yield from loaded.batches(sort)
+        yield from gatherer.batches(sort)
     except (OSError, IndexError) as error:
         raise ContentError(
-            f"sort {sort.topic}: its rows cannot be read back ({error}): disk or memory altered them; nothing was "
+            f"sort {sort.sort}: its rows cannot be read back ({error}): disk or memory altered them; nothing was "
             "published, start again"
         ) from error
 
@@ -261,59 +248,16 @@ def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator
             yield key_range, slice(start - first, end - first)
 
 
-def _count_delivered(
-    owner: Owner, producer: TransactionalProducer, publication: Publication, firsts: Mapping[str, Mapping[int, int]]
-) -> tuple[WrittenSort, ...]:
-    """What the outputs grew by, which must be what was sent; OutputChangedError otherwise."""
-    ends = _ends(owner, publication.outputs)
-    sorts = []
-    for sort, rows in zip(owner.job.sort_list, publication.sorts, strict=True):
-        written = []
-        for key_range in rows.ranges:
-            first, end = firsts[sort.topic][key_range.partition], ends[sort.topic][key_range.partition]
-            if end - first != key_range.count:
-                # Who was fenced finds the marker of his aborted transaction there; Kafka tells him when asked.
-                producer.send_offsets(owner.job.source_topic, publication.snapshot.ends)
-                raise OutputChangedError(
-                    f"output {sort.topic} partition {key_range.partition} grew by {end - first} records, "
-                    f"{key_range.count} were sent: something else writes there; nothing was published; stop the other "
-                    "writer, start again"
-                )
-            if key_range.count:
-                keys = (key_range.first_key, key_range.last_key)
-                written.append(WrittenRange(key_range.partition, first, end - 1, key_range.count, *keys))
-        topic = publication.outputs[sort.topic]
-        sorts.append(WrittenSort(sort.topic, topic.id, sort.columns, tuple(written)))
-    return tuple(sorts)
-
-
-def _ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
-    """High watermarks: of a partition with one writer they move by what he delivered, and by his markers."""
-    return list_all_offsets(owner.admin, _partitions(outputs), LATEST, committed=False)
-
-
-def _partitions(outputs: Outputs) -> dict[str, tuple[int, ...]]:
-    return {name: topic.partitions for name, topic in outputs.items()}
-
-
-def _settled_ends(owner: Owner, outputs: Outputs) -> dict[str, dict[int, int]]:
-    """The ends before this run: once all markers are written, since a commit is answered before they are.
-
-    OutputChangedError where a transaction stays open, which is none of ours: we have fenced.
-    """
-    deadline = time.monotonic() + owner.job.request_timeout
-    while True:
-        ends = _ends(owner, outputs)
-        stable = list_all_offsets(owner.admin, _partitions(outputs), LATEST)
-        if stable == ends:
-            return ends
-        if time.monotonic() > deadline:
-            open_in = ", ".join(name for name in outputs if stable[name] != ends[name])
-            raise OutputChangedError(
-                f"output {open_in} has an open transaction of something else: nothing was published; stop the other "
-                "writer, start again"
-            )
-        current_run().stop.wait(_MARKER_SECONDS)
+def _reveal_fence(
+    owner: Owner, producer: TransactionalProducer, publication: Publication, finish: Callable[[], Written]
+) -> Written:
+    """What `finish` gives. If this run was fenced, an output's extra offset is its own abort marker."""
+    try:
+        return finish()
+    except OutputChangedError:
+        # Kafka reports the fence to this call.
+        producer.send_offsets(owner.job.source_topic, publication.snapshot.ends)
+        raise
 
 
 def _record(
@@ -340,23 +284,8 @@ def _record(
         options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
         version=_VERSION,
         skipped=snapshot.skipped,
+        ledger=FORMAT,
     )
-
-
-def _check_outputs(owner: Owner, outputs: Outputs) -> None:
-    for name, now in _require_outputs(owner, outputs).items():
-        if now.id != outputs[name].id:
-            raise OutputChangedError(
-                f"output {name} was deleted and made again during the run: nothing was published; start again"
-            )
-
-
-def _require_outputs(owner: Owner, names: Collection[str]) -> Outputs:
-    found = describe_topics(owner.admin, names)
-    for name in names:
-        if name not in found:
-            raise OutputChangedError(f"output {name} is gone: nothing was published; start again, it will be made")
-    return found
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:

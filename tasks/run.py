@@ -13,14 +13,16 @@ from typing import Protocol
 
 from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, refuse_lost
-from tasks.manifests import Chunk, Dumped, RunRecord, Snapshot, SortedRows
+from tasks.manifests import Chunk, Dumped, Snapshot, SortedRows
 from tasks.observe.logs import log_context
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
-from tasks.publish import Outputs, Publication
+from tasks.publish import Publication
 from tasks.run_context import current_run
+from tasks.run_record import RunRecord
 from tasks.snapshot import BatchLimits, records_start
 from tasks.sort import SortRequest
+from tasks.targets.base import Target
 
 
 class Runner(Protocol):
@@ -49,7 +51,7 @@ class Run:
 
     owner: Owner
     runner: Runner
-    outputs: Outputs
+    target: Target
     attempt: str
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -67,7 +69,7 @@ class Run:
         """Step 5, dump and sort: all that is to be published."""
         chunks = self._dump(snapshot, folder)
         sorts = self._sort(snapshot, chunks, folder)
-        return Publication(self.attempt, snapshot, chunks, sorts, self.outputs, self.started)
+        return Publication(self.attempt, snapshot, chunks, sorts, self.target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
         """Step 6, publish and commit."""
@@ -91,14 +93,14 @@ class Run:
         return chunks
 
     def _sort(self, snapshot: Snapshot, chunks: tuple[Chunk, ...], folder: Path) -> tuple[SortedRows, ...]:
-        job, outputs = self.owner.job, self.outputs
-        requests = [SortRequest(job, s, chunks, len(outputs[s.topic].partitions), folder) for s in job.sort_list]
+        job, target = self.owner.job, self.target
+        requests = [SortRequest(job, s, chunks, target.partitions(s.name), folder) for s in job.sort_list]
         with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
             sorts = tuple(self.runner.sort(requests))
         drop_divided(chunks, sorts)
         size = sum(chunk.record_bytes for chunk in chunks)
         for done in sorts:
-            current_metrics().count("sort", done.rows, size, sort=done.topic)
+            current_metrics().count("sort", done.rows, size, sort=done.sort)
         return sorts
 
 

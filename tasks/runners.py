@@ -7,10 +7,11 @@ from typing import TypeVar
 
 from tasks.dump import DumpRequest, dump_partition, dump_range
 from tasks.kafka.consumer_pool import ConsumerPool
-from tasks.manifests import Dumped, RunRecord, Snapshot, SortedRows
+from tasks.manifests import Dumped, Snapshot, SortedRows
 from tasks.ownership import Owner
 from tasks.publish import Publication, publish_and_commit, publish_run
 from tasks.run_context import Stop
+from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits, snapshot_source, take_snapshot
 from tasks.sort import SortRequest, sort_chunks, sort_records

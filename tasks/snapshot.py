@@ -20,10 +20,11 @@ from tasks.failpoints import reach
 from tasks.kafka.clients import KafkaTerminalError, make_consumer, record_bytes, translate
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
-from tasks.manifests import LostRange, OffsetRange, RunRecord, Snapshot
+from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.preflight import require_source
+from tasks.run_record import RunRecord
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
 

@@ -20,12 +20,13 @@ from prefect.cache_policies import NO_CACHE
 from tasks.chunks import name_unfinished
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
-from tasks.manifests import Chunk, Key, SortedPart, SortedRows
+from tasks.manifests import Chunk, Key, KeyRange, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
+from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_rows
 from tasks.sorting.order import Order, Term
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
@@ -59,7 +60,7 @@ def sort_chunks(request: SortRequest) -> SortedRows:
     try:
         return replace(_sort_chunks(request), seconds=time.monotonic() - began)
     except OSError as error:
-        raise TransientError(f"sort {request.sort.topic}, work folder {request.job.workdir}: {error}") from error
+        raise TransientError(f"sort {request.sort.name}, work folder {request.job.workdir}: {error}") from error
 
 
 def _sort_chunks(request: SortRequest) -> SortedRows:
@@ -84,12 +85,12 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
             parts.append(_order_part(connection, part, order, path))
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
-        raise TerminalError(f"sort {sort.topic} gave {rows} rows of {expected}: a chunk was altered; start again")
+        raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
     keys = SortedKeys(parts, order.columns)
     ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = tuple(replace(r, first_key=_printable(r.first_key), last_key=_printable(r.last_key)) for r in ranges)
+    ranges = tuple(_recorded(order, r) for r in ranges)
     reach("after-sort")
-    return SortedRows(sort.topic, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
+    return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
 
 
 def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, path: Path) -> SortedPart:
@@ -180,11 +181,11 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
         raise
     except duckdb.OutOfMemoryException as error:
         raise TerminalError(
-            f"sort {request.sort.topic} needs more than its {budget.duckdb_bytes / 1e6:.0f} MB of memory or spill: "
+            f"sort {request.sort.name} needs more than its {budget.duckdb_bytes / 1e6:.0f} MB of memory or spill: "
             f"raise --memory-limit, lower --sort-concurrency or make space in {job.workdir} ({_first_line(error)})"
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise TransientError(f"sort {request.sort.topic}: {_first_line(error)}") from error
+        raise TransientError(f"sort {request.sort.name}: {_first_line(error)}") from error
     finally:
         connection.close()
         shutil.rmtree(spill, ignore_errors=True)
@@ -195,10 +196,16 @@ def _first_line(error: duckdb.Error) -> str:
     return str(error).partition("\n")[0]
 
 
-def _printable(key: Key | None) -> Key | None:
-    """As the ledger has it, which must stay small; bytes that are not UTF-8 as escapes."""
-    if key is None:
-        return None
+def _recorded(order: Order, r: KeyRange) -> KeyRange:
+    """The range as the ledger has it, which must stay small: its keys for a person, and encoded."""
+    if r.first_key is None or r.last_key is None:
+        return r
+    bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
+    return KeyRange(r.partition, r.first_row, r.end_row, _printable(r.first_key), _printable(r.last_key), *bounds)
+
+
+def _printable(key: Key) -> Key:
+    """Bytes that are not UTF-8 as escapes."""
     return tuple(_shorten(part) if isinstance(part, bytes) else part for part in key)
 
 
@@ -207,10 +214,10 @@ def _shorten(text: bytes) -> str:
     return shown if len(text) <= _SHOWN_BYTES else f"{shown}…"
 
 
-@task(task_run_name="sort {request.sort.topic}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="sort {request.sort.name}", cache_policy=NO_CACHE, persist_result=False)
 def sort_records(request: SortRequest) -> SortedRows:
     """Order all chunks by one sort's key columns."""
-    with log_context(stage="sort", sort=request.sort.topic):
+    with log_context(stage="sort", sort=request.sort.name):
         done = sort_chunks(request)
         get_logger().info("sorted", records=done.rows, partitions=len(done.ranges), parts=len(done.parts))
         return done

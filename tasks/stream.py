@@ -28,14 +28,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
-from tasks.manifests import Chunk, RunRecord
+from tasks.manifests import Chunk
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_job_unchanged, prepare_outputs
-from tasks.publish import Outputs, note_outputs
+from tasks.publish import note_target
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
+from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -44,6 +45,7 @@ from tasks.snapshot import BatchLimits
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
 from tasks.streaming.trigger import BatchTrigger
+from tasks.targets.base import Target
 from tasks.workdir import attempt_folder
 
 # Prefect's graph of one flow run ends at 10,000 nodes, and a page with all of them is slow long before.
@@ -65,7 +67,7 @@ class OwnedStream:
     """What a stream has while it owns the job."""
 
     owner: Owner
-    outputs: Outputs
+    target: Target
     trigger: BatchTrigger
     folder: Path
     # Its threads live on from batch to batch, as consumers and producer do: allocators keep something for each that
@@ -164,7 +166,7 @@ class Stream:
             prepare_outputs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
             runner = ThreadRunner(dumping, sorting, consumers)
-            self._owned = OwnedStream(owner, note_outputs(owner), trigger, folder, runner)
+            self._owned = OwnedStream(owner, note_target(owner), trigger, folder, runner)
             try:
                 yield
             finally:
@@ -259,7 +261,7 @@ def _sort_batch(stream: OwnedStream, limits: BatchLimits, attempt: str) -> RunRe
     # A producer that saw trouble since the last batch is replaced here: look at the lease, fence, read the ledger.
     owner.healthy_producer()
     with _batch_folder(stream.folder) as folder:
-        return run_job(Run(owner, stream.runner, stream.outputs, attempt), folder, limits)
+        return run_job(Run(owner, stream.runner, stream.target, attempt), folder, limits)
 
 
 @contextmanager

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
-from tasks.manifests import RunRecord
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
-from tasks.publish import Publication, note_outputs, publish_run
+from tasks.publish import Publication, note_target, publish_run
 from tasks.run import Run
+from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
@@ -43,7 +43,7 @@ def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publicati
     attempt = attempt or uuid4().hex
     folder = folder / attempt
     folder.mkdir()
-    run = Run(owner, ThreadRunner(), note_outputs(owner), attempt)
+    run = Run(owner, ThreadRunner(), note_target(owner), attempt)
     return run.prepare(run.take_snapshot(), folder)
 
 

@@ -3,10 +3,12 @@
 Read only after fencing: then nothing of this transactional id is open, and what is read is all there is.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -14,12 +16,14 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets, topic_settings
-from tasks.manifests import RunRecord
+from tasks.run_record import EarlierRuns, RunRecord, is_of_newer_format, missing_features
 from tasks.settings.connection import Connection
 from tasks.settings.names import JobNames
 
 LAST = b"last"
-# Run records older than this many runs are tombstoned within later transactions.
+EARLIER = b"earlier"
+_RUN = b"run/"
+# Run records older than this many runs are folded into one within later transactions.
 KEPT_RUNS = 1000
 
 _SETTINGS = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
@@ -29,6 +33,9 @@ _SETTINGS = {"cleanup.policy": "compact", "unclean.leader.election.enable": "fal
 _MADE_WITH = {"max.message.bytes": "10485760", "segment.bytes": "16777216"}
 
 
+R = TypeVar("R", RunRecord, EarlierRuns)
+
+
 class LedgerError(TerminalError):
     """The ledger holds something that no run of this job wrote."""
 
@@ -36,26 +43,55 @@ class LedgerError(TerminalError):
     at_risk = "Perhaps: without its ledger a job does not know what it has published. This run has published nothing."
 
 
+class NewerLedgerError(TerminalError):
+    """The ledger was written by a newer version, and requires what this one does not know. `features` names it."""
+
+    action = "Install the version that the line asks for, on every machine that runs the job."
+
+    def __init__(self, name: str, features: Iterable[str]) -> None:
+        self.features = tuple(sorted(features))
+        super().__init__(
+            f"the ledger {name} requires {', '.join(self.features)}, which this version of kafka-sort does not know: "
+            "nothing was changed; install a newer version, as the run that wrote it had"
+        )
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """What the ledger said after fencing: the newest run, the records by number, and the oldest run that has one."""
+    """What the ledger said after fencing: the newest run, the records by number, and the runs folded into one record.
+
+    `footprints`: run → what it left in the outputs, as bytes, for each run whose record lies in the topic. A stream
+    keeps these, and of the records the newest alone.
+    """
 
     last: RunRecord | None
-    runs: dict[int, RunRecord]
-    oldest: int = 1
+    runs: Mapping[int, RunRecord]
+    earlier: EarlierRuns | None = None
+    footprints: Mapping[int, bytes] = field(default_factory=dict)
 
-    def outdated(self, newest: int) -> Sequence[int]:
-        """Runs whose records a transaction that writes run `newest` shall tombstone."""
-        return range(self.oldest, newest - KEPT_RUNS + 1)
+    def outdated(self, newest: int) -> list[int]:
+        """Runs whose records a transaction that writes run `newest` folds into `earlier` and tombstones."""
+        return sorted(run for run in self.footprints if run <= newest - KEPT_RUNS)
+
+    def folded(self, newest: int) -> EarlierRuns | None:
+        """The record `earlier` with these runs."""
+        earlier = self.earlier
+        for run in self.outdated(newest):
+            later = EarlierRuns.from_json(self.footprints[run])
+            earlier = later if earlier is None else earlier.joined(later)
+        return earlier
 
     def followed_by(self, record: RunRecord) -> "Ledger":
-        """The ledger with one more run, of which alone the record is kept: a stream would gather a thousand."""
-        return Ledger(record, {record.run: record}, max(self.oldest, record.run - KEPT_RUNS + 1))
+        """The ledger after a transaction that wrote this record."""
+        outdated = set(self.outdated(record.run))
+        kept = {run: data for run, data in self.footprints.items() if run not in outdated}
+        kept[record.run] = EarlierRuns.of(record).to_json()
+        return Ledger(record, {record.run: record}, self.folded(record.run), kept)
 
 
 def run_key(number: int) -> bytes:
     """Key of a run's record."""
-    return f"run/{number}".encode()
+    return _RUN + str(number).encode()
 
 
 def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None) -> bool:
@@ -123,27 +159,55 @@ def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[b
 
 
 def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
-    last = None
-    runs = {}
+    _require_understood(content, name)
+    last, earlier, runs = None, None, dict[int, RunRecord]()
     for key, value in content.items():
-        try:
-            record = RunRecord.from_json(value)
-        except (ValueError, KeyError, TypeError):
-            raise LedgerError(_foreign(name, key, "which is not a run record")) from None
-        if record.job != job:
-            raise LedgerError(_foreign(name, key, f"of another job ({record.job})"))
-        if key == LAST:
-            last = record
-        elif key == run_key(record.run):
+        if key == EARLIER:
+            earlier = _read_record(EarlierRuns, key, value, name, job)
+        elif key == LAST:
+            last = _read_record(RunRecord, key, value, name, job)
+        elif key.startswith(_RUN):
+            record = _read_record(RunRecord, key, value, name, job)
+            if key != run_key(record.run):
+                raise LedgerError(_foreign(name, key, "whose key and content differ"))
             runs[record.run] = record
-        else:
-            raise LedgerError(_foreign(name, key, "whose key and content differ"))
-    if last is None and runs:
+        elif not _is_newer(value):
+            raise LedgerError(_foreign(name, key, "which is not a run record"))
+    if last is None and (runs or earlier):
         raise LedgerError(
             f"the ledger {name} has run records but no record 'last': it was altered; "
             "use another --job-name with --append"
         )
-    return Ledger(last, runs, min(runs, default=1))
+    footprints = {number: EarlierRuns.of(runs[number]).to_json() for number in sorted(runs)}
+    return Ledger(last, runs, earlier, footprints)
+
+
+def _require_understood(content: Mapping[bytes, bytes], name: str) -> None:
+    """NewerLedgerError where a record requires what this version does not know."""
+    missing: set[str] = set()
+    for value in content.values():
+        with contextlib.suppress(ValueError, TypeError):
+            missing |= missing_features(value)
+    if missing:
+        raise NewerLedgerError(name, missing)
+
+
+def _read_record(kind: type[R], key: bytes, value: bytes, name: str, job: str) -> R:
+    try:
+        record = kind.from_json(value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LedgerError(_foreign(name, key, "which is not a run record")) from None
+    if record.job != job:
+        raise LedgerError(_foreign(name, key, f"of another job ({record.job})"))
+    return record
+
+
+def _is_newer(value: bytes) -> bool:
+    """A later format may have keys that this one does not know, and does not need."""
+    try:
+        return is_of_newer_format(value)
+    except (ValueError, TypeError):
+        return False
 
 
 def _foreign(name: str, key: bytes, what: str) -> str:

@@ -15,12 +15,13 @@ from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError
-from tasks.manifests import RunRecord, Snapshot
+from tasks.manifests import Snapshot
 from tasks.observe.flow_run import emit, has_runner, is_cancelled, rename_run, tag_run, untagged_tasks
 from tasks.observe.logs import configure_logging, get_logger
 from tasks.observe.report import artifact_key, format_count, headline, publish_plan, publish_summary, report_progress
 from tasks.observe.signals import stop_on_signals
 from tasks.run_context import RunContext, Stop, run_context
+from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 
 NOTHING_NEW: Final = "nothing new"

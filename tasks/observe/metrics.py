@@ -12,7 +12,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from tasks.errors import KafkaSortError
-from tasks.manifests import RunRecord
+from tasks.run_record import RunRecord
 
 PREFIX: Final = "kafka_sort_"
 OUTCOMES: Final = ("completed", "failed", "stopped", "refused")

@@ -12,11 +12,12 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from tasks.errors import CancelledError, RunTimeoutError
-from tasks.manifests import Key, RunRecord, Snapshot
+from tasks.manifests import Key, Snapshot
 from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
 from tasks.observe.printable import printable
 from tasks.run_context import Meter, Progress, current_run
+from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 
 _ARTIFACT_SECONDS = 2.0

@@ -32,10 +32,15 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Sort:
-    """Key columns, most significant first, and the output topic, which is also the sort's name."""
+    """Key columns, most significant first, and the output topic."""
 
     by: tuple[SortKey, ...]
     topic: str
+
+    @property
+    def name(self) -> str:
+        """What the sort is called: its output."""
+        return self.topic
 
     @property
     def columns(self) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.manifests import RunRecord
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import current_metrics
+from tasks.run_record import RunRecord
 
 Seconds = npt.NDArray[np.float64]
 

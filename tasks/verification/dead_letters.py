@@ -6,7 +6,7 @@ The topic may be shared: only records whose headers name an offset of the range 
 from pathlib import Path
 
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
-from tasks.manifests import RunRecord
+from tasks.run_record import RunRecord
 from tasks.verification.compare import Kind, Mismatch, compare_spills
 from tasks.verification.content import Digests, Headers, digest_all, digest_records
 from tasks.verification.outputs import Tools

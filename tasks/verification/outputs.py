@@ -8,8 +8,8 @@ from operator import itemgetter
 from confluent_kafka.admin import AdminClient
 
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, list_offsets
-from tasks.manifests import RunRecord
 from tasks.run_context import current_run
+from tasks.run_record import RunRecord
 from tasks.verification.compare import Kind, Mismatch, compare_spills
 from tasks.verification.content import digest_all
 from tasks.verification.plan import OutputPlan, PartitionPlan

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import SettingsError
 from tasks.kafka.ledger import read_ledger
 from tasks.kafka.topics import LATEST, describe_topic, list_offsets
-from tasks.manifests import RunRecord, WrittenRange, WrittenSort
+from tasks.run_record import RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 

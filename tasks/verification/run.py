@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.errors import TransientError
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
-from tasks.manifests import ReadRange
+from tasks.run_record import ReadRange
 from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
 from tasks.verification.outputs import OutputCheck, Tools

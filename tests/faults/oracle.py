@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tasks.kafka.ledger import LAST, run_key
 from tasks.kafka.topics import describe_topic
-from tasks.manifests import RunRecord, WrittenSort
+from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, expected, wait_for
 

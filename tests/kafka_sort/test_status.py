@@ -12,7 +12,7 @@ from tasks.errors import BrokerUnavailableError
 from tasks.kafka.lease import Lease
 from tasks.kafka.ledger import LAST, ensure_ledger, run_key
 from tasks.kafka.topics import describe_topic
-from tasks.manifests import ReadRange, RunRecord
+from tasks.run_record import ReadRange, RunRecord
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, sample_values, wait_for

@@ -19,7 +19,8 @@ from tasks.errors import SettingsError, TransientError
 from tasks.kafka.clients import make_admin, make_producer
 from tasks.kafka.ledger import LAST, ensure_ledger, run_key
 from tasks.kafka.topics import LATEST, create_topic, describe_topic, list_offsets
-from tasks.manifests import LostRange, ReadRange, RunRecord, WrittenRange, WrittenSort
+from tasks.manifests import LostRange
+from tasks.run_record import ReadRange, RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import parse_columns, parse_sort

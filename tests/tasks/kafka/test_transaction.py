@@ -14,15 +14,15 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tasks.errors import StoppedError, TerminalError, TransientError
 from tasks.failpoints import VARIABLE, InjectedError
-from tasks.kafka import ledger as ledger_module, native_produce
+from tasks.kafka import native_produce
 from tasks.kafka.clients import CommitUnknownError, KafkaTerminalError, KafkaTransientError
-from tasks.kafka.ledger import LAST, Ledger, read_ledger, run_key
+from tasks.kafka.ledger import LAST, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import RunRecord
-from tasks.publish import ContentError, OutputChangedError, SupersededError, publish_run
+from tasks.publish import ContentError, SupersededError, publish_run
 from tasks.run_context import Stop, run_context
 from tasks.settings.job import Job
 from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
+from tasks.targets.base import OutputChangedError
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
 from tests.faults.oracle import Follower, assert_exact
 from tests.stages import make_job, owned, prepare, run_once
@@ -246,7 +246,7 @@ def test_an_output_that_is_made_again_during_the_run(cluster: Cluster, job: Job,
         with pytest.raises(OutputChangedError, match=f"{output} is gone"):
             publish_run(owner, publication)
         cluster.make_topic(4, output)
-        with pytest.raises(OutputChangedError, match=f"{output} was deleted and made again"):
+        with pytest.raises(OutputChangedError, match=f"{output} was deleted and recreated"):
             publish_run(owner, publication)
     assert uncommitted(cluster, job) == 0
 
@@ -378,33 +378,6 @@ def test_both_ways_of_sending_give_the_same_outputs(
         written.append(cluster.read(job.sort_list[0].topic))
     assert written[0] == written[1]
     assert [(r.partition, r.offset) for r in written[0]] == [(r.partition, r.offset) for r in written[1]]
-
-
-def test_old_runs_are_tombstoned(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of run records only the newest are kept; the older ones go within later transactions."""
-    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
-    source = cluster.make_topic(1)
-    job = make_job(source, tmp_path)
-    for number in range(1, 5):
-        cluster.produce(source, sample_values(5, seed=number), 1)
-        run_once(cluster, job, tmp_path)
-    ledger = cluster.ledger(job)
-    assert sorted(ledger.runs) == [3, 4]
-    tombstones = [r.key for r in cluster.read(job.ledger) if r.value is None]
-    assert tombstones == [run_key(1), run_key(2)]
-
-
-def test_what_a_stream_knows_of_its_ledger_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run after run on one owner: each old one is tombstoned once, and only the newest is kept in memory."""
-    made = RunRecord("j", 1, "a", "s", "i", {}, (), (), 0, "d", 0, {}, (), "", "")
-    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
-    known, tombstones = Ledger(None, {}), list[int]()
-    for number in range(1, 6):
-        tombstones += known.outdated(number)
-        known = known.followed_by(replace(made, run=number))
-        assert list(known.runs) == [number]
-    assert tombstones == [1, 2, 3]
-    assert list(known.outdated(6)) == [4]
 
 
 def test_a_large_record(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,221 @@
+"""The run record: what one run read and wrote, as the ledger keeps it, in JSON with a format version.
+
+A record says which features a process must understand to go on from it; fields that a process does not know are passed
+over. Format 1 had no version, no encoded bounds and no checksum of each sort; it is read as it is.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Final, Self, TypeVar
+
+from tasks.manifests import Key, LostRange
+
+FORMAT: Final = 2
+# What this version can go on from, of the features that a record may require.
+UNDERSTOOD: Final[frozenset[str]] = frozenset()
+_MODULUS: Final = 2**64
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReadRange:
+    """Offsets [start, end) that were read of one source partition."""
+
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class WrittenRange:
+    """What was written to one output partition. Offsets first to last, both included.
+
+    `first_key`, `last_key`: for a person. `first_bound`, `last_bound`: encoded, as KeyBound writes them.
+    """
+
+    partition: int
+    first: int
+    last: int
+    count: int
+    first_key: Key | None = None
+    last_key: Key | None = None
+    first_bound: str | None = None
+    last_bound: str | None = None
+
+
+@dataclass(frozen=True)
+class WrittenSort:
+    """One sort and its output. `checksum`: of the records that were written, in hexadecimal; empty in format 1."""
+
+    topic: str
+    topic_id: str
+    columns: str
+    partitions: tuple[WrittenRange, ...]
+    checksum: str = ""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: committed in the transaction of the rows themselves.
+
+    `ledger`: version of this format. `requires`: features that must be understood to go on from this record.
+    """
+
+    job: str
+    run: int
+    attempt: str
+    source_topic: str
+    source_topic_id: str
+    format: Mapping[str, str]
+    read: tuple[ReadRange, ...]
+    lost: tuple[LostRange, ...]
+    records: int
+    dead_letter_topic: str
+    dead_letters: int
+    checksum: Mapping[str, str]
+    sorts: tuple[WrittenSort, ...]
+    started: str
+    published: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    skipped: tuple[int, ...] = ()
+    ledger: int = 1
+    requires: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """Source partition → where the next run starts."""
+        return {r.partition: r.end for r in self.read}
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Topics that the run read and wrote."""
+        return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
+
+    def to_json(self) -> bytes:
+        """The ledger's bytes."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
+        raw = json.loads(data)
+        nested = {
+            "read": _all(ReadRange, raw["read"]),
+            "lost": _all(LostRange, raw["lost"]),
+            "sorts": _read_sorts(raw["sorts"]),
+            "skipped": tuple(raw.get("skipped", ())),
+            "requires": tuple(raw.get("requires", ())),
+        }
+        return cls(**(_known(cls, raw) | nested))
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """The runs `first_run` to `last_run`, whose records are folded into this one.
+
+    `sorts`: for each output the offsets, counts and checksums of these runs together; between first and last may be
+    offsets without a record.
+    """
+
+    job: str
+    first_run: int
+    last_run: int
+    records: int
+    dead_letters: int
+    sorts: tuple[WrittenSort, ...]
+    ledger: int = FORMAT
+    requires: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Self:
+        """One run, without its keys."""
+        sorts = (
+            replace(s, partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions))
+            for s in record.sorts
+        )
+        return cls(record.job, record.run, record.run, record.records, record.dead_letters, tuple(sorts))
+
+    def joined(self, later: "EarlierRuns") -> "EarlierRuns":
+        """These runs and later ones together."""
+        return replace(
+            self,
+            last_run=later.last_run,
+            records=self.records + later.records,
+            dead_letters=self.dead_letters + later.dead_letters,
+            sorts=_join_outputs((*self.sorts, *later.sorts)),
+        )
+
+    def to_json(self) -> bytes:
+        """The ledger's bytes."""
+        return _to_json(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
+        raw = json.loads(data)
+        nested = {"sorts": _read_sorts(raw["sorts"]), "requires": tuple(raw.get("requires", ()))}
+        return cls(**(_known(cls, raw) | nested))
+
+
+def _join_outputs(sorts: Iterable[WrittenSort]) -> tuple[WrittenSort, ...]:
+    """One of each output. A topic that was recreated is another output."""
+    joined: dict[tuple[str, str], WrittenSort] = {}
+    for sort in sorts:
+        former = joined.get((sort.topic, sort.topic_id))
+        joined[sort.topic, sort.topic_id] = _join_sorts(former, sort) if former else sort
+    return tuple(joined.values())
+
+
+def _join_sorts(former: WrittenSort, sort: WrittenSort) -> WrittenSort:
+    ranges = {w.partition: w for w in former.partitions}
+    for w in sort.partitions:
+        known = ranges.get(w.partition)
+        ranges[w.partition] = replace(known, last=w.last, count=known.count + w.count) if known else w
+    # A run of format 1 has no checksum of its sorts, and neither has what it is folded into.
+    known_sums = former.checksum and sort.checksum
+    total = (int(former.checksum, 16) + int(sort.checksum, 16)) % _MODULUS if known_sums else None
+    checksum = "" if total is None else f"{total:016x}"
+    return replace(former, partitions=tuple(ranges[p] for p in sorted(ranges)), checksum=checksum)
+
+
+def missing_features(data: bytes) -> frozenset[str]:
+    """Features that a record requires and this version does not know; ValueError or TypeError where it is no record."""
+    raw = json.loads(data)
+    return frozenset(raw.get("requires", ())) - UNDERSTOOD if isinstance(raw, dict) else frozenset()
+
+
+def is_of_newer_format(data: bytes) -> bool:
+    """Whether a record was written by a later format, which may have keys of its own; ValueError where it is none."""
+    raw = json.loads(data)
+    return isinstance(raw, dict) and isinstance(raw.get("ledger"), int) and raw["ledger"] > FORMAT
+
+
+def _to_json(record: Any) -> bytes:
+    return json.dumps(asdict(record, dict_factory=_without_nulls), separators=(",", ":")).encode()
+
+
+def _without_nulls(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if value is not None}
+
+
+def _read_sorts(sorts: Sequence[Mapping[str, Any]]) -> tuple[WrittenSort, ...]:
+    return _all(WrittenSort, [{**s, "partitions": _all(WrittenRange, _tuple_keys(s["partitions"]))} for s in sorts])
+
+
+def _all(kind: type[T], items: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:
+    return tuple(kind(**_known(kind, item)) for item in items)
+
+
+def _known(kind: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows."""
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in raw.items() if name in names}
+
+
+def _tuple_keys(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = ("first_key", "last_key")
+    return [{**item, **{n: tuple(item[n]) if item.get(n) is not None else None for n in names}} for item in items]

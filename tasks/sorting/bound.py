@@ -1,0 +1,60 @@
+"""Keys as bytes that compare as the order does, and bounds of key ranges, short enough for a ledger.
+
+The encoding is memcomparable: an integer is 8 bytes, big-endian, with the sign bit flipped; binary has 0x00 escaped and
+a terminator; the bytes of a descending column are inverted.
+"""
+
+import base64
+from dataclasses import dataclass
+from typing import Final, Self
+
+from tasks.manifests import Key
+from tasks.sorting.order import Order
+
+_KEPT_BYTES: Final = 64
+# Behind a bound that was cut; not of base64's alphabet.
+_CUT: Final = "~"
+_INVERT: Final = bytes(255 - byte for byte in range(256))
+_SIGN: Final = 1 << 63
+
+
+def encode_key(order: Order, key: Key) -> bytes:
+    """The key of a row, as one sequence of bytes."""
+    parts = zip(order.terms, map(_encode, key), strict=True)
+    return b"".join(part.translate(_INVERT) if term.descending else part for term, part in parts)
+
+
+def _encode(value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return (value + _SIGN).to_bytes(8, "big")
+    data = value if isinstance(value, bytes) else value.encode()
+    return data.replace(b"\0", b"\0\xff") + b"\0\0"
+
+
+@dataclass(frozen=True)
+class KeyBound:
+    """An encoded key, or its first 64 bytes. A bound that was cut never excludes a key that begins with it."""
+
+    prefix: bytes
+    cut: bool = False
+
+    @classmethod
+    def of(cls, encoded: bytes) -> Self:
+        """The bound of an encoded key."""
+        return cls(encoded[:_KEPT_BYTES], len(encoded) > _KEPT_BYTES)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The bound that `str` wrote; ValueError where it did not."""
+        return cls(base64.b64decode(text.removesuffix(_CUT), validate=True), text.endswith(_CUT))
+
+    def __str__(self) -> str:
+        return base64.b64encode(self.prefix).decode() + _CUT * self.cut
+
+    def is_before(self, encoded: bytes) -> bool:
+        """Whether the bound's key comes before this one for sure."""
+        return self.prefix < (encoded[: len(self.prefix)] if self.cut else encoded)
+
+    def is_behind(self, encoded: bytes) -> bool:
+        """Whether the bound's key comes behind this one for sure."""
+        return self.prefix > (encoded[: len(self.prefix)] if self.cut else encoded)

@@ -1,0 +1,1 @@
+"""Where sorted rows go: one file a kind of output, behind the protocol `Target`."""

@@ -1,0 +1,54 @@
+"""What a run asks of its outputs, of whatever kind they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from tasks.errors import TerminalError
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.manifests import SortedRows
+from tasks.run_record import WrittenSort
+
+# Columns of records: value, and key, headers and timestamp where any record has them.
+Columns = Mapping[str, pa.Array]
+
+
+class OutputChangedError(TerminalError):
+    """An output was replaced, changed its partitions, or has another writer."""
+
+    action = "Stop whatever else writes to the outputs, or deletes them; then start again."
+    at_risk = "Perhaps: what others wrote to or removed from the outputs. This run has published nothing."
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A sort whose rows were all written. `columns`: its keys as the job has them. `checksum`: of these records."""
+
+    rows: SortedRows
+    columns: str
+    checksum: int
+
+
+class Writing(Protocol):
+    """The outputs while one attempt of a run writes to them."""
+
+    def write(self, sort: str, partition: int, columns: Columns) -> None:
+        """Append records to a partition of a sort's output, in order."""
+
+    def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
+        """What was written, once the producer is flushed; OutputChangedError where it is not what was sent."""
+
+
+class Target(Protocol):
+    """The outputs of a run, as they were when it began."""
+
+    def partitions(self, sort: str) -> int:
+        """How many partitions a sort's output has."""
+
+    def check(self) -> None:
+        """OutputChangedError unless the outputs are still those of the run's beginning."""
+
+    def begin(self, producer: TransactionalProducer) -> Writing:
+        """Get ready to write, right before the transaction begins."""

@@ -1,0 +1,121 @@
+"""Outputs that are Kafka topics: their state when a run began, and what it writes to them.
+
+Guarantee 2 (all or nothing, exactly once): an output has one writer, so its high watermarks move by what that writer
+delivered. What they grew by within the transaction must be what was sent.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from confluent_kafka.admin import AdminClient
+
+from tasks.kafka.sender import Sender
+from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
+from tasks.kafka.transaction import TransactionalProducer
+from tasks.manifests import KeyRange
+from tasks.run_context import current_run
+from tasks.run_record import WrittenRange, WrittenSort
+from tasks.targets.base import Columns, OutputChangedError, Sent
+
+_MARKER_SECONDS = 0.02
+
+# Topic → partition → offset.
+_Ends = Mapping[str, Mapping[int, int]]
+
+
+@dataclass(frozen=True)
+class KafkaTopics:
+    """The output topics by name, with the ids and partitions that they must have when the run publishes."""
+
+    admin: AdminClient
+    topics: Mapping[str, Topic]
+    request_timeout: float
+
+    @classmethod
+    def note(cls, admin: AdminClient, names: Collection[str], request_timeout: float) -> Self:
+        """The topics as they are now; OutputChangedError where one is gone."""
+        return cls(admin, _require_topics(admin, names), request_timeout)
+
+    def partitions(self, sort: str) -> int:
+        """Partitions of the topic."""
+        return len(self.topics[sort].partitions)
+
+    def check(self) -> None:
+        """OutputChangedError where a topic is gone or was recreated."""
+        for name, now in _require_topics(self.admin, self.topics).items():
+            if now.id != self.topics[name].id:
+                raise OutputChangedError(
+                    f"output {name} was deleted and recreated during the run: nothing was published; start again"
+                )
+
+    def begin(self, producer: TransactionalProducer) -> "_TopicWriting":
+        """The ends before this run: once all markers are written, since a commit is answered before they are.
+
+        OutputChangedError where a transaction stays open: it is none of this job's, which has fenced.
+        """
+        deadline = time.monotonic() + self.request_timeout
+        while True:
+            ends, stable = self.ends(), list_all_offsets(self.admin, self._partitions, LATEST)
+            if stable == ends:
+                return _TopicWriting(self, producer.sender, ends)
+            if time.monotonic() > deadline:
+                open_in = ", ".join(name for name in self.topics if stable[name] != ends[name])
+                raise OutputChangedError(
+                    f"output {open_in} has an open transaction of something else: nothing was published; stop the "
+                    "other writer, start again"
+                )
+            current_run().stop.wait(_MARKER_SECONDS)
+
+    def ends(self) -> _Ends:
+        """High watermarks: of a partition with one writer they move by what it delivered, and by its markers."""
+        return list_all_offsets(self.admin, self._partitions, LATEST, committed=False)
+
+    @property
+    def _partitions(self) -> dict[str, tuple[int, ...]]:
+        return {name: topic.partitions for name, topic in self.topics.items()}
+
+
+@dataclass(frozen=True)
+class _TopicWriting:
+    """One attempt. `firsts`: the ends before it."""
+
+    target: KafkaTopics
+    sender: Sender
+    firsts: _Ends
+
+    def write(self, sort: str, partition: int, columns: Columns) -> None:
+        """Queue records."""
+        self.sender.send(
+            sort, partition, columns["value"], columns.get("key"), columns.get("headers"), columns.get("timestamp")
+        )
+
+    def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
+        """What the topics grew by, which must be what was sent."""
+        ends = self.target.ends()
+        return tuple(self._finish_sort(done, ends[done.rows.sort]) for done in sent)
+
+    def _finish_sort(self, done: Sent, ends: Mapping[int, int]) -> WrittenSort:
+        name = done.rows.sort
+        written = [self._check_growth(name, key_range, ends[key_range.partition]) for key_range in done.rows.ranges]
+        ranges = tuple(w for w in written if w.count)
+        return WrittenSort(name, self.target.topics[name].id, done.columns, ranges, f"{done.checksum:016x}")
+
+    def _check_growth(self, name: str, r: KeyRange, end: int) -> WrittenRange:
+        first = self.firsts[name][r.partition]
+        if end - first != r.count:
+            raise OutputChangedError(
+                f"output {name} partition {r.partition} grew by {end - first} records, {r.count} were sent: "
+                "something else writes there; nothing was published; stop the other writer, start again"
+            )
+        bounds = (r.first_bound, r.last_bound)
+        return WrittenRange(r.partition, first, end - 1, r.count, r.first_key, r.last_key, *bounds)
+
+
+def _require_topics(admin: AdminClient, names: Collection[str]) -> Mapping[str, Topic]:
+    found = describe_topics(admin, names)
+    for name in names:
+        if name not in found:
+            raise OutputChangedError(f"output {name} is gone: nothing was published; start again, it will be recreated")
+    return found

@@ -1,0 +1,113 @@
+"""The ledger: what old and new versions of it mean to a run, and how it stays small."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tasks.kafka import ledger as ledger_module
+from tasks.kafka.ledger import EARLIER, LAST, Ledger, NewerLedgerError, run_key
+from tasks.run_record import RunRecord
+from tests.cluster import Cluster, Record, assert_sorted, sample_values
+from tests.stages import make_job, owned, run_once
+
+MADE = RunRecord("j", 1, "a", "s", "i", {}, (), (), 2, "d", 1, {}, (), "", "")
+
+
+def test_old_runs_are_folded(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of run records only the newest are kept; the older ones become one record within later transactions."""
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
+    source = cluster.make_topic(1)
+    job = make_job(source, tmp_path)
+    written = []
+    for number in range(1, 6):
+        cluster.produce(source, sample_values(5, seed=number), 1)
+        written.append(run_once(cluster, job, tmp_path))
+    ledger = cluster.ledger(job)
+    assert sorted(ledger.runs) == [4, 5]
+    tombstones = [r.key for r in cluster.read(job.ledger) if r.value is None]
+    assert tombstones == [run_key(1), run_key(2), run_key(3)]
+    assert ledger.earlier is not None
+    assert (ledger.earlier.first_run, ledger.earlier.last_run, ledger.earlier.records) == (1, 3, 15)
+    (output,) = ledger.earlier.sorts
+    for w in output.partitions:
+        parts = [p for record in written[:3] for p in record.sorts[0].partitions if p.partition == w.partition]
+        assert (w.first, w.last, w.count) == (parts[0].first, parts[-1].last, sum(p.count for p in parts))
+    sums = sum(int(record.sorts[0].checksum, 16) for record in written[:3]) % 2**64
+    assert output.checksum == f"{sums:016x}"
+
+
+def test_what_a_stream_knows_of_its_ledger_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run after run on one owner: each old one is folded once, and of the records only the newest is in memory."""
+    monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
+    known, folded = Ledger(None, {}), list[int]()
+    for number in range(1, 6):
+        folded += known.outdated(number)
+        known = known.followed_by(replace(MADE, run=number))
+        assert list(known.runs) == [number]
+        assert len(known.footprints) <= 2
+    assert folded == [1, 2, 3]
+    assert known.earlier is not None
+    assert (known.earlier.first_run, known.earlier.last_run, known.earlier.records) == (1, 3, 6)
+
+
+def write(cluster: Cluster, ledger: str, job: str, *records: Record) -> None:
+    """As a run of the job would: committed by its transactional id."""
+    cluster.produce_records(ledger, list(records), **{"transactional.id": job})
+
+
+def test_a_feature_that_is_not_known_stops_before_the_fence(cluster: Cluster, tmp_path: Path) -> None:
+    """A newer version's run requires more than this one knows: this one stops, and has fenced nobody."""
+    source = cluster.make_topic(1)
+    cluster.produce(source, sample_values(5), 1)
+    job = make_job(source, tmp_path)
+    record = run_once(cluster, job, tmp_path)
+    newer = replace(record, run=2, ledger=7, requires=("replace", "sharding"))
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": job.group})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for key in (run_key(2), LAST):
+        producer.produce(job.ledger, newer.to_json(), key)
+    producer.commit_transaction()
+    with pytest.raises(NewerLedgerError, match="requires replace, sharding") as refused, owned(cluster, job):
+        pass
+    assert refused.value.features == ("replace", "sharding")
+    # The newer version's producer was not fenced: it goes on.
+    producer.begin_transaction()
+    producer.produce(job.ledger, newer.to_json(), LAST)
+    producer.commit_transaction()
+
+
+def test_what_a_later_version_added_is_passed_over(cluster: Cluster, tmp_path: Path) -> None:
+    """Fields and keys that it does not require: the next run goes on behind its run."""
+    source = cluster.make_topic(1)
+    cluster.produce(source, sample_values(5), 1)
+    job = make_job(source, tmp_path)
+    run_once(cluster, job, tmp_path)
+    raw = json.loads(cluster.ledger(job).runs[1].to_json()) | {"ledger": 3, "statistics": [1, 2]}
+    other = json.dumps({"job": job.name, "ledger": 3, "what": "is new"}).encode()
+    data = json.dumps(raw).encode()
+    write(cluster, job.ledger, job.group, Record(data, run_key(1)), Record(data, LAST), Record(other, b"statistics/1"))
+    cluster.produce(source, sample_values(5, seed=2), 1)
+    assert run_once(cluster, job, tmp_path).run == 2
+    assert_sorted(cluster, job, runs=2)
+
+
+def test_a_ledger_of_format_1_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    """A job whose runs were written before formats had a version: the next run follows on them, and folds them."""
+    source = cluster.make_topic(1)
+    cluster.produce(source, sample_values(5), 1)
+    job = make_job(source, tmp_path)
+    run_once(cluster, job, tmp_path)
+    raw = json.loads(cluster.ledger(job).runs[1].to_json())
+    del raw["ledger"], raw["requires"], raw["sorts"][0]["checksum"]
+    for written in raw["sorts"][0]["partitions"]:
+        del written["first_bound"], written["last_bound"]
+    data = json.dumps(raw).encode()
+    write(cluster, job.ledger, job.group, Record(data, run_key(1)), Record(data, LAST))
+    cluster.produce(source, sample_values(5, seed=2), 1)
+    assert run_once(cluster, job, tmp_path).run == 2
+    assert_sorted(cluster, job, runs=2)
+    assert EARLIER not in {r.key for r in cluster.read(job.ledger)}

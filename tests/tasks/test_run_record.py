@@ -1,0 +1,94 @@
+"""The run record: what it keeps over versions, and how old runs are folded into one record."""
+
+import json
+from dataclasses import replace
+
+from hypothesis import given, strategies as st
+
+from tasks.run_record import EarlierRuns, RunRecord, WrittenRange, WrittenSort
+
+# As a ledger of format 1 has it, byte for byte.
+FORMAT_1 = (
+    b'{"job":"orders","run":2,"attempt":"9f1c","source_topic":"orders","source_topic_id":"Zk1w","format":{"columns":'
+    b'"id:int,name","delimiter":","},"read":[{"partition":0,"start":10,"end":25},{"partition":1,"start":0,"end":7}],'
+    b'"lost":[{"partition":1,"start":0,"end":2}],"records":20,"dead_letter_topic":"orders-dead-letters",'
+    b'"dead_letters":1,"checksum":{"name":"multilinear64-fmix64-sum","sum":"00000000000000ff"},"sorts":[{"topic":'
+    b'"orders-by-id","topic_id":"b3Jk","columns":"id","partitions":[{"partition":0,"first":4,"last":13,"count":10,'
+    b'"first_key":[3],"last_key":[71]},{"partition":1,"first":2,"last":10,"count":9,"first_key":[72],"last_key":[99]}]}'
+    b'],"started":"2026-11-01T10:00:00.000+00:00","published":"2026-11-01T10:00:02.000+00:00","seconds":{"dump":0.5,'
+    b'"sort":0.1,"publish":0.2},"options":{"append":false},"version":"0.1.0","skipped":[]}'
+)
+MADE = RunRecord("j", 1, "a", "s", "i", {}, (), (), 5, "d", 1, {}, (), "", "", ledger=2)
+
+
+def sort(first: int, count: int, checksum: int, partition: int = 0, topic_id: str = "t") -> WrittenSort:
+    written = WrittenRange(partition, first, first + count - 1, count, ("a",), ("b",), "YQ==", "Yg==")
+    return WrittenSort("o", topic_id, "name", (written,), f"{checksum:016x}")
+
+
+def test_a_record_of_format_1_is_read_as_it_is() -> None:
+    """A ledger that was written before formats had a version: all it says is there, and nothing is made up."""
+    record = RunRecord.from_json(FORMAT_1)
+    assert (record.run, record.records, record.ends) == (2, 20, {0: 25, 1: 7})
+    assert record.sorts[0].partitions[1] == WrittenRange(1, 2, 10, 9, (72,), (99,))
+    assert (record.ledger, record.requires, record.sorts[0].checksum) == (1, (), "")
+
+
+def test_a_record_comes_back() -> None:
+    """What is written is what is read, nested parts and empty ones included."""
+    record = replace(MADE, sorts=(sort(0, 5, 7), WrittenSort("p", "u", "id", ())), requires=("merge",))
+    assert RunRecord.from_json(record.to_json()) == record
+
+
+def test_fields_of_a_later_version_are_passed_over() -> None:
+    """At every level: a later version may add what this one does not need."""
+    raw = json.loads(replace(MADE, sorts=(sort(0, 5, 7),), ledger=3).to_json())
+    raw["covers"] = [1]
+    raw["sorts"][0]["kind"] = "topic"
+    raw["sorts"][0]["partitions"][0]["index"] = {"every": 1000}
+    record = RunRecord.from_json(json.dumps(raw).encode())
+    assert record == replace(MADE, sorts=(sort(0, 5, 7),), ledger=3)
+
+
+def test_runs_are_folded_by_output_partition() -> None:
+    """Offsets, counts and checksums together; a recreated topic is another output; no run is forgotten."""
+    runs = [
+        replace(MADE, run=1, sorts=(sort(0, 5, 2**64 - 1),)),
+        replace(MADE, run=2, sorts=(sort(7, 3, 2), sort(0, 1, 4, topic_id="recreated"))),
+        replace(MADE, run=3, sorts=(sort(3, 2, 5, partition=1),)),
+    ]
+    first, *others = map(EarlierRuns.of, runs)
+    folded = first.joined(others[0]).joined(others[1])
+    assert (folded.first_run, folded.last_run, folded.records, folded.dead_letters) == (1, 3, 15, 3)
+    old, recreated = folded.sorts
+    assert old.partitions == (WrittenRange(0, 0, 9, 8), WrittenRange(1, 3, 4, 2))
+    assert old.checksum == f"{6:016x}"
+    assert recreated.partitions == (WrittenRange(0, 0, 0, 1),)
+    assert EarlierRuns.from_json(folded.to_json()) == folded
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2**64 - 1)), min_size=2, max_size=6), st.data())
+def test_it_does_not_matter_when_runs_are_folded(runs: list[tuple[int, int]], data: st.DataObject) -> None:
+    """One at a time or several at once give the same record."""
+    ends = [0]
+    for count, _ in runs:
+        ends.append(ends[-1] + count + 1)
+    made = [
+        EarlierRuns.of(replace(MADE, run=i + 1, sorts=(sort(ends[i], count, checksum),)))
+        for i, (count, checksum) in enumerate(runs)
+    ]
+    cut = data.draw(st.integers(1, len(made) - 1))
+    whole, left, right = made[0], made[0], made[cut]
+    for run in made[1:]:
+        whole = whole.joined(run)
+    for run in made[1:cut]:
+        left = left.joined(run)
+    for run in made[cut + 1 :]:
+        right = right.joined(run)
+    assert left.joined(right) == whole
+
+
+def test_a_sum_with_a_run_of_format_1_is_unknown() -> None:
+    """Its sorts have no checksum of their own, so what it is folded with has none either."""
+    old = EarlierRuns.of(RunRecord.from_json(FORMAT_1))
+    assert old.joined(replace(old, first_run=3, last_run=3)).sorts[0].checksum == ""
