@@ -1,1 +1,1 @@
-
+"""One Prefect flow a file: file, function, flow and deployment have the same name. Each reads top to bottom."""

@@ -27,7 +27,7 @@ from tasks.kafka.lease import LeaseTakenError
 from tasks.observe.export import FILE, GATEWAY, PORT, export_metrics, measure_run
 from tasks.observe.metrics import CATEGORIES, OUTCOMES, RunMetrics, current_metrics
 from tasks.publish import SupersededError
-from tasks.run_context import Progress, Stop
+from tasks.run_context import Stop
 from tests.cluster import Cluster, sample_values
 from tests.command import Command
 
@@ -58,8 +58,8 @@ def run(job: str = "j", error: BaseException | None = None, stop: Stop | None = 
     """A run of ten records from one partition, which succeeds or ends with the error."""
     with export_metrics(job) as metrics, measure_run(stop or Stop()):
         metrics.set_lag({0: 10})
-        with Progress().stage("dump"):
-            current_metrics().count("dump", 10, 500, partition=0)
+        metrics.observe_stage("dump", 0.5)
+        current_metrics().count("dump", 10, 500, partition=0)
         if error is not None:
             raise error
 

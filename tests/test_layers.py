@@ -1,0 +1,83 @@
+"""The code's layers: what a module may import lies in its own layer or below, and nothing runs in a circle.
+
+`docs/code.md` shows the same layers to a reader.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From the bottom: packages, or modules of `tasks`. A folder stands for all that is in it.
+LAYERS = (
+    # What the stages hand each other, and the errors.
+    "tasks.arrow tasks.checksum tasks.errors tasks.failpoints tasks.manifests tasks.run_context tasks.run_record",
+    "tasks.settings tasks.broker",
+    "tasks.kafka",
+    "tasks.chunks tasks.formats tasks.sorting tasks.workdir",
+    "tasks.observe",
+    # What the stages speak of.
+    "tasks.dead_letters tasks.ownership tasks.permissions tasks.preflight tasks.targets",
+    # The stages.
+    "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
+    "tasks.run tasks.runners tasks.task_runs",
+    "tasks.stream tasks.streaming tasks.verification tasks.verify",
+    "flows",
+    "kafka_sort",
+)
+LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for folder in ("tasks", "flows", "kafka_sort")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def level_of(module: str) -> int:
+    """The level of the longest name in LEVELS that the module is, or is in."""
+    parts = module.split(".")
+    known = (LEVELS[name] for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in LEVELS)
+    level = next(known, None)
+    assert level is not None, f"{module} has no layer: give it one in {Path(__file__).name}"
+    return level
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Modules of the project that it imports, also within functions."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = {f"{node.module}.{item.name}" for item in node.names}
+            yield from names & MODULES.keys() or {node.module} & MODULES.keys()
+        elif isinstance(node, ast.Import):
+            yield from {item.name for item in node.names} & MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_from_a_layer_above(module: str) -> None:
+    """Arrows point down: what is below can be read, tested and changed without what is above."""
+    upward = [other for other in imports_of(module) if level_of(other) > level_of(module)]
+    assert not upward, f"{module} is below what it imports"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Also within a layer."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " → ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for other in imports_of(module):
+                visit(other, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+def test_every_layer_is_there() -> None:
+    """A name in LAYERS that is no module any more would allow whatever takes its name."""
+    folders = {name for module in MODULES for name in (module, module.rpartition(".")[0])}
+    assert LEVELS.keys() <= folders
