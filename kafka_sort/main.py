@@ -18,7 +18,7 @@ from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
 from tasks.observe.logs import configure_logging, json_wanted
-from tasks.observe.printable import printable
+from tasks.printable import printable
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
 from tasks.settings.streaming import Streaming, load_streaming

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.observe.printable import printable
+from tasks.printable import printable
 
 # Where the output goes to a file: wide enough for the tables here, and the same on every machine.
 _FILE_WIDTH = 140

@@ -1,7 +1,7 @@
 """CSV rows: from values to the columns that sorts compare, a block at a time.
 
-Every value is either accepted, with all its key columns typed, or rejected with a reason: none is passed over.
-Integers are what Arrow reads as int64 (blanks around them are allowed); text is its bytes, also when empty.
+Guarantee: every value is either accepted, with all its key columns typed, or rejected with a reason, and its outcome
+depends on its own bytes only: not on its neighbours, its place in the block, or the way it is parsed.
 """
 
 import csv
@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 
-from tasks.arrow import binary_buffers
+from tasks.formats.csv_rows import are_all_plain, count_fields, find_plain, find_strict, join_rows, trim_rows
+from tasks.formats.integers import read_integers
+from tasks.printable import excerpt
 from tasks.settings.job import Job
 from tasks.settings.sorts import ColumnType
+
+# Of the rules below, for the ledger: a value that other rules accept may have another key, or none, by these.
+RULES = "2"
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
@@ -26,9 +30,6 @@ csv.field_size_limit(2**31 - 1)
 # A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway;
 # two side by side would only hold twice the memory.
 _splitting = threading.Lock()
-
-# What may make a value other than one line, or a field other than its bytes.
-_SPECIAL = (b'"', b"\n", b"\r")
 
 _ARROW_TYPES = {ColumnType.INT: pa.int64(), ColumnType.TEXT: pa.binary()}
 
@@ -69,47 +70,26 @@ class CsvFormat:
 
     def parse(self, values: pa.Array) -> Parsed:
         """Key columns and rejects of a block of values (binary, null where a record has none)."""
-        joined = _join_plain(values)
-        if joined is None:
-            return self._parse_mixed(values)
-        try:
-            return Parsed(self._read(joined, self._keys))
-        except pa.ArrowInvalid:
-            return self._parse_uneven(values)
+        if are_all_plain(values):
+            return self._parse_strict(values, quoted=False)
+        rows = trim_rows(values)
+        return self._parse_strict(rows, quoted=False) if are_all_plain(rows) else self._parse_mixed(rows)
 
-    def _parse_uneven(self, values: pa.Array) -> Parsed:
-        """Plain lines of which some have a wrong number of fields, or a field that is no integer.
+    def _parse_mixed(self, rows: pa.Array) -> Parsed:
+        """A block in which some rows hold quotes or line breaks, or are empty or null.
 
-        Not by Arrow's invalid_row_handler: it fails on rows that are not UTF-8.
+        Rows that might swallow a neighbour if they were read with it are split one by one.
         """
-        fields = np.asarray(pa.compute.count_substring(values, self._delimiter)) + 1
-        rows = np.flatnonzero(fields == len(self._columns))
-        wrong = np.flatnonzero(fields != len(self._columns))
-        rejected = {int(row): self._wrong_count(int(fields[row])) for row in wrong}
-        even = _join(values.take(pa.array(rows)))
-        texts = dict.fromkeys(self._keys, pa.binary())
-        columns = self._read(even, texts) if len(rows) else {name: pa.array([], pa.binary()) for name in texts}
-        return self._type(columns, rows, rejected)
-
-    def _read(self, joined: pa.Buffer, types: dict[str, pa.DataType]) -> dict[str, pa.Array]:
-        table = pyarrow.csv.read_csv(
-            joined,
-            pyarrow.csv.ReadOptions(use_threads=False, column_names=list(self._columns), block_size=joined.size + 1),
-            pyarrow.csv.ParseOptions(delimiter=self._delimiter, quote_char=False, ignore_empty_lines=False),
-            pyarrow.csv.ConvertOptions(
-                column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
-            ),
-        )
-        return {name: _one_chunk(table[name]) for name in types}
-
-    def _parse_mixed(self, values: pa.Array) -> Parsed:
-        """A block in which some values hold quotes or line breaks, or are empty or null: those one by one."""
-        plain = _are_plain(values)
-        if not plain.any():
-            return self._parse_one_by_one(values)
+        plain = find_plain(rows)
+        strict = plain.copy()
+        strict[~plain] = find_strict(rows.filter(pa.array(~plain)), self._delimiter)
+        quoted = bool((strict & ~plain).any())
+        if strict.all():
+            return self._parse_strict(rows, quoted=quoted)
         parts = []
-        for rows, parse in ((np.flatnonzero(plain), self.parse), (np.flatnonzero(~plain), self._parse_one_by_one)):
-            parts.append((rows, parse(values.take(pa.array(rows)))))
+        if strict.any():
+            parts.append((np.flatnonzero(strict), self._parse_strict(rows.filter(pa.array(strict)), quoted=quoted)))
+        parts.append((np.flatnonzero(~strict), self._parse_one_by_one(rows.filter(pa.array(~strict)))))
         return self._merge(parts)
 
     def _merge(self, parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
@@ -120,59 +100,95 @@ class CsvFormat:
         columns = {name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in self._keys}
         return Parsed(columns, rejected)
 
-    def _parse_one_by_one(self, values: pa.Array) -> Parsed:
+    def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
+        """Rows that are each one line of strict CSV; `quoted`: some have quotes."""
+        try:
+            return Parsed(self._read(rows, self._keys, quoted=quoted))
+        except pa.ArrowInvalid:
+            return self._parse_uneven(rows, quoted=quoted)
+
+    def _parse_uneven(self, rows: pa.Array, *, quoted: bool) -> Parsed:
+        """Some rows have a wrong number of fields, or a field that is no integer.
+
+        Not by Arrow's invalid_row_handler: it fails on rows that are not UTF-8.
+        """
+        counts = count_fields(rows, self._delimiter, quoted=quoted)
+        even = counts == len(self._columns)
+        rejected = {i: self._wrong_count(int(counts[i]), rows[i].as_py()) for i in np.flatnonzero(~even).tolist()}
+        kept = rows if even.all() else rows.filter(pa.array(even))
+        columns = self._read(kept, dict.fromkeys(self._keys, pa.binary()), quoted=quoted)
+        return self._type(columns, np.flatnonzero(even), rejected)
+
+    def _read(self, rows: pa.Array, types: dict[str, pa.DataType], *, quoted: bool) -> dict[str, pa.Array]:
+        if not len(rows):
+            return {name: pa.array([], kind) for name, kind in types.items()}
+        text = join_rows(rows)
+        table = pyarrow.csv.read_csv(
+            text,
+            pyarrow.csv.ReadOptions(use_threads=False, column_names=list(self._columns), block_size=text.size + 1),
+            pyarrow.csv.ParseOptions(
+                delimiter=self._delimiter,
+                quote_char='"' if quoted else False,
+                newlines_in_values=quoted,
+                ignore_empty_lines=False,
+            ),
+            pyarrow.csv.ConvertOptions(
+                column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
+            ),
+        )
+        return {name: _one_chunk(table[name]) for name in types}
+
+    def _parse_one_by_one(self, rows: pa.Array) -> Parsed:
         rejected: dict[int, str] = {}
-        rows, fields = [], []
-        for index, value in enumerate(values):
+        accepted, fields = [], []
+        for index, row in enumerate(rows):
             try:
                 with _splitting:
-                    fields.append(self.split(value.as_py()))
-                rows.append(index)
+                    fields.append(self._split_row(row.as_py()))
+                accepted.append(index)
             except RowError as error:
                 rejected[index] = str(error)
         position = {name: i for i, name in enumerate(self._columns)}
         columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._keys}
-        return self._type(columns, np.array(rows, np.int64), rejected)
+        return self._type(columns, np.array(accepted, np.int64), rejected)
 
     def split(self, value: bytes | None) -> list[bytes]:
-        """The fields of one row; RowError says why there are none."""
-        if not value:
-            raise RowError("null value" if value is None else "empty value")
-        if any(special in value for special in _SPECIAL):
-            fields = self._split_quoted(value)
-        else:
-            fields = value.split(self._delimiter.encode())
-        if len(fields) != len(self._columns):
-            raise RowError(self._wrong_count(len(fields)))
-        return fields
+        """The fields of one value; RowError says why there are none."""
+        return self._split_row(trim_rows(pa.array([value], pa.binary()))[0].as_py())
 
-    def _split_quoted(self, value: bytes) -> list[bytes]:
-        # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through.
-        text = io.StringIO(value.decode("latin-1"), newline="")
+    def _split_row(self, row: bytes | None) -> list[bytes]:
+        if not row:
+            raise RowError("null value" if row is None else "empty value")
+        # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. The line break counts
+        # as a second one behind another, whichever that is.
+        text = io.StringIO(row.decode("latin-1") + "\r", newline="")
         rows = csv.reader(text, delimiter=self._delimiter, strict=True)
         try:
             first = next(rows)
             # Counted, not kept: a value of line breaks alone would take sixty times its size.
             others = sum(1 for _ in rows)
         except csv.Error as error:
-            raise RowError(f"not a CSV row: {error}") from None
+            raise RowError(f"not a CSV row ({error}): {excerpt(row)}") from None
         if others:
-            raise RowError(f"{1 + others} rows in one value")
+            raise RowError(f"{1 + others} rows in one value: {excerpt(row)}")
+        if len(first) != len(self._columns):
+            raise RowError(self._wrong_count(len(first), row))
         return [item.encode("latin-1") for item in first]
 
-    def _wrong_count(self, actual: int) -> str:
-        return f"{actual} fields, expected {len(self._columns)}"
+    def _wrong_count(self, actual: int, row: bytes) -> str:
+        return f"{actual} fields, expected {len(self._columns)}: {excerpt(row)}"
 
     def _type(self, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], rejected: dict[int, str]) -> Parsed:
         """Cast integer columns; rows that cannot be cast are rejected. `rows`: index in the block of each row."""
-        bad: dict[int, str] = {}
+        typed, refused = dict(columns), dict[int, str]()
         for name, kind in self._keys.items():
             if pa.types.is_integer(kind):
-                bad |= dict.fromkeys(_not_integers(columns[name]), f"column {name} is not an integer")
-        keep = np.delete(np.arange(len(rows)), list(bad))
-        kept = {name: columns[name].take(pa.array(keep)) for name in self._keys}
-        typed = {name: _to_integers(c) if pa.types.is_integer(self._keys[name]) else c for name, c in kept.items()}
-        return Parsed(typed, rejected | {int(rows[row]): reason for row, reason in bad.items()})
+                typed[name], reasons = read_integers(columns[name])
+                refused = {row: f"column {name} {reason}" for row, reason in reasons.items()} | refused
+        if refused:
+            keep = pa.array(np.delete(np.arange(len(rows)), list(refused)))
+            typed = {name: column.take(keep) for name, column in typed.items()}
+        return Parsed(typed, rejected | {int(rows[row]): reason for row, reason in refused.items()})
 
 
 def format_of(job: Job) -> CsvFormat:
@@ -180,50 +196,5 @@ def format_of(job: Job) -> CsvFormat:
     return CsvFormat(job.column_types, job.key_columns(), job.delimiter)
 
 
-def _join_plain(values: pa.Array) -> pa.Buffer | None:
-    """The values as one CSV text, or None unless each is for sure one line of it.
-
-    A value with a newline and an empty value in one block would leave the number of lines as it was, and every record
-    between them would get its neighbour's key.
-    """
-    offsets, data = binary_buffers(values)
-    if values.null_count or data is None or not np.diff(offsets).all():
-        return None
-    text = data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])).to_pybytes()
-    return None if any(special in text for special in _SPECIAL) else _join(values)
-
-
-def _join(values: pa.Array) -> pa.Buffer:
-    """One line a value."""
-    lines = pa.compute.binary_join_element_wise(values, b"", b"\n")
-    offsets, data = binary_buffers(lines)
-    return data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])) if data is not None else pa.py_buffer(b"")
-
-
-def _are_plain(values: pa.Array) -> npt.NDArray[np.bool_]:
-    """Whether each value is for sure one line of CSV, its fields as they stand."""
-    plain = pa.compute.greater(pa.compute.binary_length(values), 0).fill_null(False)
-    for special in _SPECIAL:
-        plain = pa.compute.and_not(plain, pa.compute.match_substring(values, special).fill_null(True))
-    return np.asarray(plain)
-
-
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-
-
-def _to_integers(column: pa.Array) -> pa.Array:
-    """Binary to int64, with blanks around the number allowed as Arrow's CSV reader allows them."""
-    return pa.compute.utf8_trim(column.cast(pa.string()), " \t").cast(pa.int64())
-
-
-def _not_integers(column: pa.Array, first: int = 0) -> list[int]:
-    """Indexes of the entries that are no integers, found by halving."""
-    try:
-        _to_integers(column)
-    except pa.ArrowInvalid:
-        if len(column) == 1:
-            return [first]
-        half = len(column) // 2
-        return _not_integers(column.slice(0, half), first) + _not_integers(column.slice(half), first + half)
-    return []

@@ -15,7 +15,7 @@ from tasks.errors import CancelledError, RunTimeoutError
 from tasks.manifests import Key, Snapshot
 from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
-from tasks.observe.printable import printable
+from tasks.printable import printable
 from tasks.run_context import Meter, Progress, current_run
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
