@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 # From the bottom: packages, or modules of `tasks`. A folder stands for all that is in it.
 LAYERS = (
     # What the stages hand each other, and the errors.
-    "tasks.arrow tasks.checksum tasks.errors tasks.failpoints tasks.manifests tasks.printable tasks.run_context tasks.run_record",
+    "tasks.arrow tasks.checksum tasks.errors tasks.failpoints tasks.manifests tasks.printable",
+    "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
     "tasks.kafka",
     "tasks.chunks tasks.formats tasks.sorting tasks.workdir",
