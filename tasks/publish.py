@@ -35,7 +35,6 @@ from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.snapshot import check_source_unchanged
 from tasks.sorting.rows import RowGatherer
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target
-from tasks.targets.kafka_topics import KafkaTopics
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _VERSION = version("kafka-sorting-pipeline")
@@ -106,11 +105,6 @@ class Publication:
     def checksum(self) -> int:
         """Of the rows of each sort, as the dump read them."""
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
-
-
-def note_target(owner: Owner) -> Target:
-    """The outputs as they are now, which must still be the same when the run publishes."""
-    return KafkaTopics.note(owner.admin, [sort.topic for sort in owner.job.sort_list], owner.job.request_timeout)
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
