@@ -293,6 +293,16 @@ def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> No
         ) from error
 
 
+def warn_of_dead_letters(record: RunRecord) -> None:
+    """Nothing where there are none."""
+    facts = {"of": record.records, "topic": record.dead_letter_topic}
+    if record.is_mostly_dead:
+        told = "more than half of the records are dead letters: do the columns fit the source?"
+        get_logger().warning(told, records=record.dead_letters, **facts)
+    elif record.dead_letters:
+        get_logger().warning("dead letters", records=record.dead_letters, **facts)
+
+
 @task(
     task_run_name="publish {publication.snapshot.run}",
     cache_policy=NO_CACHE,
@@ -305,8 +315,7 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
         disk = publication.disk_bytes
         record = publish_run(owner, publication)
         log = get_logger()
-        if record.dead_letters:
-            log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)
+        warn_of_dead_letters(record)
         log.info(
             "committed",
             records=record.records,

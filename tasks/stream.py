@@ -35,6 +35,7 @@ from tasks.observe.metrics import category_of, current_metrics
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_job_unchanged
+from tasks.publish import warn_of_dead_letters
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
 from tasks.run_record import RunRecord
@@ -219,6 +220,7 @@ class Stream:
         if time.monotonic() >= self._logged + _LOG_SECONDS:
             self._logged = time.monotonic()
             log_status(self.stats.status())
+            warn_of_dead_letters(record)
         late = f", at most {latencies.max():.2f} s late" if len(latencies) else ""
         return f"run {record.run}: {record.records:,} records, {record.dead_letters:,} dead letters{late}"
 
