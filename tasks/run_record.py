@@ -91,6 +91,11 @@ class RunRecord:
         return self.records - self.dead_letters
 
     @property
+    def keeps_timestamps(self) -> bool:
+        """Whether the outputs' records have the timestamps of the source's."""
+        return self.options.get("timestamps") == "keep"
+
+    @property
     def is_mostly_dead(self) -> bool:
         """Whether more than half of what the run read are dead letters."""
         return 2 * self.dead_letters > self.records
