@@ -5,7 +5,7 @@ with the reason for each property that is here and for each that is not.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from confluent_kafka.admin import AdminClient
 
@@ -115,33 +115,30 @@ def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[
 
 def output_rules(source: Settings, *, keep_timestamps: bool) -> TopicRules:
     """An output, of a source with these settings. Its retention is the user's, except where timestamps are kept."""
-    times = _kept_times(source) if keep_timestamps else (_ANY_AGE, _finite("retention.ms"))
+    kept = (_CREATE_TIME, *_kept_limits(source, "records"))
+    times = kept if keep_timestamps else (_ANY_AGE, _finite("retention.ms"))
     return TopicRules("output", (_DELETE, _as_large_as(source), *times, _finite("retention.bytes"), *_REPLICATION))
 
 
 def dead_letter_rules(source: Settings) -> TopicRules:
-    """A dead-letter topic: dead letters keep the timestamps of their records, which may be of any age."""
-    limits = (_told(rule) for rule in _kept_times(source) if rule.name != _CREATE_TIME.name)
+    """A dead-letter topic: dead letters keep the timestamps of their records, which may be of any age.
+
+    Limits are told, not refused: topics that earlier versions made have the broker's, and most jobs work with them.
+    """
+    limits = (replace(rule, refused=False) for rule in _kept_limits(source, "dead letters"))
     room = _as_large_as(source, more=_ERROR_HEADER_BYTES)
     own = (_DELETE, room, _CREATE_TIME, *limits, _finite("retention.bytes", made_with="-1"))
     return TopicRules("dead-letter topic", (*own, *_REPLICATION))
 
 
-def _told(rule: Rule) -> Rule:
-    """The rule as a warning: the values are the broker's in topics that earlier versions made, and most jobs work."""
-    harm = rule.harm.replace(_KEPT, "dead letters, which keep their timestamps")
-    return Rule(rule.name, rule.made_with, rule.fits, rule.needed, harm, refused=False)
-
-
-def _kept_times(source: Settings) -> tuple[Rule, ...]:
+def _kept_limits(source: Settings, what: str) -> tuple[Rule, ...]:
     """For a topic whose records keep the timestamps that they have in a source with these settings."""
     after = source.get("message.timestamp.after.max.ms", "0")
     age, ahead = "message.timestamp.before.max.ms", "message.timestamp.after.max.ms"
     return (
-        _CREATE_TIME,
-        Rule(age, NO_LIMIT, _at_least(_EVERY_AGE_MS), NO_LIMIT, f"refuses {_KEPT} that are older"),
-        Rule(ahead, NO_LIMIT, _at_least(int(after)), NO_LIMIT, f"refuses {_KEPT} that the source takes"),
-        Rule("retention.ms", "-1", _is_unlimited, "-1", f"removes {_KEPT} at once where these are older"),
+        Rule(age, NO_LIMIT, _at_least(_EVERY_AGE_MS), NO_LIMIT, f"refuses {what} that keep an older timestamp"),
+        Rule(ahead, NO_LIMIT, _at_least(int(after)), NO_LIMIT, f"refuses {what} whose timestamp the source takes"),
+        Rule("retention.ms", "-1", _is_unlimited, "-1", f"removes {what} that keep an older timestamp at once"),
     )
 
 
@@ -200,7 +197,6 @@ def _finite(name: str, made_with: str | None = None) -> Rule:
     return Rule(name, made_with, _is_unlimited, "-1", "removes records of former runs in time", refused=False)
 
 
-_KEPT = "records, which keep their timestamps"
 # Since Kafka 4.1 the policy may be empty: all is kept.
 _DELETE = Rule(
     "cleanup.policy",
