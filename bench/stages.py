@@ -35,9 +35,10 @@ from tasks.kafka.clients import BATCH_BYTES, make_admin, make_producer
 from tasks.kafka.sender import Sender
 from tasks.kafka.topics import create_topic
 from tasks.manifests import Dumped, SortedRows
+from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner, own_job
-from tasks.preflight import check_before_lease, prepare_outputs
-from tasks.publish import note_target, write_sorted
+from tasks.preflight import check_before_lease
+from tasks.publish import write_sorted
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner
@@ -113,8 +114,7 @@ class Stages:
         with own_job(job, self._connection) as owner:
             with self.measured("fence and ledger", 0):
                 owner.fence()
-            prepare_outputs(owner)
-            run = Run(owner, MeasuredRunner(self, job), note_target(owner), uuid4().hex)
+            run = Run(owner, MeasuredRunner(self, job), partial(prepare_outputs, owner), uuid4().hex)
             publication = run.prepare(run.take_snapshot(), folder)
             with self.measured("publish", sum(done.rows for done in publication.sorts)):
                 run.publish(publication)

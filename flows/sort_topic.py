@@ -10,9 +10,9 @@ from tasks.kafka.clients import make_admin
 from tasks.observe.export import export_metrics, measure_run
 from tasks.observe.flow_states import nothing_new, observe_run, published, show_plan
 from tasks.observe.logs import log_context
+from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import own_job
-from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
-from tasks.publish import note_target
+from tasks.preflight import check_before_lease, check_job_unchanged
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
@@ -51,9 +51,9 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     # Steps 1 to 3: lease, fence, ledger.
     with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
         check_job_unchanged(job, owner.ledger)
-        prepare_outputs(owner)
+        check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
-        run = Run(owner, PrefectRunner(job, context.stop), note_target(owner), attempt)
+        run = Run(owner, PrefectRunner(job, context.stop), partial(prepare_outputs, owner), attempt)
         done = run_job(run, folder, show_plan=partial(show_plan, job))
     shown = published(job, done.record) if done.record else nothing_new(job)
     require_none_skipped(job, done.snapshot)

@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from tasks.errors import SettingsError, StoppedError, TerminalError, TransientError
-from tasks.kafka.clients import make_admin, make_producer, require_broker
+from tasks.kafka.clients import BATCH_BYTES, NotPermittedError, make_admin, make_producer, require_broker
 from tasks.kafka.sender import Sender
-from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
+from tasks.kafka.topic_rules import generated_rules
+from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets, topic_settings
+from tasks.observe.logs import get_logger
 from tasks.run_context import Stop, current_run
 from tasks.settings.connection import Connection
 from tasks.settings.sorts import check_topic_name
@@ -82,11 +85,26 @@ def generate_records(
     _check_settings(topic, records, seed)
     admin = make_admin(connection)
     require_broker(admin, connection, START_SECONDS)
-    target = describe_topic(admin, topic) or create_topic(admin, topic, partitions, replication_factor)
+    rules = generated_rules()
+    target = describe_topic(admin, topic) or rules.make(admin, topic, partitions, replication_factor)
+    settings = _visible_settings(admin, topic)
+    rules.check(target, settings)
+    for breach in rules.breaches(target, settings, refused=False):
+        get_logger().warning(breach.risk, topics=topic)
+    # librdkafka does not split a batch that the topic refuses as too large.
+    limit = min(BATCH_BYTES, int(settings.get("max.message.bytes", BATCH_BYTES)))
     before = _ends(admin, target)
-    _send_all(connection, target, records, seed, make or make_block)
+    _send_all(make_producer(connection, **_QUEUE, **{"batch.size": limit}), target, records, seed, make or make_block)
     _check_growth(target, before, _ends(admin, target), records)
     return records
+
+
+def _visible_settings(admin: AdminClient, topic: str) -> dict[str, str]:
+    """The topic's settings; none where the principal may not see them: to fill a topic takes Write alone."""
+    try:
+        return topic_settings(admin, topic)
+    except NotPermittedError:
+        return {}
 
 
 def make_block(seed: int, first: int, count: int) -> pa.Array:
@@ -153,9 +171,9 @@ def _ends(admin: AdminClient, topic: Topic) -> dict[int, int]:
     return list_offsets(admin, topic.name, topic.partitions, LATEST, committed=False)
 
 
-def _send_all(connection: Connection, topic: Topic, records: int, seed: int, make: BlockMaker) -> None:
+def _send_all(producer: Producer, topic: Topic, records: int, seed: int, make: BlockMaker) -> None:
     stop, meter = current_run().stop, current_run().progress.meter("generate", records)
-    sender = Sender(make_producer(connection, **_QUEUE), f"records of topic {topic.name}", _ANSWER_SECONDS)
+    sender = Sender(producer, f"records of topic {topic.name}", _ANSWER_SECONDS)
     try:
         for first in range(0, records, BLOCK_RECORDS):
             if stop.is_set():

@@ -35,7 +35,6 @@ from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.snapshot import check_source_unchanged
 from tasks.sorting.rows import RowGatherer
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target
-from tasks.targets.kafka_topics import KafkaTopics
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _VERSION = version("kafka-sorting-pipeline")
@@ -106,11 +105,6 @@ class Publication:
     def checksum(self) -> int:
         """Of the rows of each sort, as the dump read them."""
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
-
-
-def note_target(owner: Owner) -> Target:
-    """The outputs as they are now, which must still be the same when the run publishes."""
-    return KafkaTopics.note(owner.admin, [sort.topic for sort in owner.job.sort_list], owner.job.request_timeout)
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
@@ -299,6 +293,16 @@ def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> No
         ) from error
 
 
+def warn_of_dead_letters(record: RunRecord) -> None:
+    """Nothing where there are none."""
+    facts = {"of": record.records, "topic": record.dead_letter_topic}
+    if record.is_mostly_dead:
+        told = "more than half of the records are dead letters: do the columns fit the source?"
+        get_logger().warning(told, records=record.dead_letters, **facts)
+    elif record.dead_letters:
+        get_logger().warning("dead letters", records=record.dead_letters, **facts)
+
+
 @task(
     task_run_name="publish {publication.snapshot.run}",
     cache_policy=NO_CACHE,
@@ -311,8 +315,7 @@ def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
         disk = publication.disk_bytes
         record = publish_run(owner, publication)
         log = get_logger()
-        if record.dead_letters:
-            log.warning("dead letters", records=record.dead_letters, topic=record.dead_letter_topic)
+        warn_of_dead_letters(record)
         log.info(
             "committed",
             records=record.records,

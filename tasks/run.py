@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -47,13 +48,22 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """An owned job on its way through one run. `attempt`: names it in the ledger."""
+    """An owned job on its way through one run. `attempt`: names it in the ledger.
+
+    `open_target`: makes absent outputs. It is called once there is work to do, so that a run that is refused by what
+    it would read leaves no topic.
+    """
 
     owner: Owner
     runner: Runner
-    target: Target
+    open_target: Callable[[], Target]
     attempt: str
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @cached_property
+    def target(self) -> Target:
+        """The outputs as they are when the run begins to work."""
+        return self.open_target()
 
     def take_snapshot(self, limits: BatchLimits | None = None) -> Snapshot:
         """Step 4. `limits`: of a micro-batch."""
@@ -67,9 +77,10 @@ class Run:
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
         """Step 5, dump and sort: all that is to be published."""
+        target = self.target
         chunks = self._dump(snapshot, folder)
         sorts = self._sort(snapshot, chunks, folder)
-        return Publication(self.attempt, snapshot, chunks, sorts, self.target, self.started)
+        return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
         """Step 6, publish and commit."""

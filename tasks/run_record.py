@@ -86,6 +86,21 @@ class RunRecord:
     requires: tuple[str, ...] = ()
 
     @property
+    def placed(self) -> int:
+        """Records in each output."""
+        return self.records - self.dead_letters
+
+    @property
+    def keeps_timestamps(self) -> bool:
+        """Whether the outputs' records have the timestamps of the source's."""
+        return self.options.get("timestamps") == "keep"
+
+    @property
+    def is_mostly_dead(self) -> bool:
+        """Whether more than half of what the run read are dead letters."""
+        return 2 * self.dead_letters > self.records
+
+    @property
     def ends(self) -> dict[int, int]:
         """Source partition → where the next run starts."""
         return {r.partition: r.end for r in self.read}
@@ -129,6 +144,11 @@ class EarlierRuns:
     sorts: tuple[WrittenSort, ...]
     ledger: int = FORMAT
     requires: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> int:
+        """Records in each output."""
+        return self.records - self.dead_letters
 
     @classmethod
     def of(cls, record: RunRecord) -> Self:

@@ -5,19 +5,17 @@ on is named. The end is the last stable offset, so an open transaction of somebo
 """
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.errors import SettingsError, SourceLostError, TerminalError
 from tasks.failpoints import reach
-from tasks.kafka.clients import KafkaTerminalError, make_consumer, record_bytes, translate
+from tasks.kafka.clients import KafkaTerminalError
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.manifests import LostRange, OffsetRange, Snapshot
@@ -25,11 +23,10 @@ from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.preflight import require_source
 from tasks.run_record import RunRecord
+from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
 
-_SAMPLE_RECORDS = 500
-_SAMPLE_SECONDS = 0.5
 # What a run's publishing is planned with: far below what was measured (2,000,000 records/s, 100 MB/s), since the
 # broker of a user is not ours.
 _PLANNED_RECORDS_PER_SECOND = 400_000
@@ -84,7 +81,8 @@ class BatchLimits:
 def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
-    `limits`: of a micro-batch.
+    `limits`: of a micro-batch. MostlyDeadLettersError where this would be the job's first run, and few of its records
+    are rows of the job's format.
     """
     reach("before-snapshot")
     job, last = owner.job, owner.ledger.last
@@ -98,13 +96,19 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     run, lag = (last.run if last else 0) + 1, {r.partition: r.span for r in ranges}
     snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag)
     snapshot = _cap(snapshot, job.max_records, "max_records")
-    mean = (limits.mean_record_bytes if limits else 0.0) or _mean_record_bytes(owner, snapshot)
+    if limits is not None:
+        snapshot = split_evenly(snapshot, max(1, limits.records))
+    known = limits.mean_record_bytes if limits else 0.0
+    sample = Sample() if known and not is_judged(owner) else take_sample(owner, snapshot)
+    mean = known or sample.mean_record_bytes
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
-        snapshot = split_evenly(snapshot, max(1, min(limits.records, int(limits.bytes / max(mean, 1.0)))))
+        snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
     snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
+    if is_judged(owner):
+        refuse_mostly_dead(job, sample.within(snapshot))
     reach("after-snapshot")
     return snapshot
 
@@ -265,27 +269,6 @@ def _fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float)
     )
     most = int(transaction_seconds * _PLANNED_SHARE_OF_TIMEOUT / (seconds * sorts))
     return _cap(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
-
-
-def _mean_record_bytes(owner: Owner, snapshot: Snapshot) -> float:
-    """Mean size of key, value and headers of a few records from the start of each range; 0 where there are none."""
-    ranges = [r for r in snapshot.ranges if r.span]
-    if not ranges:
-        return 0.0
-    consumer = make_consumer(owner.connection, owner.job.group, **{"queued.max.messages.kbytes": 1024})
-    sizes: list[int] = []
-    deadline = time.monotonic() + _SAMPLE_SECONDS
-    wanted = min(_SAMPLE_RECORDS, snapshot.span)
-    try:
-        consumer.assign([TopicPartition(owner.job.source_topic, r.partition, r.start) for r in ranges])
-        while len(sizes) < wanted and time.monotonic() < deadline:
-            for message in consumer.consume(min(100, wanted - len(sizes)), 0.05):
-                if error := message.error():
-                    raise translate(f"reading source {owner.job.source_topic}", error)
-                sizes.append(record_bytes(message))
-    finally:
-        consumer.close()
-    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 @task(task_run_name="snapshot {owner.job.source_topic}", cache_policy=NO_CACHE, persist_result=False)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -31,9 +32,10 @@ from tasks.kafka.lease import LeaseLostError, LeaseTakenError
 from tasks.manifests import Chunk
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
+from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
-from tasks.preflight import check_job_unchanged, prepare_outputs
-from tasks.publish import note_target
+from tasks.preflight import check_job_unchanged
+from tasks.publish import warn_of_dead_letters
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
 from tasks.run_record import RunRecord
@@ -67,12 +69,16 @@ class OwnedStream:
     """What a stream has while it owns the job."""
 
     owner: Owner
-    target: Target
     trigger: BatchTrigger
     folder: Path
     # Its threads live on from batch to batch, as consumers and producer do: allocators keep something for each that
     # ended.
     runner: Runner
+
+    @cached_property
+    def target(self) -> Target:
+        """The outputs, as the first batch that has work finds or makes them."""
+        return prepare_outputs(self.owner)
 
 
 class Stream:
@@ -163,10 +169,10 @@ class Stream:
         ):
             self._count_unknown(owner)
             check_job_unchanged(self.job, owner.ledger)
-            prepare_outputs(owner)
+            check_former_runs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
             runner = ThreadRunner(dumping, sorting, consumers)
-            self._owned = OwnedStream(owner, note_target(owner), trigger, folder, runner)
+            self._owned = OwnedStream(owner, trigger, folder, runner)
             try:
                 yield
             finally:
@@ -214,6 +220,7 @@ class Stream:
         if time.monotonic() >= self._logged + _LOG_SECONDS:
             self._logged = time.monotonic()
             log_status(self.stats.status())
+            warn_of_dead_letters(record)
         late = f", at most {latencies.max():.2f} s late" if len(latencies) else ""
         return f"run {record.run}: {record.records:,} records, {record.dead_letters:,} dead letters{late}"
 
@@ -261,7 +268,7 @@ def _sort_batch(stream: OwnedStream, limits: BatchLimits, attempt: str) -> RunRe
     # A producer that saw trouble since the last batch is replaced here: look at the lease, fence, read the ledger.
     owner.healthy_producer()
     with _batch_folder(stream.folder) as folder:
-        return run_job(Run(owner, stream.runner, stream.target, attempt), folder, limits)
+        return run_job(Run(owner, stream.runner, lambda: stream.target, attempt), folder, limits)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
+from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
-from tasks.preflight import check_before_lease, check_job_unchanged, prepare_outputs
-from tasks.publish import Publication, note_target, publish_run
+from tasks.preflight import check_before_lease, check_job_unchanged
+from tasks.publish import Publication, publish_run
 from tasks.run import Run
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
@@ -34,7 +35,7 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
         check_before_lease(job, cluster.connection, cluster.admin)
         with own_job(job, cluster.connection) as owner:
             check_job_unchanged(job, owner.ledger)
-            prepare_outputs(owner)
+            check_former_runs(owner)
             yield owner
 
 
@@ -43,7 +44,7 @@ def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publicati
     attempt = attempt or uuid4().hex
     folder = folder / attempt
     folder.mkdir()
-    run = Run(owner, ThreadRunner(), note_target(owner), attempt)
+    run = Run(owner, ThreadRunner(), lambda: prepare_outputs(owner), attempt)
     return run.prepare(run.take_snapshot(), folder)
 
 

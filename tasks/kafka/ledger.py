@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.kafka.clients import make_consumer, translate
-from tasks.kafka.topics import EARLIEST, LATEST, create_topic, describe_topic, list_offsets, topic_settings
+from tasks.kafka.topic_rules import ledger_rules
+from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
 from tasks.run_record import EarlierRuns, RunRecord, is_of_newer_format, missing_features
 from tasks.settings.connection import Connection
 from tasks.settings.names import JobNames
@@ -25,13 +26,6 @@ EARLIER = b"earlier"
 _RUN = b"run/"
 # Run records older than this many runs are folded into one within later transactions.
 KEPT_RUNS = 1000
-
-_SETTINGS = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false"}
-
-# A record names every output partition: thousands of them are beyond the default of 1 MB. Only closed segments are
-# compacted: by default a stream's would grow to 1 GB, which every start reads.
-_MADE_WITH = {"max.message.bytes": "10485760", "segment.bytes": "16777216"}
-
 
 R = TypeVar("R", RunRecord, EarlierRuns)
 
@@ -61,13 +55,15 @@ class Ledger:
     """What the ledger said after fencing: the newest run, the records by number, and the runs folded into one record.
 
     `footprints`: run → what it left in the outputs, as bytes, for each run whose record lies in the topic. A stream
-    keeps these, and of the records the newest alone.
+    keeps these, and of the records the newest alone. `placed`: whether any run of the job has placed a record in an
+    output; until then a run is the job's first.
     """
 
     last: RunRecord | None
     runs: Mapping[int, RunRecord]
     earlier: EarlierRuns | None = None
     footprints: Mapping[int, bytes] = field(default_factory=dict)
+    placed: bool = False
 
     def outdated(self, newest: int) -> list[int]:
         """Runs whose records a transaction that writes run `newest` folds into `earlier` and tombstones."""
@@ -86,7 +82,8 @@ class Ledger:
         outdated = set(self.outdated(record.run))
         kept = {run: data for run, data in self.footprints.items() if run not in outdated}
         kept[record.run] = EarlierRuns.of(record).to_json()
-        return Ledger(record, {record.run: record}, self.folded(record.run), kept)
+        placed = self.placed or record.placed > 0
+        return Ledger(record, {record.run: record}, self.folded(record.run), kept, placed)
 
 
 def run_key(number: int) -> bytes:
@@ -96,14 +93,12 @@ def run_key(number: int) -> bytes:
 
 def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None) -> bool:
     """Make the ledger if absent, check its settings; whether it was made. SettingsError names what differs."""
-    topic = describe_topic(admin, name)
+    rules, topic = ledger_rules(), describe_topic(admin, name)
     made = topic is None
     if topic is None:
-        topic = create_topic(admin, name, 1, replication_factor, _SETTINGS | _MADE_WITH)
-    settings = topic_settings(admin, name)
-    wrong = [
-        f"{key}={settings.get(key)} (must be {value})" for key, value in _SETTINGS.items() if settings.get(key) != value
-    ]
+        topic = rules.make(admin, name, 1, replication_factor)
+    breaches = rules.breaches(topic, topic_settings(admin, name), refused=True)
+    wrong = [f"{breach.setting} (must be {breach.rule.needed})" for breach in breaches]
     if len(topic.partitions) != 1:
         wrong.append(f"{len(topic.partitions)} partitions (must be 1)")
     if wrong:
@@ -179,7 +174,8 @@ def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
             "use another --job-name with --append"
         )
     footprints = {number: EarlierRuns.of(runs[number]).to_json() for number in sorted(runs)}
-    return Ledger(last, runs, earlier, footprints)
+    placed = any(record.placed for record in (last, earlier, *runs.values()) if record is not None)
+    return Ledger(last, runs, earlier, footprints, placed)
 
 
 def _require_understood(content: Mapping[bytes, bytes], name: str) -> None:

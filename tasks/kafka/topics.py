@@ -61,6 +61,8 @@ class Topic:
     id: str
     partitions: tuple[int, ...]
     leaderless: tuple[int, ...] = ()
+    # Of the partition that has the fewest.
+    replicas: int = 1
 
     @property
     def led(self) -> tuple[int, ...]:
@@ -90,7 +92,8 @@ def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Top
 
 def _topic(name: str, found: Any) -> Topic:  # the client's types deny that a leader may be None
     leaderless = tuple(p.id for p in found.partitions if p.leader is None or p.leader.id < 0)
-    return Topic(name, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)), leaderless)
+    replicas = min((len(p.replicas) for p in found.partitions), default=1)
+    return Topic(name, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)), leaderless, replicas)
 
 
 def topic_settings(admin: AdminClient, name: str) -> dict[str, str]:

@@ -146,7 +146,8 @@ def headline(record: RunRecord) -> str:
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}"]
     parts.append(f"sorted by {', '.join(sort.columns for sort in record.sorts)}")
     if record.dead_letters:
-        parts.append(f"{record.dead_letters:,} dead letters in {record.dead_letter_topic}")
+        most = "MORE THAN HALF of them, " * record.is_mostly_dead
+        parts.append(f"{most}{record.dead_letters:,} dead letters in {record.dead_letter_topic}")
     if record.lost:
         parts.append(f"lost: {'; '.join(map(str, record.lost))}")
     return ", ".join(parts)

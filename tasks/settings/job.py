@@ -122,6 +122,11 @@ class Job(BaseModel):
         json_schema_extra=_form(_TOPIC_PATTERN),
     )
     append: bool = Field(False, title="Append", description="Permit outputs that hold records this job did not write.")
+    allow_dead_letters: bool = Field(
+        False,
+        title="Allow dead letters",
+        description="Begin a job though more than half of a sample of its records cannot be sorted.",
+    )
     skip_lost: bool = Field(
         False, title="Skip lost", description="Go on without records that retention removed before they were read."
     )

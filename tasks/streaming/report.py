@@ -29,7 +29,8 @@ def stream_headline(status: StreamStatus) -> str:
     if status.last is not None:
         parts.append(f"last run {status.last.run}")
     if status.dead_letters:
-        parts.append(f"{status.dead_letters:,} dead letters")
+        most = "MORE THAN HALF of them, " * (2 * status.dead_letters > status.records)
+        parts.append(f"{most}{status.dead_letters:,} dead letters")
     if status.skipped:
         parts.append(f"skipped without a leader: partition {', '.join(map(str, status.skipped))}")
     return ", ".join(parts)

@@ -30,19 +30,22 @@ class Kind(Enum):
     DOUBLED = "doubled"
     FOREIGN = "foreign"
     MISPLACED = "misplaced"
+    RETIMED = "retimed"
 
 
 @dataclass(frozen=True)
 class Mismatch:
     """`source`: the record that was expected. `output`: where; for a key that is missing altogether, None.
 
-    `actual`: for a misplaced or doubled record, the source's record that is there.
+    `actual`: for a misplaced or doubled record, the source's record that is there. `times`: of a retimed one, the
+    timestamp that was expected and that which it has.
     """
 
     kind: Kind
     source: Place | None
     output: Place | None
     actual: Place | None = None
+    times: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,18 @@ def _count_keys(spill: Spill, bucket: int) -> tuple[Digests, npt.NDArray[np.int6
 
 def _compare_light(source: Spill, output: Spill, bucket: int, heavy: Digests) -> Iterator[_Group]:
     left, right = (_load(spill, bucket, heavy) for spill in (source, output))
-    if not (np.array_equal(left["key"], right["key"]) and np.array_equal(left["content"], right["content"])):
+    if not np.array_equal(left["key"], right["key"]) or _differ(left, right).any():
         yield from _differing_groups(left, right)
+
+
+def _differ(source: Rows, output: Rows) -> npt.NDArray[np.bool_]:
+    """Row by row: whether the content differs, or the timestamp, if the source has one to compare.
+
+    A record without one is sent as any other, at the time of its sending.
+    """
+    expected = source["time"]
+    retimed = (expected > 0) & (expected != output["time"])
+    return np.asarray(retimed | (source["content"] != output["content"]))
 
 
 def _load(spill: Spill, bucket: int, heavy: Digests) -> Rows:
@@ -99,7 +112,7 @@ def _differing_groups(source: Rows, output: Rows) -> Iterator[_Group]:
     bad = np.diff(left) != np.diff(right)
     # Without the keys whose counts differ, both sides are as long, row by row.
     paired = source[np.repeat(~bad, np.diff(left))], output[np.repeat(~bad, np.diff(right))]
-    unequal = paired[0]["key"][paired[0]["content"] != paired[1]["content"]]
+    unequal = paired[0]["key"][_differ(*paired)]
     bad[np.searchsorted(keys, unequal)] = True
     groups = [(source[left[i] : left[i + 1]], output[right[i] : right[i + 1]]) for i in np.flatnonzero(bad)]
     groups.sort(key=lambda sides: place_of(sides[1][0] if len(sides[1]) else sides[0][0]))
@@ -114,7 +127,7 @@ def _bounds(rows: Rows, keys: Digests) -> npt.NDArray[np.int64]:
 
 def _cut_group(source: Rows, output: Rows) -> _Group:
     shared = min(len(source), len(output))
-    unequal = np.flatnonzero(source["content"][:shared] != output["content"][:shared])
+    unequal = np.flatnonzero(_differ(source[:shared], output[:shared]))
     at = int(unequal[0]) if len(unequal) else shared
     start = max(0, at - _WINDOW)
     return _Group(source[start : at + _WINDOW], output[start : at + _WINDOW], at - start)
@@ -140,7 +153,7 @@ def _first_unequal(left: Iterator[Rows], right: Iterator[Rows]) -> int | None:
     while True:
         a, b = _refill(a, left), _refill(b, right)
         shared = min(len(a), len(b))
-        unequal = np.flatnonzero(a["content"][:shared] != b["content"][:shared])
+        unequal = np.flatnonzero(_differ(a[:shared], b[:shared]))
         if len(unequal):
             return index + int(unequal[0])
         if not shared:
@@ -180,6 +193,9 @@ def _explain(group: _Group) -> Mismatch:
 
 def _explain_present(group: _Group, expected: Place | None, where: Place) -> Mismatch:
     at, content = group.at, group.output["content"][group.at]
+    if expected is not None and group.source["content"][at] == content:
+        times = (int(group.source["time"][at]), int(group.output["time"][at]))
+        return Mismatch(Kind.RETIMED, expected, where, times=times)
     earlier, later = group.source[:at], group.source[at + 1 :]
     if (known := np.flatnonzero(later["content"] == content)).size:
         wanted = group.source["content"][at]

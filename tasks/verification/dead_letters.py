@@ -12,7 +12,7 @@ from tasks.verification.content import Digests, Headers, digest_all, digest_reco
 from tasks.verification.outputs import Tools
 from tasks.verification.reading import Block, await_stable
 from tasks.verification.report import Findings
-from tasks.verification.spill import Spill, count_buckets, make_rows
+from tasks.verification.spill import Rows, Spill, count_buckets, make_rows
 
 _PREFIX = "__connect.errors."
 _ORIGIN = tuple(_PREFIX + name for name in ("topic", "partition", "offset"))
@@ -44,7 +44,7 @@ class DeadLetterCheck:
         own = [(self._record.source_topic, str(block.partition), str(offset)) for offset in block.offsets.tolist()]
         origins = [_read_origin(headers, default) for headers, default in zip(block.headers, own, strict=True)]
         self._borrowed.update(set(origins).difference(own))
-        self.rejected.add(make_rows(_digest_origins(origins), _digest_originals(block), block.partition, block.offsets))
+        self.rejected.add(_make_rows(origins, block))
 
     def check(self) -> None:
         """Count and content, against the dead-letter topic to its high watermark."""
@@ -82,8 +82,7 @@ class DeadLetterCheck:
         ours = [i for i, origin in enumerate(origins) if writers[i] == job and self._concerns(origin)]
         if ours:
             letters = block.select(ours)
-            keys = _digest_origins([origins[i] for i in ours])
-            found.add(make_rows(keys, _digest_originals(letters), block.partition, letters.offsets))
+            found.add(_make_rows([origins[i] for i in ours], letters))
 
     def _concerns(self, origin: Origin) -> bool:
         topic, partition, offset = origin
@@ -104,7 +103,9 @@ class DeadLetterCheck:
 
 
 def _describe(mismatch: Mismatch, source: str) -> str:
+    time, found = mismatch.times or (0, 0)
     return {
+        Kind.RETIMED: f"the dead letter of {source} has the timestamp {found} in place of {time}",
         Kind.MISSING: f"the dead letter of {source} is missing",
         Kind.ALTERED: f"the dead letter of {source} is altered",
         Kind.FOREIGN: "the dead letter is of a record that can be sorted",
@@ -122,6 +123,11 @@ def _to_text(content: bytes | str | None, default: str) -> str:
     if content is None:
         return default
     return content if isinstance(content, str) else content.decode("utf-8", "backslashreplace")
+
+
+def _make_rows(origins: list[Origin], block: Block) -> Rows:
+    """By origin; with the timestamp, which a dead letter keeps."""
+    return make_rows(_digest_origins(origins), _digest_originals(block), block.partition, block.offsets, block.times())
 
 
 def _digest_origins(origins: list[Origin]) -> Digests:

@@ -141,7 +141,8 @@ class OutputCheck:
         block, keys = block.without(encoded.rejected), encoded.keys[0]
         if keys:
             self._check_order(block, keys)
-            spill.add(make_rows(digest_all(keys), block.digests(), block.partition, block.offsets))
+            times = block.times() if self._record.keeps_timestamps else None
+            spill.add(make_rows(digest_all(keys), block.digests(), block.partition, block.offsets, times))
 
     def _check_order(self, block: Block, keys: Keys) -> None:
         self._blocks.append((keys[0], _place(block, 0)))
@@ -184,9 +185,11 @@ class OutputCheck:
 
     def _describe(self, mismatch: Mismatch) -> str:
         expected, actual = self._name(mismatch.source), self._name(mismatch.actual)
+        time, found = mismatch.times or (0, 0)
         return {
             Kind.MISSING: f"record of {expected} is missing",
             Kind.ALTERED: f"record of {expected} is altered",
+            Kind.RETIMED: f"record of {expected} has the timestamp {found} in place of {time}",
             Kind.DOUBLED: f"record of {actual} is there again",
             Kind.FOREIGN: "the record is not in the source range",
             Kind.MISPLACED: f"record of {actual} stands before that of {expected}, of equal key, which came first",

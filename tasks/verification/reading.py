@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ class Block:
     values: list[bytes | None]
     keys: list[bytes | None]
     headers: list[Headers]
+    messages: list[Message]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -52,17 +53,26 @@ class Block:
         return self if last - first == len(self) else self._cut(slice(first, last))
 
     def _cut(self, part: slice) -> "Block":
-        return Block(self.partition, self.offsets[part], self.values[part], self.keys[part], self.headers[part])
+        columns = (column[part] for column in self._columns)
+        return Block(self.partition, self.offsets[part], *columns)
+
+    @property
+    def _columns(self) -> tuple[list[Any], ...]:
+        return self.values, self.keys, self.headers, self.messages
 
     def select(self, indexes: Sequence[int]) -> "Block":
         """The records at these indexes."""
-        columns = ([column[i] for i in indexes] for column in (self.values, self.keys, self.headers))
-        return Block(self.partition, self.offsets[list(indexes)], *columns)  # type: ignore[arg-type]
+        columns = ([column[i] for i in indexes] for column in self._columns)
+        return Block(self.partition, self.offsets[list(indexes)], *columns)
 
     def without(self, indexes: Sequence[int]) -> "Block":
         """The other records."""
         excluded = set(indexes)
         return self.select([i for i in range(len(self)) if i not in excluded]) if excluded else self
+
+    def times(self) -> npt.NDArray[np.int64]:
+        """Timestamps in ms; -1 or 0 where a record has none. Asked of each message, so only where they are compared."""
+        return np.array([message.timestamp()[1] for message in self.messages], np.int64)
 
     def digests(self) -> Digests:
         """Of value, key and headers of each record."""
@@ -135,7 +145,7 @@ def _to_block(topic: str, partition: int, messages: list[Message]) -> Block:
     if error := next(filter(None, map(Message.error, messages)), None):
         raise translate(f"reading back {topic}/{partition}", error)
     values, keys, headers = (list(map(part, messages)) for part in (Message.value, Message.key, Message.headers))
-    return Block(partition, _offsets(messages), values, keys, headers)  # type: ignore[arg-type]  # bytes by default
+    return Block(partition, _offsets(messages), values, keys, headers, messages)  # type: ignore[arg-type]  # bytes by default
 
 
 def _offsets(messages: list[Message]) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
 
 
 class RunCheck:
-    """One run. `folder`: for spills of about 30 bytes a record and sort."""
+    """One run. `folder`: for spills of about 40 bytes a record and sort."""
 
     def __init__(self, plan: RunPlan, admin: AdminClient, reader: TopicReader, patience: float, folder: Path) -> None:
         self._plan = plan
@@ -91,9 +91,9 @@ class RunCheck:
         if encoded.rejected:
             dead.add_rejected(block.select(encoded.rejected))
             block = block.without(encoded.rejected)
-        contents = block.digests()
+        contents, times = block.digests(), block.times() if self._record.keeps_timestamps else None
         for spill, keys in zip(self._spills, encoded.keys, strict=True):
-            spill.add(make_rows(digest_all(keys), contents, block.partition, block.offsets))
+            spill.add(make_rows(digest_all(keys), contents, block.partition, block.offsets, times))
 
     def _find_source(self) -> bool:
         name = self._record.source_topic

@@ -19,14 +19,23 @@ FLUSH_ROWS = 1 << 18
 # Rows of both sides of a bucket, and what sorting them takes, stay below 200 MB.
 BUCKET_ROWS = 1 << 20
 
-ROW = np.dtype([("key", np.uint64), ("content", np.uint64), ("partition", np.int32), ("offset", np.int64)])
+ROW = np.dtype(
+    [("key", np.uint64), ("content", np.uint64), ("partition", np.int32), ("offset", np.int64), ("time", np.int64)]
+)
 Rows = npt.NDArray[np.void]
 
 
-def make_rows(keys: Digests, contents: Digests, partition: int, offsets: npt.NDArray[np.int64]) -> Rows:
-    """One row a record."""
+def make_rows(
+    keys: Digests,
+    contents: Digests,
+    partition: int,
+    offsets: npt.NDArray[np.int64],
+    times: npt.NDArray[np.int64] | None = None,
+) -> Rows:
+    """One row a record. `times`: in ms, where they are compared; a source record without one is compared with none."""
     rows = np.empty(len(keys), ROW)
     rows["key"], rows["content"], rows["partition"], rows["offset"] = keys, contents, partition, offsets
+    rows["time"] = 0 if times is None else times
     return rows
 
 

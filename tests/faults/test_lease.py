@@ -14,8 +14,9 @@ from tasks.errors import TransientError
 from tasks.kafka import lease as lease_module
 from tasks.kafka.lease import Lease, describe_owner
 from tasks.manifests import Chunk
+from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner
-from tasks.publish import Publication, SupersededError, note_target, publish_run
+from tasks.publish import Publication, SupersededError, publish_run
 from tasks.settings.connection import use_connection
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks
@@ -141,7 +142,7 @@ def test_an_attempt_beside_one_that_still_lives(
         )
     with Follower(cluster, job) as follower:
         with owned(cluster, job) as owner, ThreadPoolExecutor() as pool:
-            outputs, snapshot = note_target(owner), take_snapshot(owner)
+            outputs, snapshot = prepare_outputs(owner), take_snapshot(owner)
             request = DumpRequest(job, snapshot.run, snapshot.source_topic_id, snapshot.ranges[0], tmp_path)
 
             def dump(request: DumpRequest) -> list[Chunk]:

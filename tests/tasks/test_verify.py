@@ -42,6 +42,8 @@ class Row:
     fields: tuple[bytes, ...] | None = None
     key: bytes | None = None
     headers: Headers = ()
+    # In ms; 0 lets the producer take the time of sending.
+    time: int = 0
     partition: int = 0
     offset: int = -1
 
@@ -109,7 +111,7 @@ class World:
         before = self.ends(topic, max(counts, default=-1) + 1)
         self.producer.begin_transaction()
         for r in rows:
-            self.producer.produce(topic, r.value, r.key, r.partition, headers=list(r.headers))
+            self.producer.produce(topic, r.value, r.key, r.partition, headers=list(r.headers), timestamp=r.time)
         self.producer.flush(PATIENCE)
         (self.producer.commit_transaction if commit else self.producer.abort_transaction)(PATIENCE)
         while any(end < before[p] + counts[p] + 1 for p, end in self.ends(topic, len(before)).items() if counts[p]):
@@ -120,11 +122,11 @@ class World:
 
     def fill(self, rows: list[Row]) -> list[Row]:
         """Send rows to the source, in turn over its partitions; what was sent, with places."""
-        ends = self.ends(self.name, SOURCE_PARTITIONS)
+        ends, now = self.ends(self.name, SOURCE_PARTITIONS), round(time.time() * 1000)
         placed = []
         for i, r in enumerate(rows):
             partition = i % SOURCE_PARTITIONS
-            placed.append(replace(r, partition=partition, offset=ends[partition]))
+            placed.append(replace(r, partition=partition, offset=ends[partition], time=r.time or now - 1000 + i))
             ends[partition] += 1
         self.send(self.name, placed)
         return placed
@@ -317,6 +319,45 @@ def test_an_altered_record_is_found(world: World, alter: Callable[[Row], Row]) -
     assert world.differences() == [f"source-0/{partition} offset {offset}: record of source{record.place} is altered"]
 
 
+@pytest.mark.parametrize(("timestamps", "found"), [("keep", True), ("new", False)])
+def test_another_timestamp_is_found(world: World, timestamps: str, *, found: bool) -> None:
+    """Where a run keeps timestamps, one that differs by a millisecond is found; otherwise they are no promise."""
+    rows = world.fill(people(60))
+    outputs = world.sorted(rows)
+    record = outputs[world.outputs[1]][2][5]
+
+    def edit(parts: list[list[Row]]) -> None:
+        parts[2][5] = replace(record, time=record.time + 1)
+
+    world.publish(rows, change(outputs, world.outputs[1], edit), options={"timestamps": timestamps})
+    if found:
+        what = f"record of source{record.place} has the timestamp {record.time + 1} in place of {record.time}"
+        assert world.differences() == [f"source-1/2 offset 5: {what}"]
+    else:
+        assert world.verify().ok
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_timestamps_of_equal_records(make_world: MakeWorld, *, swapped: bool) -> None:
+    """Equal records that came at different times keep their order by these; a record without a time may get any."""
+    world = make_world(sorts=("continent",))
+    same = [row(b"1", b"x", b"Asia") for _ in range(6)]
+    rows = world.fill([*same[:5], replace(same[5], time=-1)])
+
+    def edit(parts: list[list[Row]]) -> None:
+        assert parts[2][1].time == -1
+        parts[2][1] = replace(parts[2][1], time=rows[0].time)
+        if swapped:
+            parts[1].reverse()
+
+    world.publish(rows, change(world.sorted(rows), world.outputs[0], edit), options={"timestamps": "keep"})
+    if swapped:
+        what = f"record of source/1 offset 0 has the timestamp {rows[4].time} in place of {rows[1].time}"
+        assert world.differences() == [f"source-0/1 offset 0: {what}"]
+    else:
+        assert world.verify().lines() == []
+
+
 def test_an_altered_sort_key_is_found(world: World) -> None:
     """A record whose sort key was altered is one that is missing and one that is not of the source."""
     rows = world.fill(people(60))
@@ -459,6 +500,15 @@ def test_a_missing_dead_letter_is_found(world: World) -> None:
     rows = world.fill(people(60) + REJECTED)
     world.publish(rows, letters=world.letters(rows)[1:])
     assert world.differences() == [f"source-dead-letters: the dead letter of source{rows[60].place} is missing"]
+
+
+def test_a_dead_letter_of_another_time_is_found(world: World) -> None:
+    """Dead letters keep their timestamps, whatever the outputs do."""
+    rows = world.fill([*people(30), Row(b"no row")])
+    (letter,) = world.letters(rows)
+    world.publish(rows, letters=[replace(letter, time=letter.time + 7)])
+    what = f"has the timestamp {letter.time + 7} in place of {letter.time}"
+    assert world.differences() == [f"source-dead-letters/0 offset 0: the dead letter of source/0 offset 10 {what}"]
 
 
 def test_altered_and_doubled_dead_letters_are_found(world: World) -> None:

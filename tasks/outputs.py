@@ -1,0 +1,146 @@
+"""Outputs and dead-letter topic: what they must be before a run, and how absent ones are made.
+
+Guarantee 2 (all or nothing, exactly once) needs outputs that nothing else writes to, and whose settings remove no
+record of a run: those that do not fit are refused before any work.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tasks.errors import SettingsError
+from tasks.kafka.clients import make_consumer, translate
+from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, output_rules
+from tasks.kafka.topics import (
+    EARLIEST,
+    LATEST,
+    Topic,
+    describe_topic,
+    describe_topics,
+    group_offsets,
+    list_offsets,
+    topic_settings,
+)
+from tasks.observe.logs import get_logger
+from tasks.ownership import Owner
+from tasks.run_record import RunRecord
+from tasks.settings.job import Job
+from tasks.targets.base import Target
+from tasks.targets.kafka_topics import KafkaTopics
+
+
+def check_outputs(job: Job, admin: AdminClient) -> None:
+    """SettingsError where an output or the dead-letter topic exists and its settings would break a promise."""
+    wanted = _rules(job, admin)
+    for topic in describe_topics(admin, list(wanted)).values():
+        wanted[topic.name].check(topic, topic_settings(admin, topic.name))
+
+
+def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
+    """The rules of each topic that the job writes to, but its ledger."""
+    source = topic_settings(admin, job.source_topic)
+    outputs = output_rules(source, keep_timestamps=job.timestamps == "keep")
+    return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
+
+
+def _outputs(job: Job) -> list[str]:
+    return [sort.topic for sort in job.sort_list]
+
+
+def check_former_runs(owner: Owner) -> None:
+    """SettingsError where the outputs do not hold what the ledger says: records before any run, or none after one."""
+    job, ledger = owner.job, owner.ledger
+    if job.append:
+        return
+    if ledger.last is not None and ledger.placed:
+        _check_same_outputs(owner.admin, ledger.last)
+    elif problem := _find_former_run(owner):
+        # Who was away may have read it before a successor's first run, which then is what was found.
+        owner.require_current_ledger()
+        raise SettingsError(problem)
+
+
+def prepare_outputs(owner: Owner) -> Target:
+    """The outputs as they are now. They and the dead-letter topic are made where they are absent.
+
+    A property that puts a promise at risk is told.
+    """
+    job, admin = owner.job, owner.admin
+    source, wanted = describe_topic(admin, job.source_topic), _rules(job, admin)
+    partitions = job.output_partitions or (len(source.partitions) if source else 1)
+    found = describe_topics(admin, list(wanted))
+    for name, rules in wanted.items():
+        if name not in found:
+            count = 1 if name == job.dead_letters else partitions
+            found[name] = rules.make(admin, name, count, job.replication_factor)
+    _tell_risks(admin, wanted, found)
+    return KafkaTopics.note(admin, _outputs(job), job.request_timeout)
+
+
+def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
+    """One line for each property and value, with all topics that have it."""
+    risks: dict[str, list[str]] = defaultdict(list)
+    for name, rules in wanted.items():
+        for breach in rules.breaches(found[name], topic_settings(admin, name), refused=False):
+            risks[breach.risk].append(name)
+    for risk, names in risks.items():
+        get_logger().warning(risk, topics=",".join(names))
+
+
+def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
+    """SettingsError where an output is not the topic that the last run wrote: what the runs wrote there is gone."""
+    for sort in last.sorts:
+        topic = describe_topic(admin, sort.topic)
+        if topic is None or topic.id != sort.topic_id:
+            raise SettingsError(
+                f"output {sort.topic} was deleted{' and made again' if topic else ''} since run {last.run} of job "
+                f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source anew "
+                "with another --job-name"
+            )
+
+
+def _find_former_run(owner: Owner) -> str | None:
+    """What tells of a run that the ledger does not have, and what to do; None if nothing does."""
+    job, admin = owner.job, owner.admin
+    if owner.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
+        return (
+            f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
+            "go on behind these offsets with --start group --append, or anew with --append or another --job-name"
+        )
+    for topic in describe_topics(admin, _outputs(job)).values():
+        if _holds_records(owner, topic):
+            return (
+                f"output {topic.name} holds records, and job {job.name} has no run in its ledger that wrote any: "
+                "its ledger was lost, or something else writes there; empty the topic, choose another, "
+                "or permit it with --append"
+            )
+    return None
+
+
+def _holds_records(owner: Owner, topic: Topic) -> bool:
+    """Whether a `read_committed` reader finds anything. What aborted runs left does not count."""
+    admin = owner.admin
+    ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
+    starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
+    left = {p for p in topic.partitions if ends[p] > starts[p]}
+    if not left:
+        return False
+    consumer = make_consumer(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
+    deadline = time.monotonic() + owner.job.request_timeout
+    try:
+        consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])
+        while left and time.monotonic() < deadline:
+            for message in consumer.consume(1, 0.2):
+                if error := message.error():
+                    raise translate(f"reading output {topic.name}", error)
+                return True
+            for position in consumer.position([TopicPartition(topic.name, p) for p in left]):
+                if position.offset >= ends[position.partition]:
+                    left.discard(position.partition)
+    finally:
+        consumer.close()
+    # Not read to its end: refusing is the side that loses nothing.
+    return bool(left)

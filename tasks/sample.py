@@ -1,0 +1,176 @@
+"""A bounded sample of what a run will read: the mean size of a record, and whether a first run is worth its while.
+
+Guarantee 3 (nothing lost in silence): a job whose settings do not fit its source is refused before anything is written.
+It would turn all into dead letters, move its offsets on, and be bound to the wrong columns.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import pyarrow as pa
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from tasks.errors import SettingsError, TransientError
+from tasks.formats.csv import format_of
+from tasks.formats.guess import SHOWN_BYTES, guess_format
+from tasks.kafka.clients import make_consumer, record_bytes, translate
+from tasks.manifests import OffsetRange, Snapshot
+from tasks.observe.printable import printable
+from tasks.ownership import Owner
+from tasks.run_context import current_run
+from tasks.settings.job import Job
+
+# Records in all, over all partitions.
+_RECORDS = 600
+_SIZED_SECONDS = 0.5
+_JUDGED_SECONDS = 10.0
+_CONSUME_RECORDS = 100
+_CONSUME_SECONDS = 0.05
+# A fetch that waits at one partition's end holds up the others.
+_FETCH_WAIT_MS = 10
+_SHOWN_REASONS = 3
+_SHOWN_LETTERS = 60
+
+# Partition → offsets [start, end) to take records from.
+Windows = Mapping[int, tuple[int, int]]
+
+
+class MostlyDeadLettersError(SettingsError):
+    """More than half of a sample of what a job's first run would read cannot be sorted by the job's settings."""
+
+    action = (
+        "Correct `--columns`, `--delimiter` or `--source-topic`, as the line hints; or permit it with "
+        "`--allow-dead-letters`."
+    )
+
+
+@dataclass(frozen=True)
+class SampledRecord:
+    """`size`: of all of it. `value`: as far as a guess looks at it. `reason`: empty if it can be placed."""
+
+    partition: int
+    offset: int
+    size: int
+    value: bytes | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Records from the beginning, the middle and the end of each range, or from the beginning alone."""
+
+    records: tuple[SampledRecord, ...] = ()
+
+    @property
+    def mean_record_bytes(self) -> float:
+        """Mean size of key, value and headers; 0 without a record."""
+        return sum(record.size for record in self.records) / max(len(self.records), 1)
+
+    def within(self, snapshot: Snapshot) -> "Sample":
+        """The records that the snapshot reads, which may be less than what it was when the sample was taken."""
+        ranges = {r.partition: r for r in snapshot.ranges}
+        return Sample(tuple(r for r in self.records if r.offset < ranges[r.partition].end))
+
+
+def is_judged(owner: Owner) -> bool:
+    """Whether this run is the job's first, so that its sample decides whether it begins."""
+    return not (owner.ledger.placed or owner.job.allow_dead_letters)
+
+
+def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
+    """A few records of each range of the snapshot; parsed where this run is judged by them.
+
+    TransientError where none can be read for a run that is judged.
+    """
+    ranges = [r for r in snapshot.ranges if r.span]
+    if not ranges:
+        return Sample()
+    judged = is_judged(owner)
+    topic, seconds = owner.job.source_topic, _JUDGED_SECONDS if judged else _SIZED_SECONDS
+    deadline, records = time.monotonic() + seconds, list[SampledRecord]()
+    limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": _FETCH_WAIT_MS}
+    consumer = make_consumer(owner.connection, owner.job.group, **limits)
+    try:
+        for windows in plan_windows(ranges, _RECORDS, thorough=judged):
+            for messages in _read_windows(consumer, topic, windows, deadline):
+                records += _parse(owner.job, messages) if judged else map(_sized, messages)
+    finally:
+        consumer.close()
+    if judged and not records and time.monotonic() > deadline:
+        raise TransientError(f"no record of source {topic} could be read for {seconds:g} s")
+    return Sample(tuple(records))
+
+
+def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
+    """What is read of each range, in turns: from its beginning, and if `thorough` from its middle and end."""
+    turns = 3 if thorough else 1
+    size = max(1, most // (turns * len(ranges)))
+    for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
+        yield {r.partition: window for r, window in zip(ranges, turn, strict=True) if window is not None}
+
+
+def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
+    if r.span <= size * turns:
+        return [(r.start, r.end)]
+    starts = (r.start, r.start + (r.span - size) // 2, r.end - size)
+    return [(start, start + size) for start in starts[:turns]]
+
+
+def _read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:
+    """The windows' messages. A window is read when the position is at its end: some offsets hold no record."""
+    left = dict(windows)
+    consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in windows.items()])
+    while left and time.monotonic() < deadline:
+        current_run().stop.check()
+        messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
+        if error := next(filter(None, map(Message.error, messages)), None):
+            raise translate(f"reading source {topic}", error)
+        yield [m for m in messages if (m.offset() or 0) < windows[m.partition() or 0][1]]
+        positions = consumer.position([TopicPartition(topic, partition) for partition in left])
+        if read := [p.partition for p in positions if p.offset >= left[p.partition][1]]:
+            consumer.incremental_unassign([TopicPartition(topic, partition) for partition in read])
+            left = {partition: window for partition, window in left.items() if partition not in read}
+
+
+def _sized(message: Message, reason: str = "") -> SampledRecord:
+    value = message.value()
+    shown = value[:SHOWN_BYTES] if isinstance(value, bytes) else None
+    return SampledRecord(message.partition() or 0, message.offset() or 0, record_bytes(message), shown, reason)
+
+
+def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
+    rejected = format_of(job).parse(pa.array([m.value() for m in messages], pa.binary())).rejected if messages else {}
+    return [_sized(message, rejected.get(index, "")) for index, message in enumerate(messages)]
+
+
+def refuse_mostly_dead(job: Job, sample: Sample) -> None:
+    """MostlyDeadLettersError where more than half of the sample would be dead letters."""
+    dead = [record for record in sample.records if record.reason]
+    if 2 * len(dead) <= len(sample.records):
+        return
+    kinds = Counter(_kind(record.reason) for record in dead)
+    shown = next(record for record in dead if _kind(record.reason) == kinds.most_common(1)[0][0])
+    reasons = "; ".join(f"{count:,}: {kind}" for kind, count in kinds.most_common(_SHOWN_REASONS))
+    hint = guess_format([record.value for record in dead], job)
+    raise MostlyDeadLettersError(
+        f"source {job.source_topic}: {len(dead):,} of {len(sample.records):,} records that were sampled would be dead "
+        f"letters ({reasons}), as that of partition {shown.partition} offset {shown.offset}: {_show(shown.value)}"
+        f"{f'; it {hint}' if hint.startswith('looks') else f'; {hint}' if hint else ''}; nothing was published: "
+        "correct --columns, --delimiter or --source-topic, or permit it with --allow-dead-letters"
+    )
+
+
+def _kind(reason: str) -> str:
+    """The reason without the value that it names, so that reasons can be counted."""
+    return printable(re.sub(r"(['\"`]).*\1", "…", reason))
+
+
+def _show(value: bytes | None) -> str:
+    if value is None:
+        return "no value"
+    text = printable(value.decode("utf-8", "backslashreplace"))
+    return f"'{text}'" if len(text) <= _SHOWN_LETTERS else f"'{text[:_SHOWN_LETTERS]}…'"
