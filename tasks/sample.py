@@ -19,8 +19,8 @@ from tasks.formats.csv import format_of
 from tasks.formats.guess import SHOWN_BYTES, guess_format
 from tasks.kafka.clients import make_consumer, record_bytes, translate
 from tasks.manifests import OffsetRange, Snapshot
-from tasks.observe.printable import printable
 from tasks.ownership import Owner
+from tasks.printable import printable
 from tasks.run_context import current_run
 from tasks.settings.job import Job
 

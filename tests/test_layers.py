@@ -20,7 +20,7 @@ LAYERS = (
     "tasks.chunks tasks.formats tasks.sorting tasks.workdir",
     "tasks.observe",
     # What the stages speak of.
-    "tasks.dead_letters tasks.ownership tasks.permissions tasks.preflight tasks.targets",
+    "tasks.dead_letters tasks.outputs tasks.ownership tasks.permissions tasks.preflight tasks.sample tasks.targets",
     # The stages.
     "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
     "tasks.run tasks.runners tasks.task_runs",
