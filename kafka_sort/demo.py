@@ -84,7 +84,9 @@ def run_demo(records: int) -> None:
     finally:
         broker.stop()
     print(f"\nDone in {time.monotonic() - began:.0f} s.")
-    print(FAREWELL.format(command="kafka-sort" if shutil.which("kafka-sort") else sys.argv[0], records=records, gone=GONE))
+    print(
+        FAREWELL.format(command="kafka-sort" if shutil.which("kafka-sort") else sys.argv[0], records=records, gone=GONE)
+    )
 
 
 def show_little() -> None:
@@ -102,9 +104,8 @@ def show_run(steps: Steps, job: Job, records: int, seed: int) -> None:
     from flows.generate_records import generate_records
     from kafka_sort.terminal import run_sort, run_verify
 
-    with steps.step(f"Generate {records:,} records in topic {job.source_topic}"):
-        with holding():
-            generate_records(job.source_topic, records, seed, PARTITIONS)
+    with steps.step(f"Generate {records:,} records in topic {job.source_topic}"), holding():
+        generate_records(job.source_topic, records, seed, PARTITIONS)
     columns = ", ".join(sort.columns for sort in job.sort_list)
     with steps.step(f"Sort what is new by {columns}: each into a topic of its own, all in one transaction"):
         run_sort(job)

@@ -6,17 +6,13 @@ Python handles signals in the main thread alone: there nothing keeps it from doi
 its own, and no exception strikes in the middle of an import.
 """
 
-import atexit
-import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from kafka_sort.streams import open_streams
 from tasks.signals import Signals, say, watch
 
 _JOIN_SECONDS = 1.0
@@ -37,6 +33,12 @@ def _run_command() -> int:
 def run(work: Callable[[], int]) -> NoReturn:
     """Do the work, and exit with the status that it returns, or with that of the signal that stopped it."""
     signals = watch()
+    # Imported only now: whatever takes time comes when signals are watched for.
+    import atexit
+    import logging
+
+    from kafka_sort.streams import open_streams
+
     open_streams()
     # A line that cannot be logged is no reason for a traceback.
     logging.raiseExceptions = False
@@ -61,8 +63,8 @@ def _do(work: Callable[[], int]) -> int:
             done.append(work())
         except SystemExit as error:
             done.append(error.code if isinstance(error.code, int) else int(error.code is not None))
-        except BaseException:  # noqa: BLE001  # of the command's own frame: all else has been told by now
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001  # of the command's own frame: all else is told there
+            sys.excepthook(type(error), error, error.__traceback__)
 
     thread = threading.Thread(target=do, name="command", daemon=True)
     thread.start()

@@ -52,7 +52,7 @@ def open_streams() -> None:
         _open_if_closed(descriptor)
     _former.extend((sys.stdin, sys.stdout, sys.stderr))
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115  # a descriptor, for as long as the process lives
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # a descriptor, for as long as the process lives
     sys.stdout, sys.stderr = _replace(sys.stdout, 1), _replace(sys.stderr, 2)
 
 

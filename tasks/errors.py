@@ -72,9 +72,7 @@ class EmbeddedBrokerError(TerminalError):
 
 
 # What a stop means for a run that sorts; other flows say what it means for them.
-NOTHING_VISIBLE: Final = (
-    "nothing of this run is visible; the next start goes on where the last committed run ended"
-)
+NOTHING_VISIBLE: Final = "nothing of this run is visible; the next start goes on where the last committed run ended"
 
 
 class StoppedError(TerminalError):

@@ -192,9 +192,11 @@ def _go_on(_: int) -> None:
     """No answer to a signal but to come to an end."""
 
 
-def holding() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def holding() -> Iterator[None]:
     """A block that comes to its end also when the command is asked to stop: what it does has to be told."""
-    return listening(_go_on)
+    with listening(_go_on):
+        yield
 
 
 @contextlib.contextmanager
