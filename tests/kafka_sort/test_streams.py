@@ -16,8 +16,12 @@ from tests.command import Outcome
 from tests.processes import KAFKA_SORT, Program
 
 LOST = "kafka-sort: standard output: No space left on device: what was to be shown there is lost\n"
-# As a command: work that does nothing but tell of it.
-WORKS = [sys.executable, "-c", "from kafka_sort.process import run; run(lambda: print('done') or 0)"]
+
+
+def works(line: str) -> list[str]:
+    """As a command: work that does nothing but this."""
+    work = f"from kafka_sort.process import run\ndef work():\n    {line}\n    return 0\nrun(work)"
+    return [sys.executable, "-c", work]
 
 
 def closed(descriptor: int) -> dict[str, Any]:
@@ -67,8 +71,7 @@ def test_what_only_shows_something(
 @pytest.mark.parametrize("stdout", [full, without_reader])
 def test_what_works(stdout: Callable[[], BinaryIO], tmp_path: Path) -> None:
     """Work that is done is status 0, whatever becomes of its report; a full disk is a line."""
-    program = [*WORKS[:2], WORKS[2].replace("print('done') or 0", "print('done') or print('more') or None or 0")]
-    outcome = Program.start(program, tmp_path, stdout=stdout()).finish()
+    outcome = Program.start(works("print('done'); print('more')"), tmp_path, stdout=stdout()).finish()
     assert (outcome.status, outcome.err) == (0, LOST if stdout is full else "")
 
 
@@ -78,7 +81,7 @@ def test_a_limit_for_files(tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2, 2))
 
-    program = Program.start(WORKS, tmp_path, preexec_fn=limit, stderr=subprocess.PIPE)
+    program = Program.start(works("print('done')"), tmp_path, preexec_fn=limit, stderr=subprocess.PIPE)
     assert program.process.stderr
     assert "File too large" in program.process.stderr.read().decode()
     assert program.finish().status == 0
@@ -86,17 +89,15 @@ def test_a_limit_for_files(tmp_path: Path) -> None:
 
 def test_what_is_closed_is_nobody_elses(tmp_path: Path) -> None:
     """The next file that is opened is not descriptor 1, which would get what we print."""
-    work = "import os; fd = os.open('FILE', os.O_RDWR | os.O_CREAT); print('ours'); print('ours', file=__import__('sys').stderr)"
-    program = f"from kafka_sort.process import run\ndef work():\n    {work}\n    return 0 if fd > 2 else fd\nrun(work)"
     file = tmp_path / "file"
 
     def close_all() -> None:
         for descriptor in range(3):
             os.close(descriptor)
 
-    command = [sys.executable, "-c", program.replace("FILE", str(file))]
-    # The program's own descriptors for its output are above those, and gone.
-    assert Program.start(command, tmp_path, preexec_fn=close_all).finish().status == 0
+    opened = f"import os, sys; fd = os.open({str(file)!r}, os.O_RDWR | os.O_CREAT)"
+    printed = "print('ours'); print('ours', file=sys.stderr); assert fd > 2"
+    assert Program.start(works(f"{opened}; {printed}"), tmp_path, preexec_fn=close_all).finish().status == 0
     assert file.read_text() == ""
 
 
@@ -104,8 +105,7 @@ def test_no_wait_for_a_stream_that_others_made_so(tmp_path: Path) -> None:
     """A pipe that does not wait, as some programs leave it, is written whole, once there is room."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    text = "from kafka_sort.process import run; run(lambda: print('x' * 1_000_000) or 0)"
-    program = Program.start([sys.executable, "-c", text], tmp_path, stdout=writer)
+    program = Program.start(works("print('x' * 1_000_000)"), tmp_path, stdout=writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         assert len(pipe.read()) == 1_000_001
@@ -114,8 +114,7 @@ def test_no_wait_for_a_stream_that_others_made_so(tmp_path: Path) -> None:
 
 def test_characters_that_the_stream_does_not_have(tmp_path: Path) -> None:
     """They are shown as escapes; a report that cannot be encoded is no failure of what it reports."""
-    text = "from kafka_sort.process import run; run(lambda: print('a → b') or 0)"
-    program = Program.start([sys.executable, "-c", text], tmp_path, {"PYTHONIOENCODING": "ascii"})
+    program = Program.start(works("print('a → b')"), tmp_path, {"PYTHONIOENCODING": "ascii"})
     assert program.finish() == Outcome(0, "a \\u2192 b\n", "")
 
 
@@ -141,11 +140,10 @@ run(work)
 def test_a_stop_while_nobody_reads(tmp_path: Path) -> None:
     """A pipe that is full, as behind a pager that was left: the command waits to write, and a signal ends it."""
     reader, writer = os.pipe()
-    text = "from kafka_sort.process import run; run(lambda: [print('x' * 1000) for _ in range(1000)] and 0)"
-    program = Program.start([sys.executable, "-c", text], tmp_path, stdout=writer, stderr=writer)
+    program = Program.start(works("print('x' * 1_000_000)"), tmp_path, stdout=writer, stderr=writer)
     os.close(writer)
     pid = program.process.pid
-    wait_for(lambda: "pipe_write" in Path(f"/proc/{pid}/wchan").read_text() or waits_to_write(pid), 30)
+    wait_for(lambda: waits_to_write(pid), 30)
     assert program.send(signal.SIGTERM).finish().status == 128 + signal.SIGTERM
     os.close(reader)
 
@@ -160,20 +158,20 @@ def test_a_terminal_that_goes_away(tmp_path: Path) -> None:
     """SIGHUP, and writes that fail from then on: status 129."""
     master, slave = os.openpty()
     text = """
-import fcntl, termios
+import fcntl, sys, termios, time
 from kafka_sort.process import run
 from tasks import signals
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 def work():
     with signals.holding(), open("STARTED", "w"):
         while signals.asked() is None:
-            pass
+            time.sleep(0.01)
         print("the report")
-        print("the report", file=__import__("sys").stderr)
+        print("the report", file=sys.stderr)
     return 0
 run(work)
 """.replace("STARTED", str(tmp_path / "started"))
-    terminal = {"stdin": slave, "stdout": slave, "stderr": slave, "start_new_session": True}
+    terminal: dict[str, Any] = {"stdin": slave, "stdout": slave, "stderr": slave, "start_new_session": True}
     program = Program.start(
         [sys.executable, "-c", text.replace("pass", "__import__('time').sleep(0.01)")], tmp_path, **terminal
     )
