@@ -1,9 +1,9 @@
 """The process that a command is, from its first line to its last: signals, standard streams, exit status.
 
 Guarantee: a signal that asks to stop ends the command, whenever it comes, with status 128 and its number; unless a
-signal is how the command ends, or it came when all was done and reported. The work is in a thread of its own, since
-Python handles signals in the main thread alone: there nothing keeps it from doing so, no library installs handlers of
-its own, and no exception strikes in the middle of an import.
+signal is how the command ends, or it came when all was done and reported. The work is in a thread of its own, and the
+main thread serves the signals: nothing delays it, no library installs handlers of its own in a thread, and no exception
+strikes in the middle of an import.
 """
 
 import os
@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from tasks.signals import Signals, say, watch
-
-_JOIN_SECONDS = 1.0
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def run(work: Callable[[], int]) -> NoReturn:
     open_streams()
     # A line that cannot be logged is no reason for a traceback.
     logging.raiseExceptions = False
-    status = _do(work)
+    status = _do(work, signals)
     if signals.first is not None:
         status = _stopped(signals, status)
     signals.settle(status)
@@ -54,8 +52,8 @@ def run(work: Callable[[], int]) -> NoReturn:
     os._exit(status)
 
 
-def _do(work: Callable[[], int]) -> int:
-    """The work's status, from a thread; the main thread waits and handles signals."""
+def _do(work: Callable[[], int], signals: Signals) -> int:
+    """The work's status, from a thread; the main thread serves the signals meanwhile."""
     done: list[int] = []
 
     def do() -> None:
@@ -65,12 +63,13 @@ def _do(work: Callable[[], int]) -> int:
             done.append(error.code if isinstance(error.code, int) else int(error.code is not None))
         except BaseException as error:  # noqa: BLE001  # of the command's own frame: all else is told there
             sys.excepthook(type(error), error, error.__traceback__)
+            done.append(1)
+        finally:
+            signals.wake()
 
-    thread = threading.Thread(target=do, name="command", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_JOIN_SECONDS)
-    return done[0] if done else 1
+    threading.Thread(target=do, name="command", daemon=True).start()
+    signals.serve(lambda: bool(done))
+    return done[0]
 
 
 def _stopped(signals: Signals, status: int) -> int:

@@ -6,13 +6,14 @@ since a command watches for signals before it does anything else.
 """
 
 import contextlib
+import fcntl
+import math
 import os
 import select
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -28,10 +29,10 @@ _STDERR: Final = 2
 
 
 class Signals:
-    """The handlers, installed from `install` to `restore`, both in the main thread.
+    """The handlers, installed from `install` to `restore`, both in the main thread; `serve` does what they ask for.
 
-    The handler only takes notes. A thread tells the listeners: a handler that took a lock could wait for the very code
-    that it interrupts.
+    What a handler of Python does may wait for the very code that it interrupts, and is done when the main thread wakes,
+    although the signal came to another thread. So the system's handler writes the number to a pipe, and `serve` reads.
     """
 
     def __init__(self, *, abandons: bool = False) -> None:
@@ -40,35 +41,57 @@ class Signals:
         self.first: int | None = None
         self.settled: int | None = None
         self.cleanups: list[Callable[[], object]] = []
-        self._since = 0.0
-        self._is_told = False
+        self._since: float | None = None
+        self._told: int | None = None
+        self._quiet_since = -math.inf
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
-        self._came: SimpleQueue[int | None] = SimpleQueue()
         self._former: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._former_pipe = -1
+        self._reader, self._writer = map(_lift, os.pipe())
+        os.set_blocking(self._writer, False)
 
     def install(self) -> None:
         """Watch from now on. SIGINT too where it is ignored, as shells do to background jobs; SIGHUP not: `nohup`."""
-        threading.Thread(target=self._tell, name="signals", daemon=True).start()
+        self._former_pipe = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                self._former[number] = signal.signal(number, self._handle)
+                self._former[number] = signal.signal(number, self._leave_if_settled)
 
     def restore(self) -> None:
         """Give the signals back."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
-        self._came.put(None)
+        signal.set_wakeup_fd(self._former_pipe)
+
+    def serve(self, is_over: Callable[[], bool]) -> None:
+        """Do what the signals ask for, until it is over; `wake` makes this look."""
+        while not is_over():
+            ready = select.select([self._reader], [], [], None if self._told is None else _LOOK_SECONDS)[0]
+            for number in os.read(self._reader, 64) if ready else b"":
+                if number in self._former:
+                    self._take(number)
+            if self._told is not None and self._abandons and self._is_unwound():
+                self._abandon(self._told)
+
+    def wake(self) -> None:
+        """Have `serve` look whether it is over."""
+        os.write(self._writer, b"\0")
+
+    def close(self) -> None:
+        """Give up the pipe, once nothing serves it any more."""
+        os.close(self._reader)
+        os.close(self._writer)
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
         """Call `listener` once with the signal's number, if one comes while the block runs, or has come before."""
         with self._lock:
             self._listeners.append(listener)
-            is_late = self._is_told
+            late = self._told
         try:
-            if is_late and self.first is not None:
-                listener(self.first)
+            if late is not None:
+                listener(late)
             yield
         finally:
             with self._lock:
@@ -83,35 +106,32 @@ class Signals:
         if self.first is not None:
             self.first, self.settled = None, 0
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
+    def _leave_if_settled(self, _: int, __: FrameType | None) -> None:
+        """All that is left to the handler itself: the main thread closes things then, and does not serve."""
         if self.settled is not None:
             os._exit(self.settled)
-        if not self._since:
-            self._since, self.first = time.monotonic(), number
-            self._came.put(number)
-        elif time.monotonic() > self._since + _SAME_SECONDS:
-            _die(number)
 
-    def _tell(self) -> None:
-        number = self._came.get()
-        if number is None:
-            return
+    def _take(self, number: int) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self.first = now, number
+            self._tell(number)
+        elif now > self._since + _SAME_SECONDS:
+            os._exit(128 + number)
+
+    def _tell(self, number: int) -> None:
         with self._lock:
-            self._is_told, listeners = True, tuple(self._listeners)
+            self._told, listeners = number, tuple(self._listeners)
+        if listeners:
+            self._quiet_since = time.monotonic()
         for listener in listeners:
             listener(number)
-        if self._abandons:
-            if listeners:
-                self._await_unwinding()
-            self._abandon(number)
 
-    def _await_unwinding(self) -> None:
-        """While something listens, it is ending; then the command has a moment for the rest."""
-        quiet_since = time.monotonic()
-        while time.monotonic() < quiet_since + _UNWIND_SECONDS:
-            if self._listeners:
-                quiet_since = time.monotonic()
-            time.sleep(_LOOK_SECONDS)
+    def _is_unwound(self) -> bool:
+        """Whether nothing has listened for so long that the command should have ended; or nothing did at all."""
+        if self._listeners:
+            self._quiet_since = time.monotonic()
+        return time.monotonic() > self._quiet_since + _UNWIND_SECONDS
 
     def _abandon(self, number: int) -> NoReturn:
         """End the process now. Nothing is under way that has to end in order, or it does not come to its end."""
@@ -129,11 +149,11 @@ class Signals:
         os._exit(status)
 
 
-def _die(number: int) -> NoReturn:
-    """As an unhandled signal does; the first process of a container is not killed by one."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)
+def _lift(descriptor: int) -> int:
+    """The same above the standard streams, which may be closed, and are looked at later."""
+    lifted = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return lifted
 
 
 def say(line: str) -> None:
@@ -177,15 +197,25 @@ def listening(listener: Listener) -> Iterator[None]:
     if _process is None and threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = _process or Signals()
-    if _process is None:
-        signals.install()
+    with contextlib.nullcontext(_process) if _process else _signals_of_block() as signals, signals.listening(listener):
+        yield
+
+
+@contextlib.contextmanager
+def _signals_of_block() -> Iterator[Signals]:
+    """Handlers for the block only, and a thread that serves them."""
+    signals, ended = Signals(), threading.Event()
+    thread = threading.Thread(target=signals.serve, args=(ended.is_set,), name="signals", daemon=True)
+    thread.start()
+    signals.install()
     try:
-        with signals.listening(listener):
-            yield
+        yield signals
     finally:
-        if signals is not _process:
-            signals.restore()
+        signals.restore()
+        ended.set()
+        signals.wake()
+        thread.join()
+        signals.close()
 
 
 def _go_on(_: int) -> None:

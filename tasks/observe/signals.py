@@ -1,6 +1,7 @@
 """Signals ask a flow to stop."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -23,7 +24,9 @@ def stop_on_signals(stop: Stop) -> Iterator[SimpleQueue[int]]:
         name = signal.Signals(number).name
         stop.ask(StoppedError(name, number, stop.consequence))
         came.put(number)
-        context.run(get_logger().warning, f"{name}: stopping; a second signal ends it at once")
+        # In a thread: whoever should read the line may not read, and the next signal is to be seen.
+        line = f"{name}: stopping; a second signal ends it at once"
+        threading.Thread(target=context.run, args=(get_logger().warning, line), daemon=True).start()
 
     with listening(ask):
         yield came

@@ -127,7 +127,20 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Where something does not come to its end, the next signal is a kill."""
     program = start(HOLDS, tmp_path).wait_for_line("at work").send(signal.SIGINT).wait_for_line("asked")
     wait_for(lambda: program.is_over or bool(program.send(signal.SIGTERM)) is program.is_over)
-    assert program.finish().status == -signal.SIGTERM
+    assert program.finish().status == 143
+
+
+def test_a_signal_that_comes_to_another_thread(tmp_path: Path) -> None:
+    """The system may give it to any: as to a process that was stopped, and goes on. It is seen at once all the same."""
+    body = """
+import signal
+def work():
+    with signals.stop_event() as stop:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        stop.wait()
+    return 0
+"""
+    assert start(body, tmp_path).finish().status == 143
 
 
 def test_the_same_wish_twice_is_one(tmp_path: Path) -> None:
