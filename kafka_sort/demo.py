@@ -5,6 +5,7 @@ Touches no cluster and no work folder of the user's: both lie in a temporary fol
 
 import logging
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -12,16 +13,20 @@ from contextlib import contextmanager
 
 from kafka_sort.prefect_server import start_prefect
 from tasks.broker.embedded import EmbeddedBroker
+from tasks.errors import StoppedError
 from tasks.observe.logs import LOGGER
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
+from tasks.signals import asked, holding
 
 PARTITIONS = 4
 # The second run sorts so many times fewer records than the first.
 LATER_SHARE = 4
 
+# What it means for the demo that a step was stopped, whichever it was.
+GONE = "Kafka and the data of this demo are gone"
 FAREWELL = """
-Kafka and the data of this demo are gone. The same by hand, with a Kafka that stays:
+{gone}. The same by hand, with a Kafka that stays:
 
   {command} broker --data kafka-data      in a terminal of its own
   {command} generate --records {records}
@@ -46,7 +51,9 @@ class Steps:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Say what is being done, then how long it took."""
+        """Say what is being done, then how long it took. StoppedError if the demo was asked to stop by now."""
+        if (number := asked()) is not None:
+            raise StoppedError(signal.Signals(number).name, number, GONE)
         self._number += 1
         print(f"\n{self._number}. {title}", flush=True)
         began = time.monotonic()
@@ -68,14 +75,18 @@ def run_demo(records: int) -> None:
             job = Job(workdir=broker.home / "work")
             show_run(steps, job, records, seed=1)
             show_run(steps, job, max(1, records // LATER_SHARE), seed=2)
-    except BaseException:
+    except BaseException as error:
         # Nothing is kept, so there is nothing to stop in order; Ctrl-C shall not wait.
         broker.kill()
+        if isinstance(error, StoppedError):
+            raise StoppedError(error.reason, error.signal, GONE) from error
         raise
     finally:
         broker.stop()
     print(f"\nDone in {time.monotonic() - began:.0f} s.")
-    print(FAREWELL.format(command="kafka-sort" if shutil.which("kafka-sort") else sys.argv[0], records=records))
+    print(
+        FAREWELL.format(command="kafka-sort" if shutil.which("kafka-sort") else sys.argv[0], records=records, gone=GONE)
+    )
 
 
 def show_little() -> None:
@@ -93,7 +104,7 @@ def show_run(steps: Steps, job: Job, records: int, seed: int) -> None:
     from flows.generate_records import generate_records
     from kafka_sort.terminal import run_sort, run_verify
 
-    with steps.step(f"Generate {records:,} records in topic {job.source_topic}"):
+    with steps.step(f"Generate {records:,} records in topic {job.source_topic}"), holding():
         generate_records(job.source_topic, records, seed, PARTITIONS)
     columns = ", ".join(sort.columns for sort in job.sort_list)
     with steps.step(f"Sort what is new by {columns}: each into a topic of its own, all in one transaction"):

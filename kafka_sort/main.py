@@ -1,9 +1,7 @@
 """The command `kafka-sort`: flags to settings, errors to one line and an exit status. No logic of its own."""
 
-import atexit
 import ctypes
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from pydantic import BaseModel
 
 from kafka_sort.options import connection_options, job_options, stream_options
 from kafka_sort.prefect_server import start_prefect
+from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
 from tasks.observe.logs import configure_logging, json_wanted
@@ -22,6 +21,7 @@ from tasks.printable import printable
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
 from tasks.settings.streaming import Streaming, load_streaming
+from tasks.signals import holding
 
 # Prefect reads these when it is imported, which the commands below do late: it takes seconds.
 PREFECT_DEFAULTS = {
@@ -79,10 +79,10 @@ def generate(records: int, seed: int, topic: str, partitions: int, **flags: Any)
     start_prefect().result()
     from flows.generate_records import generate_records
 
-    with use_connection(connection):
+    with use_connection(connection), holding():
         generate_records(topic=topic, records=records, seed=seed, partitions=partitions)
-    if not json_wanted():
-        click.echo(f"generated {records:,} records in {topic}")
+        if not json_wanted():
+            click.echo(f"generated {records:,} records in {topic}")
 
 
 @cli.command()
@@ -149,11 +149,12 @@ def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
 @cli.command()
 @connection_options
 @DEBUG
-def status(**flags: Any) -> None:
+def status(**flags: Any) -> int:
     """Jobs, their runs, state, owner and lag, from the ledgers."""
     from kafka_sort.status import print_status
 
     print_status(_connection(flags))
+    return 0
 
 
 @cli.command()
@@ -199,27 +200,13 @@ def _given(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None and v != ()}
 
 
-def main() -> None:
-    """Run the command; errors are one line on standard error, with a traceback only under --debug."""
-    status = _run()
-    # What is left to close closes now. Then out, past the interpreter's own end, where DuckDB's binding prints two
-    # hundred lines about objects that Prefect still holds.
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def _run() -> int:
+def run_command() -> int:
+    """Run the command; its exit status. Errors are one line on standard error, with a traceback only under --debug."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        shown: int | None = cli(standalone_mode=False)
     except click.ClickException as error:
         click.echo(f"kafka-sort: {error.format_message()} (-h lists the flags)", err=True)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return 128 + signal.SIGINT
     except KafkaSortError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
@@ -234,8 +221,5 @@ def _run() -> int:
         where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
         click.echo(printable(f"kafka-sort: {type(error).__name__}: {error} (at {where}; --debug shows all)"), err=True)
         return 1
-    return 0
-
-
-if __name__ == "__main__":
-    main()
+    # Only what shows something, and does nothing else, gives a number.
+    return 0 if shown is None else shown or output_status()

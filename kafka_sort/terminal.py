@@ -1,4 +1,7 @@
-"""Flows run from a terminal: progress on standard error, tables on standard output, unless a collector has that."""
+"""Flows run from a terminal: progress on standard error, tables on standard output, unless a collector has that.
+
+A flow and the report of what it did are one: a signal that comes in between does not keep a run from being told.
+"""
 
 from prefect import tags
 
@@ -11,6 +14,7 @@ from tasks.observe.report import headline, outputs_table, stages_table
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
+from tasks.signals import answer, holding
 from tasks.snapshot import PartitionsSkippedError
 from tasks.streaming.report import stream_headline
 from tasks.streaming.stats import StreamStatus
@@ -20,6 +24,7 @@ from tasks.verify import Verification
 TAG = "kafka-sort"
 
 
+@holding()
 def run_sort(job: Job) -> RunRecord | None:
     """One run; prints what was done."""
     with tags(TAG):
@@ -33,10 +38,12 @@ def run_sort(job: Job) -> RunRecord | None:
     return record
 
 
+@holding()
 def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
     """A stream until it ends; prints what was done. PartitionsSkippedError if partitions were left out at its end."""
     with tags(TAG):
         status: StreamStatus = stream_topic(job, streaming)
+    answer()
     if not json_wanted():
         print(stream_headline(status))
     if status.skipped:
@@ -44,6 +51,7 @@ def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
     return status
 
 
+@holding()
 def run_verify(job: Job, runs: int | None) -> Verification:
     """The newest `runs` runs verified, or all; prints what was found. VerificationError where something differs."""
     with tags(TAG):

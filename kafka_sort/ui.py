@@ -5,18 +5,24 @@ The run history is that of PREFECT_HOME, where the commands and `make demo` writ
 this process, however that ends.
 """
 
+import sys
+
+from tasks.signals import answer, stop_event, watch
+
+if __name__ == "__main__":
+    # What is imported below takes a second.
+    watch()
+
 import contextlib
 import os
-import signal
 import socket
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Final
 
 from kafka_sort.main import PREFECT_DEFAULTS
 from kafka_sort.prefect_server import free_port, spawn, wait_until_healthy
+from kafka_sort.process import run
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.errors import KafkaSortError, TerminalError
 from tasks.generate import generate_records
@@ -32,6 +38,7 @@ _PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
 _PORT: Final = 4200
 _SAMPLE_RECORDS: Final = 100_000
 _STOP_SECONDS: Final = 30
+_LOOK_SECONDS: Final = 0.5
 # For the server. With leases in memory, Prefect's default, its restart would end runs of limited deployments.
 SERVER_SETTINGS: Final = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
@@ -58,13 +65,14 @@ def run_ui(folder: Path) -> None:
         _run(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         _run(environment, "deploy", "--all")
         worker = _start(stack, folder, environment, "worker", "start", "--pool", POOL)
+        # To the end of all of them: a signal is how this command ends, in order.
+        stop = stack.enter_context(stop_event())
         print(f"Prefect {address}\nKafka {broker.bootstrap_servers}, data in {folder}\nCtrl-C ends both", flush=True)
-        while True:
+        while not stop.wait(_LOOK_SECONDS):
             broker.check_alive()
             for name, process in (("server", server), ("worker", worker)):
                 if process.poll() is not None:
                     raise TerminalError(f"Prefect's {name} has ended: see {_log(folder, name)}")
-            time.sleep(0.5)
 
 
 def _fill(connection: Connection) -> None:
@@ -113,18 +121,16 @@ def _listens(port: int) -> bool:
 
 
 def main(folder: Path = FOLDER) -> int:
-    """Until a signal: SIGTERM too, and SIGINT also where a shell starts this in the background."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """Until a signal; the exit status."""
     try:
         run_ui(folder)
-    except KeyboardInterrupt:
-        print("stopped", flush=True)
     except KafkaSortError as error:
         print(f"kafka-sort: {error}", file=sys.stderr)
         return 1
+    answer()
+    print("stopped", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -4,7 +4,7 @@ A message says what happened, where, and what to do. Facts a caller may act on a
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tasks.manifests import LostRange
 
@@ -71,17 +71,19 @@ class EmbeddedBrokerError(TerminalError):
     action = "Read the broker's last log lines, which come with it: a port in use, a full disk, a missing extra."
 
 
+# What a stop means for a run that sorts; other flows say what it means for them.
+NOTHING_VISIBLE: Final = "nothing of this run is visible; the next start goes on where the last committed run ended"
+
+
 class StoppedError(TerminalError):
-    """The run was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
+    """It was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
 
     category = "stopped"
     action = "Start again when it suits. The exit status is 128 and the number of the signal, where one asked."
 
-    def __init__(self, reason: str = "", signal: int | None = None) -> None:
-        super().__init__(
-            f"{reason}: " * bool(reason) + "stopped before it was done: nothing of this run is visible; the next start "
-            "goes on where the last committed run ended"
-        )
+    def __init__(self, reason: str = "", signal: int | None = None, consequence: str = NOTHING_VISIBLE) -> None:
+        super().__init__(f"{reason}: " * bool(reason) + f"stopped before it was done: {consequence}")
+        self.reason = reason
         self.signal = signal
         self.exit_code = 128 + signal if signal else 1
 
@@ -91,8 +93,8 @@ class CancelledError(StoppedError):
 
     action = "Start again when it suits."
 
-    def __init__(self) -> None:
-        super().__init__("cancelled in Prefect")
+    def __init__(self, consequence: str = NOTHING_VISIBLE) -> None:
+        super().__init__("cancelled in Prefect", consequence=consequence)
 
 
 class RunTimeoutError(StoppedError):
@@ -101,8 +103,9 @@ class RunTimeoutError(StoppedError):
     category = "terminal"
     action = "Raise `--run-timeout`, or take less at once with `--max-records`; then start again."
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"longer than the run timeout of {seconds:g} s (--run-timeout raises it)")
+    def __init__(self, seconds: float, consequence: str = NOTHING_VISIBLE) -> None:
+        reason = f"longer than the run timeout of {seconds:g} s (--run-timeout raises it)"
+        super().__init__(reason, consequence=consequence)
 
 
 class SourceLostError(TerminalError):

@@ -63,8 +63,11 @@ class GenerationStoppedError(StoppedError):
     at_risk = "No: what was sent stays in the topic."
 
     def __init__(self, topic: str, sent: int, stop: Stop) -> None:
-        super().__init__(signal=stop.asked.signal if stop.asked else None)
-        self.args = (f"stopped after {sent:,} records, which stay in topic {topic}",)
+        asked = stop.asked or StoppedError()
+        super().__init__(asked.reason, asked.signal)
+        self.args = (
+            f"{asked.reason}: " * bool(asked.reason) + f"stopped after {sent:,} records, which stay in topic {topic}",
+        )
         self.sent = sent
 
 

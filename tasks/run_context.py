@@ -11,15 +11,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tasks.errors import StoppedError, TransientError
+from tasks.errors import NOTHING_VISIBLE, StoppedError, TransientError
 
 E = TypeVar("E", bound=BaseException)
 
 
 class Stop:
-    """A request to stop, seen by every loop of a run within one block of records."""
+    """A request to stop, seen by every loop of a run within one block of records.
 
-    def __init__(self) -> None:
+    `consequence`: what it means that the run is stopped, for the errors that say so.
+    """
+
+    def __init__(self, consequence: str = NOTHING_VISIBLE) -> None:
+        self.consequence = consequence
         # What was asked for, and is raised by who sees it; None where one task's failure stops the others.
         self.asked: StoppedError | None = None
         self._event = threading.Event()
@@ -43,7 +47,7 @@ class Stop:
     def check(self) -> None:
         """StoppedError if the run is to stop."""
         if self._event.is_set():
-            raise self.asked or StoppedError()
+            raise self.asked or StoppedError(consequence=self.consequence)
 
     def cause_of(self, error: E) -> E | StoppedError:
         """What ended the run: a transient error that a stop kept from being tried again is the stop.

@@ -93,7 +93,7 @@ def run_main(arguments: list[str], environment: dict[str, str], folder: Path) ->
     os.environ.update(environment)
     sys.argv = ["kafka-sort", *arguments]
     raised.watch_child(folder)
-    from kafka_sort.main import main
+    from kafka_sort.process import main
 
     main()
 

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,12 +26,14 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.broker.runtime import Runtime, load_runtime
 from tasks.errors import EmbeddedBrokerError
+from tasks.signals import add_cleanup, answer, remove_cleanup, stop_event
 
 HOST = "127.0.0.1"
 # Below the ports that systems give to outgoing connections: a client that keeps trying such a port while the
 # broker is down can connect to itself, and hold the port.
 FREE_PORTS = range(20_000, 30_000)
 STOP_SECONDS = 10
+_LOOK_SECONDS = 0.2
 ARCHIVE_SECONDS = 30  # the first stop on a machine leaves the class archive behind
 # The JVM takes the place of the shell, so its pid is known from the start. Beside it, in its process group, waits for
 # the end of the owner a watcher: its standard input ends when the owner does, however it ends.
@@ -117,7 +119,7 @@ class EmbeddedBroker:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._process else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -131,6 +133,7 @@ class EmbeddedBroker:
         _check_free(self.port)
         try:
             self._runtime = load_runtime()
+            add_cleanup(self._discard)
             self._home = self._home or Path(tempfile.mkdtemp(prefix="kafka-sort-broker-"))
             self._write_files(self._runtime)
             self._process = self._spawn(self._runtime)
@@ -236,29 +239,19 @@ class EmbeddedBroker:
         if self._home and not self._kept:
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
+        remove_cleanup(self._discard)
 
 
 def run_foreground(port: int, data: Path | None) -> int:
-    """Run a broker until SIGINT or SIGTERM; prints `ready HOST:PORT` when it answers."""
-    with _signals_as_interrupt(), EmbeddedBroker(port, data) as broker:
-        try:
-            print(f"ready {broker.bootstrap_servers}", flush=True)
-            while True:
-                broker.check_alive()
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            return 0
-
-
-@contextlib.contextmanager
-def _signals_as_interrupt() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)  # the first too: a shell's background jobs ignore it
-    previous = [signal.signal(number, signal.default_int_handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
+    """Run a broker until a signal; prints `ready HOST:PORT` when it answers. A signal before ends the command."""
+    broker = EmbeddedBroker(port, data).start()
+    # To the end of the broker's own: a signal is how this command ends, in order.
+    with stop_event() as stop, broker:
+        print(f"ready {broker.bootstrap_servers}", flush=True)
+        while not stop.wait(_LOOK_SECONDS):
+            broker.check_alive()
+    answer()
+    return 0
 
 
 def _check_unused(lock: Path) -> None:

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import BrokerUnavailableError, SettingsError, TerminalError, TransientError
+from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
 # As large as the broker's default limit for a batch allows: fewer requests, better compression.
@@ -240,9 +241,13 @@ def header_bytes(headers: Any) -> int:
 
 
 def require_broker(admin: Admin, connection: Connection, timeout: float) -> None:
-    """BrokerUnavailableError unless a broker answers within `timeout` seconds; SettingsError if it turns us away."""
+    """BrokerUnavailableError unless a broker answers within `timeout` seconds; SettingsError if it turns us away.
+
+    StoppedError if the run is to stop.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        current_run().stop.check()
         left = max(deadline - time.monotonic(), _SHORTEST_SECONDS)
         try:
             admin.list_topics(timeout=min(left, _LOOK_SECONDS))

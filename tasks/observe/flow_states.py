@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import Abort
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from tasks.errors import CancelledError, KafkaSortError, RunTimeoutError, StoppedError
+from tasks.errors import NOTHING_VISIBLE, CancelledError, KafkaSortError, RunTimeoutError, StoppedError
 from tasks.manifests import Snapshot
 from tasks.observe.flow_run import emit, has_runner, is_cancelled, rename_run, tag_run, untagged_tasks
 from tasks.observe.logs import configure_logging, get_logger
@@ -27,6 +27,12 @@ from tasks.settings.job import Job
 NOTHING_NEW: Final = "nothing new"
 # From a cancel to the SIGTERM of a runner that looks only every 10 s, having lost its connection for events.
 _RUNNER_SECONDS: Final = 30.0
+# By kind: what it means that one was stopped.
+_CONSEQUENCES: Final = {
+    "run": NOTHING_VISIBLE,
+    "generation": "the records that were sent until then stay in the topic",
+    "verification": "not all was verified; nothing was changed",
+}
 _EVENTS: Final = {
     StateType.COMPLETED: "completed",
     StateType.FAILED: "failed",
@@ -42,7 +48,8 @@ def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], r
     to return: Prefect takes it apart, so that the flow's caller gets what is in it.
     """
     key = artifact_key("progress", *([] if kind == "run" else [kind]), job)
-    with run_context() as context, report_progress(context.progress, key, run_timeout):
+    stop = Stop(_CONSEQUENCES[kind])
+    with run_context(stop) as context, report_progress(context.progress, key, run_timeout):
         return end_run(kind, job, work, context)
 
 

@@ -94,9 +94,9 @@ def stop_if_due(run_timeout: float | None = None, deadline: float | None = None)
     """Ask the run to stop, if it was cancelled in Prefect or its time is over."""
     stop = current_run().stop
     if run_timeout is not None and deadline is not None and time.monotonic() > deadline:
-        stop.ask(RunTimeoutError(run_timeout))
+        stop.ask(RunTimeoutError(run_timeout, stop.consequence))
     elif not stop.is_set() and is_cancelled():
-        stop.ask(CancelledError())
+        stop.ask(CancelledError(stop.consequence))
 
 
 def _update_artifact(artifact: UUID | None, progress: Progress, key: str) -> UUID | None:

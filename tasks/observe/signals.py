@@ -1,46 +1,32 @@
-"""SIGINT and SIGTERM ask a run to stop; a second one ends it at once, which is as safe as any kill."""
+"""Signals ask a flow to stop."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from queue import SimpleQueue
-from types import FrameType
 
 from tasks.errors import StoppedError
 from tasks.observe.logs import get_logger
 from tasks.run_context import Stop
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from tasks.signals import listening
 
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[SimpleQueue[int]]:
-    """Install the handlers for the block, where signals can be handled at all: in the main thread. What came is queued.
-
-    A thread may wait for such a queue and be interrupted by a handler that fills it; with an Event it would hang.
-    """
+    """Ask for the stop if a signal comes while the block runs, or has come before to this command. It is queued too."""
     came: SimpleQueue[int] = SimpleQueue()
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    former = {number: signal.getsignal(number) for number in _SIGNALS}
+    # The log line is of the flow run that this block is in.
+    context = copy_context()
 
-    def handle(number: int, _: FrameType | None) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+    def ask(number: int) -> None:
         name = signal.Signals(number).name
-        stop.ask(StoppedError(name, number))
+        stop.ask(StoppedError(name, number, stop.consequence))
         came.put(number)
-        get_logger().warning(
-            f"{name}: stopping; what is not committed is not visible, "
-            "and the next start goes on where the last committed run ended"
-        )
+        # In a thread: whoever should read the line may not read, and the next signal is to be seen.
+        line = f"{name}: stopping; a second signal ends it at once"
+        threading.Thread(target=context.run, args=(get_logger().warning, line), daemon=True).start()
 
-    for number in _SIGNALS:
-        signal.signal(number, handle)
-    try:
+    with listening(ask):
         yield came
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from kafka_sort.main import _run
+from kafka_sort.main import run_command
 from tasks.kafka.topics import describe_topic
 from tests.cluster import Cluster, Record, sample_values
 from tests.command import Command, Outcome
@@ -40,7 +40,7 @@ def kafka_sort(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
     def run(*arguments: str) -> Outcome:
         monkeypatch.setattr("sys.argv", ["kafka-sort", "sort", *arguments])
-        status = _run()
+        status = run_command()
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 

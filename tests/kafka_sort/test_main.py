@@ -13,7 +13,7 @@ from tests.cluster import Cluster
 PROGRAM = """
 import atexit, ctypes, sys, tempfile, threading
 from pathlib import Path
-from kafka_sort.main import main
+from kafka_sort.process import main
 
 def tell():
     together = threading.Barrier(8)

@@ -1,0 +1,89 @@
+"""Standard input, output and error of a command, which may be closed, full, or a pipe without a reader.
+
+Guarantee: no write to them fails. What cannot be written is dropped, and standard error says so once; a reader that has
+gone has seen what it wanted, and nothing is said. The exit status of a command tells its work; of a command that only
+shows something it tells also whether that could be shown: see `output_status`.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import select
+import sys
+from typing import Any, Final, TextIO
+
+from tasks.signals import say
+
+_STDOUT: Final = 1
+# Python's own objects close the descriptor when they are collected.
+_former: list[object] = []
+
+
+class _Output(io.FileIO):
+    """One of the two streams, without a failure; `failure` keeps the first one that there would have been."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self.failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            # None: the descriptor does not wait, which is a setting that it shares with other processes.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+        except OSError as error:
+            self._note(error)
+            return len(data)
+        return written
+
+    def _note(self, error: OSError) -> None:
+        if self.failure is None and self.fileno() == _STDOUT and error.errno != errno.EPIPE:
+            say(f"standard output: {error.strerror}: what was to be shown there is lost")
+        self.failure = self.failure or error
+
+
+def open_streams() -> None:
+    """Put streams that do not fail in place of Python's; first, /dev/null in place of what is closed.
+
+    Otherwise the next file or socket would be descriptor 1, and get what we print.
+    """
+    for descriptor in range(3):
+        _open_if_closed(descriptor)
+    _former.extend((sys.stdin, sys.stdout, sys.stderr))
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # a descriptor, for as long as the process lives
+    sys.stdout, sys.stderr = _replace(sys.stdout, 1), _replace(sys.stderr, 2)
+
+
+def output_status() -> int:
+    """Exit status of a command that only shows something: 1 if that was lost, but not because its reader had enough."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = raw.failure if isinstance(raw, _Output) else None
+    return int(failure is not None and failure.errno != errno.EPIPE)
+
+
+def _open_if_closed(descriptor: int) -> None:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != descriptor:
+            os.dup2(opened, descriptor)
+            os.close(opened)
+        os.set_inheritable(descriptor, True)
+
+
+def _replace(stream: TextIO | None, descriptor: int) -> TextIO:
+    """The same, but for errors; line by line, so that nothing waits here when the process ends at once."""
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    errors = getattr(stream, "errors", None) or "strict"
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(descriptor)),
+        encoding=encoding,
+        errors="backslashreplace" if errors == "strict" else errors,
+        line_buffering=True,
+    )
