@@ -1,4 +1,4 @@
-"""What is built of the project: the wheel and the source distribution are whole, and the wheel works by itself."""
+"""What others get of the project: the wheel and the source distribution are whole, and the wheel works by itself."""
 
 import os
 import shutil
@@ -6,18 +6,19 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.cluster import Cluster, assert_sorted, sample_values
 from tests.command import Command, flags_of
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "kafka_sort", "tasks")
-# Git's own files are of no use outside of a repository.
-LEFT_OUT = [".git*", *(Path(line).name for line in (ROOT / ".gitignore").read_text().splitlines())]
+LEFT_OUT = [".git", *(Path(line).name for line in (ROOT / ".gitignore").read_text().splitlines())]
 OFFLINE = ("--no-index", "--no-deps")
 
 
@@ -73,10 +74,20 @@ def files(folder: Path) -> set[str]:
 
 
 def test_the_source_distribution_is_whole(source: Path, sdist: Path) -> None:
-    """It is a checkout: all files but Git's own, so that `make setup` and the tests work in it."""
+    """It has all files of a checkout, so that `make setup` and the tests work in it."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert files(source) - names == set()
+
+
+def test_the_pythons_are_the_same_everywhere() -> None:
+    """The classifiers name the Pythons that `requires-python` permits, and the workflow checks each of them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    language = "Programming Language :: Python :: 3."
+    named = [name.removeprefix(language) for name in project["classifiers"] if name.startswith(language)]
+    assert project["requires-python"] == f">=3.{named[0]},<3.{int(named[-1]) + 1}"
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert jobs["check"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in named]
 
 
 def test_the_wheel_is_whole(source: Path, wheel: Path) -> None:
