@@ -7,7 +7,7 @@ RUN python -m venv /opt/venv
 COPY deploy/requirements.lock ./
 # The lock is whole and hashed, so nothing is resolved; the build backend comes from it too.
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
-COPY pyproject.toml README.md prefect.yaml ./
+COPY pyproject.toml README.md LICENSE prefect.yaml ./
 COPY deploy/automations deploy/automations
 COPY deploy/deploy.sh deploy/
 COPY flows flows

@@ -38,9 +38,9 @@ With a cluster and a topic of yours:
 
   {command} sort --bootstrap-servers HOST:9092 --source-topic orders --columns order:int,customer,total --sort customer
 
-The runs stay in Prefect's history: make ui shows them, and lets you start more.
+The runs stay in Prefect's history: in a checkout of the project, make ui shows them, and lets you start more.
 
-README.md has the guarantees, the settings and what a job may do on the cluster."""
+The README has the guarantees, the settings and what a job may do on the cluster."""
 
 
 class Steps:
