@@ -23,6 +23,7 @@ from tasks.checksum import hash_records, sum_hashes
 from tasks.dead_letters import send_dead_letters
 from tasks.errors import TerminalError
 from tasks.failpoints import reach
+from tasks.formats.csv import RULES
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.kafka.transaction import TransactionalProducer
@@ -264,7 +265,7 @@ def _record(
         attempt=publication.attempt,
         source_topic=job.source_topic,
         source_topic_id=snapshot.source_topic_id,
-        format={"columns": job.columns, "delimiter": job.delimiter},
+        format={"columns": job.columns, "delimiter": job.delimiter, "rules": RULES},
         read=tuple(ReadRange(r.partition, r.start, r.end) for r in snapshot.ranges),
         lost=publication.lost,
         records=publication.records + publication.dead_letters,

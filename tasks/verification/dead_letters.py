@@ -3,7 +3,10 @@
 The topic may be shared: only records whose headers name an offset of the range count.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
 from tasks.run_record import RunRecord
@@ -33,16 +36,49 @@ class DeadLetterCheck:
         self._ranges = {r.partition: (r.start, r.end) for r in record.read}
         # Rejected records that were dead letters before keep the origin they had: names are not overwritten.
         self._borrowed: set[Origin] = set()
+        self._named: Digests = np.empty(0, np.uint64)
+        self._removed = 0
         self._gone = 0
 
     def close(self) -> None:
         """Give the disk space back."""
         self.rejected.close()
 
-    def add_rejected(self, block: Block) -> None:
-        """Source records that cannot be sorted."""
-        own = [(self._record.source_topic, str(block.partition), str(offset)) for offset in block.offsets.tolist()]
-        origins = [_read_origin(headers, default) for headers, default in zip(block.headers, own, strict=True)]
+    def load_origins(self) -> None:
+        """Read which records the dead letters are of, for a run whose rejects cannot be judged; 8 bytes each."""
+        topic = describe_topic(self._tools.admin, self._record.dead_letter_topic)
+        found = [_digest_origins(_origins_of(block)) for block in self._read(topic.partitions if topic else ())]
+        self._named = np.unique(np.concatenate([self._named, *found]))
+
+    def find_named(self, block: Block) -> list[int]:
+        """Indexes of the source records that have a dead letter, by the word of the dead letters themselves."""
+        origins = _digest_origins(_origins_of(block, self._own_origins(block)))
+        return np.flatnonzero(np.isin(origins, self._named)).tolist()
+
+    def are_all_named(self) -> bool:
+        """Whether all dead letters of the run were found, so that the outputs have to hold all other records."""
+        found, expected, name = self.rejected.rows, self._record.dead_letters, self._record.dead_letter_topic
+        if found < expected and self._removed:
+            what = (
+                f"{found} of the run's {expected} dead letters are left: the contents of the outputs were not compared"
+            )
+            self._tools.unverifiable.append(f"{name}: {what}")
+        elif found != expected:
+            self._findings.add_general(f"the topic has dead letters of {found} records, the ledger says {expected}")
+        return found == expected
+
+    def take_rejected(self, block: Block, rejected: list[int]) -> Block:
+        """Keep the source records that cannot be sorted; the others."""
+        if rejected:
+            self._add_rejected(block.select(rejected))
+        return block.without(rejected)
+
+    def _own_origins(self, block: Block) -> list[Origin]:
+        return [(self._record.source_topic, str(block.partition), str(offset)) for offset in block.offsets.tolist()]
+
+    def _add_rejected(self, block: Block) -> None:
+        own = self._own_origins(block)
+        origins = _origins_of(block, own)
         self._borrowed.update(set(origins).difference(own))
         self.rejected.add(_make_rows(origins, block))
 
@@ -60,26 +96,30 @@ class DeadLetterCheck:
             self._findings.add_general("the topic does not exist any more, and the run had dead letters")
 
     def _check_topic(self, partitions: tuple[int, ...]) -> None:
-        name = self._record.dead_letter_topic
+        with Spill(self._folder, count_buckets(self._record.dead_letters)) as found:
+            for block in self._read(partitions):
+                self._collect(block, found)
+            for mismatch in compare_spills(self.rejected, found):
+                self._add_mismatch(mismatch)
+        if self._gone:
+            what = f"{self._gone} dead letters or more are gone, as the first offsets are"
+            self._tools.unverifiable.append(f"{self._record.dead_letter_topic}: {what}")
+
+    def _read(self, partitions: tuple[int, ...]) -> Iterator[Block]:
+        """The job's dead letters, of all its runs."""
+        name, job = self._record.dead_letter_topic, self._record.job.encode()
         highs = list_offsets(self._tools.admin, name, partitions, LATEST, committed=False)
         await_stable(self._tools.admin, name, highs, self._tools.patience)
         lows = list_offsets(self._tools.admin, name, partitions, EARLIEST)
-        removed = sum(lows.values())
-        with Spill(self._folder, count_buckets(self._record.dead_letters)) as found:
-            for partition, low in lows.items():
-                for block in self._tools.reader.read(name, partition, low, highs[partition]):
-                    self._collect(block, found)
-            for mismatch in compare_spills(self.rejected, found):
-                self._add_mismatch(mismatch, removed)
-        if self._gone:
-            what = f"{self._gone} dead letters or more are gone, as the first offsets are"
-            self._tools.unverifiable.append(f"{name}: {what}")
+        self._removed = sum(lows.values())
+        for partition, low in lows.items():
+            for block in self._tools.reader.read(name, partition, low, highs[partition]):
+                writers = [dict(headers or ()).get(_WRITER, job) for headers in block.headers]
+                yield block.without([i for i, writer in enumerate(writers) if writer != job])
 
     def _collect(self, block: Block, found: Spill) -> None:
-        job = self._record.job.encode()
-        origins = [_read_origin(headers, ("", "", "")) for headers in block.headers]
-        writers = [dict(headers or ()).get(_WRITER, job) for headers in block.headers]
-        ours = [i for i, origin in enumerate(origins) if writers[i] == job and self._concerns(origin)]
+        origins = _origins_of(block)
+        ours = [i for i, origin in enumerate(origins) if self._concerns(origin)]
         if ours:
             letters = block.select(ours)
             found.add(_make_rows([origins[i] for i in ours], letters))
@@ -91,10 +131,10 @@ class DeadLetterCheck:
         start, end = self._ranges.get(int(partition), (0, 0))
         return start <= int(offset) < end or origin in self._borrowed
 
-    def _add_mismatch(self, mismatch: Mismatch, removed: int) -> None:
+    def _add_mismatch(self, mismatch: Mismatch) -> None:
         source = mismatch.source
         name = f"{self._record.source_topic}/{source.partition} offset {source.offset}" if source else ""
-        if mismatch.kind is Kind.MISSING and removed:
+        if mismatch.kind is Kind.MISSING and self._removed:
             self._gone += 1
         elif mismatch.output is not None:
             self._findings.add(_describe(mismatch, name), mismatch.output)
@@ -110,6 +150,11 @@ def _describe(mismatch: Mismatch, source: str) -> str:
         Kind.ALTERED: f"the dead letter of {source} is altered",
         Kind.FOREIGN: "the dead letter is of a record that can be sorted",
     }.get(mismatch.kind, "the dead letter is there again")
+
+
+def _origins_of(block: Block, defaults: Sequence[Origin] | None = None) -> list[Origin]:
+    defaults = defaults or [("", "", "")] * len(block)
+    return [_read_origin(headers, default) for headers, default in zip(block.headers, defaults, strict=True)]
 
 
 def _read_origin(headers: Headers, default: Origin) -> Origin:

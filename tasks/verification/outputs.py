@@ -16,7 +16,7 @@ from tasks.verification.plan import OutputPlan, PartitionPlan
 from tasks.verification.reading import Block, TopicReader, await_stable
 from tasks.verification.report import Findings, Place
 from tasks.verification.rows import KeyEncoder, Keys
-from tasks.verification.spill import Spill, make_rows
+from tasks.verification.spill import Rows, Spill, make_rows
 
 # Missing records whose place is looked up, at some hundredths of a second each; others are counted.
 _MOST_SEARCHES = 50
@@ -37,10 +37,13 @@ class Tools:
 
 
 class OutputCheck:
-    """One output against the spill of the source; `find_key` answers the key of a source record."""
+    """One output against the spill of the source; `find_key` answers the key of a source record.
+
+    `encoder` is None where keys cannot be judged: then records are compared, and their order is not.
+    """
 
     def __init__(
-        self, tools: Tools, record: RunRecord, plan: OutputPlan, encoder: KeyEncoder, findings: Findings
+        self, tools: Tools, record: RunRecord, plan: OutputPlan, encoder: KeyEncoder | None, findings: Findings
     ) -> None:
         self._tools = tools
         self._record = record
@@ -135,7 +138,13 @@ class OutputCheck:
                 self._findings.add("the record was written by no run of the job", Place(plan.partition, offset))
 
     def _check_block(self, block: Block, spill: Spill) -> None:
-        encoded = self._encoder.encode(block.values)
+        if self._encoder is None:
+            spill.add(make_unkeyed_rows(block, self._record))
+        else:
+            self._check_keys(block, self._encoder, spill)
+
+    def _check_keys(self, block: Block, encoder: KeyEncoder, spill: Spill) -> None:
+        encoded = encoder.encode(block.values)
         for i in encoded.rejected[: self._findings.limit]:
             self._findings.add("the record cannot be sorted: it is no row of the format", _place(block, i))
         block, keys = block.without(encoded.rejected), encoded.keys[0]
@@ -161,16 +170,19 @@ class OutputCheck:
         self._findings.add(f"the record is out of order: its key belongs before that of {former}", where)
 
     def _add_mismatch(self, mismatch: Mismatch, find_key: Callable[[Place], bytes]) -> None:
-        where = mismatch.output
-        if where is None and mismatch.source is not None:
-            if not self._searches:
-                self._findings.hidden += 1
-                return
+        if mismatch.output is not None or mismatch.source is None:
+            self._findings.add(self._describe(mismatch), mismatch.output or Place(0, 0))
+        elif not self._searches:
+            self._findings.hidden += 1
+        elif self._encoder is None:
             self._searches -= 1
-            where = self._find_gap(find_key(mismatch.source))
-        self._findings.add(self._describe(mismatch), where or Place(0, 0))
+            self._findings.add_general(self._describe(mismatch))
+        else:
+            self._searches -= 1
+            where = self._find_gap(self._encoder, find_key(mismatch.source))
+            self._findings.add(self._describe(mismatch), where or Place(0, 0))
 
-    def _find_gap(self, key: bytes) -> Place | None:
+    def _find_gap(self, encoder: KeyEncoder, key: bytes) -> Place | None:
         """Where a record whose key the output does not have would stand: the place of the first one behind it."""
         after = bisect_right(self._blocks, key, key=itemgetter(0))
         if not after:
@@ -178,7 +190,7 @@ class OutputCheck:
         start = self._blocks[after - 1][1]
         end = self._ranges[start.partition][1]
         block = next(self._tools.reader.read(self._topic, start.partition, start.offset, end))
-        encoded = self._encoder.encode(block.values)
+        encoded = encoder.encode(block.values)
         block = block.without(encoded.rejected)
         behind = [index for index, other in enumerate(encoded.keys[0]) if other > key]
         return _place(block, behind[0]) if behind else Place(start.partition, int(block.offsets[-1]) + 1)
@@ -191,12 +203,19 @@ class OutputCheck:
             Kind.ALTERED: f"record of {expected} is altered",
             Kind.RETIMED: f"record of {expected} has the timestamp {found} in place of {time}",
             Kind.DOUBLED: f"record of {actual} is there again",
-            Kind.FOREIGN: "the record is not in the source range",
+            Kind.FOREIGN: "the record is not in the source range"
+            + ("" if self._encoder else ", or is there too often, or is a dead letter too"),
             Kind.MISPLACED: f"record of {actual} stands before that of {expected}, of equal key, which came first",
         }[mismatch.kind]
 
     def _name(self, place: Place | None) -> str:
         return f"{self._record.source_topic}/{place.partition} offset {place.offset}" if place else ""
+
+
+def make_unkeyed_rows(block: Block, record: RunRecord) -> Rows:
+    """Rows to compare where keys cannot be judged: what a record holds stands for its key."""
+    contents, times = block.digests(), block.times() if record.keeps_timestamps else None
+    return make_rows(contents, contents, block.partition, block.offsets, times)
 
 
 def _place(block: Block, index: int) -> Place:

@@ -15,6 +15,11 @@ import numpy as np
 # A field may be as long as a record.
 csv.field_size_limit(2**31 - 1)
 
+# Of the parse rules below. A run of other rules may have given a value another key, or made it a dead letter.
+RULES = "2"
+# Of runs whose records do not say.
+OLDEST_RULES = "1"
+
 _BOM = b"\xef\xbb\xbf"
 _SPECIAL = (b'"', b"\n", b"\r")
 _INVERT = bytes(255 - byte for byte in range(256))

@@ -11,50 +11,52 @@ from hypothesis import example, given, settings
 from tasks.formats.csv import CsvFormat
 from tasks.settings.sorts import parse_columns
 from tasks.verification.rows import KeyEncoder, read_key, read_kinds
+from tests.csv_values import NUMBERS, blocks
 
 COLUMNS = "id:int,name,place"
-NUMBERS = [
-    b"1",
-    b"-7",
-    b" 3\t",
-    b"0x1f",
-    b"0XFF",
-    b"0x",
-    b"+1",
-    b"1_0",
-    b"--1",
-    b"-",
-    b"00",
-    b"1-2",
-    b"\xd9\xa1",
-    b"3\x0b",
-]
-LIMITS = [b"9223372036854775807", b"9223372036854775808", b"-9223372036854775808", b"-9223372036854775809", b"0" * 5000]
-FIELD = st.binary(max_size=6) | st.sampled_from(
-    [*NUMBERS, *LIMITS, b'"q"', b'"', b"a\nb", b"\r", b"0xFFFFFFFFFFFFFFFF"]
-)
-VALUE = st.none() | st.lists(FIELD, min_size=1, max_size=4).map(b",".join)
 
 
-def encode(values: Sequence[bytes | None], sort: str, columns: str = COLUMNS) -> tuple[list[bytes], list[int]]:
+def encode(
+    values: Sequence[bytes | None], sort: str, columns: str = COLUMNS, delimiter: str = ","
+) -> tuple[list[bytes], list[int]]:
     kinds = read_kinds(columns)
     key = read_key(sort, kinds)
     integers = frozenset(column.name for column in key if column.is_int)
-    encoded = KeyEncoder(kinds, ",", [key], integers).encode(values)
+    encoded = KeyEncoder(kinds, delimiter, [key], integers).encode(values)
     return encoded.keys[0], encoded.rejected
 
 
-@settings(max_examples=1000, deadline=None)
-@given(st.lists(VALUE, max_size=8))
-@example([field + b",a,b" for field in NUMBERS + LIMITS])
-def test_the_same_rows_are_rejected_and_keys_agree(values: list[bytes | None]) -> None:
+@pytest.mark.parametrize("columns", ["id:int,name", "name,id:int", "id:int", "name", "a:int,name,b:int"])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_the_same_rows_are_rejected_and_keys_agree(columns: str, data: st.DataObject) -> None:
     """Two parsers that share no code reject the same values, and order the others alike."""
-    parsed = CsvFormat(parse_columns(COLUMNS), ["id", "name"]).parse(pa.array(values, pa.binary()))
-    keys, rejected = encode(values, "id,name")
+    names = list(parse_columns(columns))
+    delimiter, values = data.draw(blocks(len(names)))
+    parsed = CsvFormat(parse_columns(columns), names, delimiter).parse(pa.array(values, pa.binary()))
+    keys, rejected = encode(values, ",".join(names), columns, delimiter)
     assert rejected == sorted(parsed.rejected)
-    pairs = list(zip(*(parsed.columns[name].to_pylist() for name in ("id", "name")), strict=True))
-    rank = sorted(range(len(pairs)), key=lambda i: pairs[i])
-    assert rank == sorted(range(len(keys)), key=lambda i: keys[i])
+    pairs = list(zip(*(parsed.columns[name].to_pylist() for name in names), strict=True))
+    assert len(keys) == len(pairs)
+    assert rank(pairs) == rank(keys)
+
+
+def rank(items: Sequence[Any]) -> list[int]:
+    """The place of each among all of them in order, the same for equal ones."""
+    order = sorted(set(items))
+    return [order.index(item) for item in items]
+
+
+@settings(max_examples=100, deadline=None)
+@given(blocks(2))
+@example((",", [field + b",a" for field in NUMBERS]))
+def test_a_block_encodes_as_its_values_one_by_one(drawn: tuple[str, list[bytes | None]]) -> None:
+    """The fate of a value depends on its own bytes only, by this parser too."""
+    delimiter, values = drawn
+    alone = [encode([value], "id,name", "id:int,name", delimiter) for value in values]
+    keys, rejected = encode(values, "id,name", "id:int,name", delimiter)
+    assert keys == [key for one, _ in alone for key in one]
+    assert rejected == [i for i, (one, _) in enumerate(alone) if not one]
 
 
 TEXT = st.binary(max_size=4).filter(lambda text: not set(b',"\r\n') & set(text))
