@@ -258,7 +258,7 @@ def test_a_sort_keeps_no_memory() -> None:
         gc.enable()
 
 
-# What Prefect does: a thread that lives until the process ends has the flow's functions, and the error of one that failed.
+# As Prefect does: a thread that lives until the process ends has the flow's functions, and the error of a failed one.
 KEEPS = """
 import threading
 from unittest.mock import patch
