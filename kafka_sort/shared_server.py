@@ -98,7 +98,7 @@ def staying_servers() -> list[tuple[ServerRecord, float]]:
     """The servers in PREFECT_HOME that are alive, and the seconds that each stays unused."""
     found = []
     # As Prefect has it, whose import takes a second.
-    home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))
+    home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))  # noqa: PTH111  # raises nothing
     for path in sorted((home / "kafka-sort").glob("*.json")):
         record = read_record(path)
         if record is not None and (files := ServerFiles(path.parent, path.stem, record.id)).is_alive():
@@ -183,7 +183,7 @@ def _start(folder: Path, key: str, linger: float) -> ServerRecord:
         server = subprocess.Popen(
             # Not from the present folder: a file there may have the name of a module.
             [sys.executable, "-P", "-m", "kafka_sort.serve_prefect", str(folder), key, files.id],
-            env=_environment(),
+            env=_environment(folder.parent),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -195,10 +195,11 @@ def _start(folder: Path, key: str, linger: float) -> ServerRecord:
     return _await_record(server, files)
 
 
-def _environment() -> dict[str, str]:
+def _environment(home: Path) -> dict[str, str]:
     """Without what it takes to reach Kafka: the server outlives the command."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
-    return kept | _ENVIRONMENT | {"PREFECT_SERVER_API_AUTH_STRING": f"kafka-sort:{secrets.token_urlsafe(32)}"}
+    secret = f"kafka-sort:{secrets.token_urlsafe(32)}"
+    return kept | _ENVIRONMENT | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": secret}
 
 
 def _await_record(server: "subprocess.Popen[bytes]", files: ServerFiles) -> ServerRecord:
