@@ -38,6 +38,8 @@ _STARTUP_FAILURE: Final = 3
 def main(files: ServerFiles) -> int:
     """Serve until it is time to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # The command's folder may be unmounted, or removed.
+    os.chdir(files.folder)
     lock(open_private(files.alive), fcntl.LOCK_EX, _END_SECONDS)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

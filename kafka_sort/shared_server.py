@@ -81,12 +81,13 @@ def linger_seconds() -> float:
 def use_server(home: Path, settings: dict[str, str], linger: float) -> UsedServer:
     """Find the server of these settings, or start it; it stays `linger` seconds. PrefectServerError if none starts."""
     try:
-        folder = _make_folder(home)
+        folder = _make_folder(home.absolute())
+        settings = {name: value for name, value in settings.items() if name.startswith("PREFECT_SERVER_")}
         key = _key(home, settings)
         # Two that start at once would both make or migrate the database.
         with try_lock(folder / "start.lock", fcntl.LOCK_EX, _TURN_SECONDS):
             found = _join(folder, key, linger)
-            return UsedServer(found or _start(folder, key, linger), linger, started=found is None)
+            return UsedServer(found or _start(folder, key, settings, linger), linger, started=found is None)
     except OSError as error:
         raise PrefectServerError(
             f"Prefect's server cannot use PREFECT_HOME {home} ({error.strerror or error}): make it a writable folder, "
@@ -127,7 +128,7 @@ def _key(home: Path, settings: dict[str, str]) -> str:
 
     Processes of another network do not reach it. A service manager kills it with the group it was started in.
     """
-    parts = [f"{name}={value}" for name, value in sorted(settings.items()) if name.startswith("PREFECT_SERVER_")]
+    parts = [f"{name}={value}" for name, value in sorted(settings.items())]
     parts += [str(home.absolute()), sys.prefix, version("prefect"), version("kafka-sorting-pipeline"), *_surroundings()]
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -172,7 +173,7 @@ def _answers(record: ServerRecord) -> bool:
         connection.close()
 
 
-def _start(folder: Path, key: str, linger: float) -> ServerRecord:
+def _start(folder: Path, key: str, settings: dict[str, str], linger: float) -> ServerRecord:
     _remove_dead(folder)
     files = ServerFiles(folder, key, secrets.token_hex(8))
     users = open_private(files.users)
@@ -183,8 +184,7 @@ def _start(folder: Path, key: str, linger: float) -> ServerRecord:
         server = subprocess.Popen(
             # Not from the present folder: a file there may have the name of a module.
             [sys.executable, "-P", "-m", "kafka_sort.serve_prefect", str(folder), key, files.id],
-            env=_environment(folder.parent),
-            cwd=folder,
+            env=_environment(folder.parent, settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -195,11 +195,11 @@ def _start(folder: Path, key: str, linger: float) -> ServerRecord:
     return _await_record(server, files)
 
 
-def _environment(home: Path) -> dict[str, str]:
-    """Without what it takes to reach Kafka: the server outlives the command."""
+def _environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
+    """Without what it takes to reach Kafka: the server outlives the command. With settings from files of its folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
     secret = f"kafka-sort:{secrets.token_urlsafe(32)}"
-    return kept | _ENVIRONMENT | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": secret}
+    return kept | settings | _ENVIRONMENT | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": secret}
 
 
 def _await_record(server: "subprocess.Popen[bytes]", files: ServerFiles) -> ServerRecord:
