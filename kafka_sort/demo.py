@@ -68,7 +68,8 @@ def run_demo(records: int) -> None:
     broker = EmbeddedBroker()
     try:
         with steps.step("Start Kafka and Prefect"):
-            prefect = start_prefect()
+            # Of the demo nothing stays.
+            prefect = start_prefect(stays=False)
             broker.start()
             prefect.result()
         with use_connection(Connection(broker.bootstrap_servers)):

@@ -1,22 +1,26 @@
-"""The temporary Prefect server of one command, where no setting names another one.
+"""The Prefect server of a command: the one that the settings name, or one that this user's commands share.
 
-Guarantees: Ctrl-C in the terminal passes it by, so that a flow can report that it stops; it ends with the process that
-started it, also when that is killed. Prefect's own temporary server gives neither: after a Ctrl-C the flow asks a
-server that is gone again and again, for minutes.
+Guarantees: an address that does not serve is told in one line before any work; the way to a server on this machine
+never leads through a proxy. See `kafka_sort.shared_server` for the one that is shared.
 """
 
+import gc
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import IO
+from typing import IO, TypeVar
 
-from tasks.errors import TerminalError
+import click
+
+from kafka_sort.prefect_api import check_api, check_form
+from kafka_sort.shared_server import PrefectServerError, UsedServer, describe_server, linger_seconds, use_server
+from tasks.errors import SettingsError
+from tasks.settings.proxies import bypass_proxies
 
 _START_SECONDS = 90.0
 # The watcher's standard input ends when the owner does, however that ends. See tasks/broker/embedded.py.
@@ -25,50 +29,89 @@ exec 3<&0
 (trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; kill -KILL 0) &
 exec "$0" "$@" </dev/null 3<&-
 """
-# As Prefect starts its own temporary server.
-_ENVIRONMENT = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-_APP = ("uvicorn", "--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "error")
+_LOOPBACK = "http://127.0.0.1"
 
-# Kept: a process object that is collected closes its pipe, which ends the server.
-_servers: list[subprocess.Popen[bytes]] = []
+T = TypeVar("T")
 
 
-def start_prefect() -> Future[None]:
-    """In a thread: start the server, and import the flows beside it. Both take seconds; a second call takes none."""
-    ready: Future[None] = Future()
+def start_prefect(*, stays: bool = True) -> Future[None]:
+    """In a thread: find or start the server, and import the flows. Both take seconds; a second call takes none.
 
-    def start() -> None:
+    A server that this starts stays for the next command, unless `stays` is false.
+    """
+    linger = linger_seconds() if stays else 0.0
+    return _in_thread(lambda: _prepare(linger))
+
+
+def _in_thread(work: Callable[[], T]) -> Future[T]:
+    """Not an executor's thread, which would be waited for at the end."""
+    future: Future[T] = Future()
+
+    def run() -> None:
         try:
-            wait = _start_server()
-            import kafka_sort.terminal  # noqa: F401  # imports all flows
-
-            if wait:
-                wait_until_healthy(*wait)
-            ready.set_result(None)
+            future.set_result(work())
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-            ready.set_exception(error)
+            future.set_exception(error)
 
-    # Not an executor's thread, which would be waited for at the end.
-    threading.Thread(target=start, name="prefect", daemon=True).start()
-    return ready
+    threading.Thread(target=run, name="prefect", daemon=True).start()
+    return future
 
 
-def _start_server() -> tuple[subprocess.Popen[bytes], str] | None:
-    """The server's process and address; None where the settings name a server, or forbid a temporary one."""
-    from prefect.context import refresh_global_settings_context
+def _prepare(linger: float) -> None:
+    url = _named_server()
+    if url is not None:
+        check_form(url)
+        bypass_proxies(url)
+        _import_flows()
+    else:
+        bypass_proxies(_LOOPBACK)
+        server = _in_thread(lambda: _share_server(linger))
+        _import_flows()
+        url = _connect_to(server.result())
+    check_api(url)
+
+
+def _import_flows() -> None:
+    # The collector takes a fifth of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        import kafka_sort.terminal  # noqa: F401  # imports all flows
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _named_server() -> str | None:
+    """The address that environment or profile name. SettingsError where they name none and forbid another one."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
-    if settings.api.url is not None or not settings.server.ephemeral.enabled:
-        return None
-    port = free_port()
-    command = [sys.executable, "-m", *_APP, "--host", "127.0.0.1", "--port", str(port)]
-    server = spawn(command, _ENVIRONMENT, stdout=subprocess.DEVNULL)
-    _servers.append(server)
-    address = f"http://127.0.0.1:{port}/api"
-    os.environ["PREFECT_API_URL"] = address
+    if settings.api.url is None and not settings.server.ephemeral.enabled:
+        raise SettingsError(
+            "no Prefect server is named, and the settings forbid one of the command's own: set PREFECT_API_URL, or "
+            "PREFECT_SERVER_EPHEMERAL_ENABLED=true"
+        )
+    return settings.api.url
+
+
+def _share_server(linger: float) -> UsedServer:
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    wanted = settings.to_environment_variables(exclude_unset=True, include_secrets=True)
+    return use_server(settings.home, wanted, linger)
+
+
+def _connect_to(server: UsedServer) -> str:
+    from prefect.context import refresh_global_settings_context
+
+    os.environ["PREFECT_API_URL"] = server.record.address
+    os.environ["PREFECT_API_AUTH_STRING"] = server.record.secret
     refresh_global_settings_context()
-    return server, address
+    if server.started and server.linger:
+        click.echo(describe_server(server.record, server.linger), err=True)
+    return server.record.address
 
 
 def spawn(command: list[str], environment: Mapping[str, str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
@@ -84,15 +127,17 @@ def spawn(command: list[str], environment: Mapping[str, str], stdout: int | IO[b
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
-    """Return when the server at this address of its API answers; TerminalError where it has ended, or takes long."""
+    """Return when the server at this address of its API answers; PrefectServerError where it ends, or takes long."""
+    # Not through a proxy of the environment: the server is on this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310  # our own address
+            with opener.open(f"{address}/health", timeout=2):
                 return
         except OSError:
             time.sleep(0.1)
-    raise TerminalError(
+    raise PrefectServerError(
         f"the Prefect server did not start within {_START_SECONDS:.0f} s: try again, or start one "
         "(prefect server start) and set PREFECT_API_URL"
     )

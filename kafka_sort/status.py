@@ -8,6 +8,7 @@ from datetime import datetime
 
 from confluent_kafka.admin import AdminClient
 
+from kafka_sort.shared_server import describe_server, staying_servers
 from kafka_sort.tables import print_table
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import kafka_errors, make_admin, require_broker
@@ -65,12 +66,14 @@ class JobStatus:
 
 
 def print_status(connection: Connection) -> None:
-    """The table of all jobs. BrokerUnavailableError if no broker answers."""
+    """The table of all jobs, and Prefect's server where one stays. BrokerUnavailableError if no broker answers."""
     jobs = read_status(connection)
     if jobs:
         print_table(f"jobs at {connection.bootstrap_servers}", _HEADER, [job.row() for job in jobs], fold=True)
     else:
         print(f"no jobs at {connection.bootstrap_servers}: no topic is called {ANY_LEDGER}")
+    for server, linger in staying_servers():
+        print(describe_server(server, linger))
 
 
 def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -> list[JobStatus]:

@@ -30,6 +30,7 @@ from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import Connection
 from tasks.settings.job import SAMPLE_TOPIC
+from tasks.settings.proxies import bypass_proxies
 
 POOL: Final = "kafka-sort"
 _ROOT: Final = Path(__file__).parent.parent
@@ -60,6 +61,7 @@ def run_ui(folder: Path) -> None:
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
             "KAFKA_SORT_HOME": str(_ROOT),
         }
+        bypass_proxies(address)
         server = _start(stack, folder, environment, "server", "start", "--host", "127.0.0.1", "--port", str(port))
         wait_until_healthy(server, f"{address}/api")
         _run(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")

@@ -83,9 +83,19 @@ class Deployments:
         # At the full hour a scheduled run would take the place of a test's.
         self("deployment", "schedule", "pause", "--all")
 
+    @property
+    def worker_log(self) -> Path:
+        """Of all workers, with what their flow runs print."""
+        return self._folder / "worker.log"
+
+    def is_idle(self) -> bool:
+        """Whether no process of a flow run is left below the worker."""
+        assert self._worker is not None
+        return not psutil.Process(self._worker.pid).children(recursive=True)
+
     def start_worker(self) -> None:
         command = [*self._command, "worker", "start", "--pool", POOL]
-        with (self._folder / "worker.log").open("ab") as log:
+        with self.worker_log.open("ab") as log:
             self._worker = subprocess.Popen(
                 command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
             )

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import PREFIX, RunMetrics, category_of, current_metrics, use_metrics
 from tasks.run_context import Stop
+from tasks.settings.proxies import bypass_proxies
 
 PORT: Final = "KAFKA_SORT_METRICS_PORT"
 GATEWAY: Final = "KAFKA_SORT_PUSHGATEWAY"
@@ -59,6 +60,7 @@ def measure_run(stop: Stop) -> Iterator[None]:
 def push(metrics: RunMetrics, gateway: str) -> None:
     """Add to the job's group in the gateway. What this run does not set stays: a failed one keeps the last success."""
     address = gateway if "://" in gateway else f"http://{gateway}"
+    bypass_proxies(address)
     with urllib.request.urlopen(f"{address.rstrip('/')}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # the user's own
         before = read_samples(answer.read().decode(), metrics.job)
     pushadd_to_gateway(gateway, metrics.job, continued(metrics.registry, before), timeout=_TIMEOUT_SECONDS)
