@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from tasks.errors import SettingsError, StoppedError, TerminalError, TransientError
-from tasks.kafka.clients import make_admin, make_producer, require_broker
+from tasks.kafka.clients import make_admin, make_producer
+from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.sender import Sender
 from tasks.kafka.topics import LATEST, Topic, create_topic, describe_topic, list_offsets
 from tasks.run_context import Stop, current_run
@@ -83,6 +84,7 @@ def generate_records(
     admin = make_admin(connection)
     require_broker(admin, connection, START_SECONDS)
     target = describe_topic(admin, topic) or create_topic(admin, topic, partitions, replication_factor)
+    require_leaders(admin, connection, [target], START_SECONDS)
     before = _ends(admin, target)
     _send_all(connection, target, records, seed, make or make_block)
     _check_growth(target, before, _ends(admin, target), records)

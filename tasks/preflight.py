@@ -10,14 +10,16 @@ from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import Admin, make_consumer, require_broker, translate
+from tasks.kafka.clients import Admin, make_consumer, translate
 from tasks.kafka.ledger import Ledger, ensure_ledger
+from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import (
     EARLIEST,
     LATEST,
     Topic,
     create_topic,
     describe_topic,
+    describe_topics,
     group_offsets,
     list_offsets,
     topic_settings,
@@ -43,6 +45,8 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
     source = require_source(admin, job.source_topic)
+    written = [*(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger]
+    require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
         _check_output(admin, topic, source, job)
     for topic in _existing(admin, [job.dead_letters]):

@@ -9,7 +9,8 @@ from uuid import uuid4
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.kafka.clients import make_admin, require_broker
+from tasks.kafka.clients import make_admin
+from tasks.kafka.reach import require_broker
 from tasks.permissions import check_reading
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection, current_connection

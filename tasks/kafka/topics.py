@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import TransientError
 from tasks.kafka.clients import (
@@ -30,9 +31,10 @@ from tasks.kafka.clients import (
 
 # Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
-_REQUEST_TIMEOUT = 10.0
+REQUEST_TIMEOUT = 10.0
 _VISIBLE_TIMEOUT = 30.0
 _PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 
 
 def _may_pass_soon(error: BaseException) -> bool:
@@ -41,11 +43,18 @@ def _may_pass_soon(error: BaseException) -> bool:
     return unknown or isinstance(error, KafkaTransientError)
 
 
+def _look_again(state: RetryCallState) -> None:
+    """An admin client asks the controller it knows, also one that cannot be reached, until it sees all the metadata."""
+    with suppress(KafkaException):
+        state.args[0].list_topics(timeout=_LOOK_SECONDS)
+
+
 # A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
 _patiently = retry(
     retry=retry_if_exception(_may_pass_soon),
     wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
     stop=stop_after_delay(_PATIENCE_SECONDS),
+    before_sleep=_look_again,
     reraise=True,
 )
 
@@ -78,7 +87,7 @@ def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Top
     """Those of the topics that exist, by name, in one request."""
     found = {}
     with kafka_errors(f"topic {', '.join(names)}"):
-        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=_REQUEST_TIMEOUT)
+        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT)
         for name, future in futures.items():
             try:
                 found[name] = _topic(name, future.result())
@@ -101,7 +110,7 @@ def topic_settings(admin: AdminClient, name: str) -> dict[str, str]:
 def broker_settings(admin: AdminClient) -> dict[str, str]:
     """The configuration of one broker; empty where the principal may not see it."""
     with kafka_errors("cluster"):
-        node = next(iter(admin.list_topics(timeout=_REQUEST_TIMEOUT).brokers))
+        node = next(iter(admin.list_topics(timeout=REQUEST_TIMEOUT).brokers))
     try:
         return _settings(admin, ResourceType.BROKER, str(node))
     except NotPermittedError:
@@ -112,7 +121,7 @@ def broker_settings(admin: AdminClient) -> dict[str, str]:
 def _settings(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
     resource = ConfigResource(kind, name)
     with kafka_errors(f"settings of {kind.name.lower()} {name}"):
-        entries = admin.describe_configs([resource], request_timeout=_REQUEST_TIMEOUT)[resource].result()
+        entries = admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT)[resource].result()
     return {key: entry.value for key, entry in entries.items() if entry.value is not None}
 
 
@@ -129,7 +138,7 @@ def create_topic(
     )
     with kafka_errors(f"topic {name} could not be made (that needs Create on it, or on the cluster)"):
         try:
-            admin.create_topics([new], operation_timeout=_REQUEST_TIMEOUT)[name].result()
+            admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT)[name].result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -174,7 +183,7 @@ def list_all_offsets(
     if not asked:
         return offsets
     with kafka_errors(f"offsets of topic {', '.join(topics)}"):
-        futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
+        futures = admin.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_TIMEOUT)
         try:
             for place, future in futures.items():
                 offsets[place.topic][place.partition] = _known(place, future.result().offset)
@@ -202,5 +211,5 @@ def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
         asked = [ConsumerGroupTopicPartitions(group)]
         # A commit is answered before its offsets are there: stable ones are waited for.
         found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=GROUP_REQUEST_TIMEOUT)
-        offsets = await_answer(found[group], _REQUEST_TIMEOUT).topic_partitions or []
+        offsets = await_answer(found[group], REQUEST_TIMEOUT).topic_partitions or []
     return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}
