@@ -13,7 +13,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from kafka_sort.options import connection_options, job_options, stream_options
+from kafka_sort.options import connection_options, job_options, stream_options, verify_options
 from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
@@ -56,9 +56,12 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--port", default=9092, show_default=True, help="Port on 127.0.0.1.")
+@click.option(
+    "--port", default=9092, show_default=True, type=click.IntRange(0, 65_535), help="Port on 127.0.0.1; 0: a free one."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that is kept; default: a temporary one.")
-def broker(port: int, data: Path | None) -> None:
+@DEBUG
+def broker(port: int, data: Path | None, **_: Any) -> None:
     """Run the embedded Apache Kafka in the foreground."""
     from tasks.broker.embedded import run_foreground
 
@@ -131,7 +134,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
 
 @cli.command()
 @click.option("--runs", type=click.IntRange(min=1), help="Only so many of the newest runs.")
-@job_options
+@verify_options
 @connection_options
 @DEBUG
 def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:

@@ -22,6 +22,7 @@ from tasks.kafka.topics import (
     describe_topics,
     group_offsets,
     list_offsets,
+    require_no_collision,
     topic_settings,
 )
 from tasks.ownership import Owner
@@ -46,6 +47,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     check_permissions(job, admin)
     source = require_source(admin, job.source_topic)
     written = [*(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger]
+    require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     for topic in _existing(admin, [sort.topic for sort in job.sort_list]):
         _check_output(admin, topic, source, job)

@@ -53,7 +53,7 @@ TERMINAL = frozenset(
     }
 )
 # What was not permitted, in the words of `kafka-acls`. Read and Write bring Describe with them.
-_REFUSALS = {
+REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: (
         "grant what it takes on the topic: Read to read it, Write to write to it, DescribeConfigs to see its settings"
     ),
@@ -68,7 +68,7 @@ GROUP_REQUEST_TIMEOUT = 3600.0
 _KEPT_ERRORS = 16
 _SILENT = logging.getLogger("librdkafka")
 _SILENT.setLevel(logging.CRITICAL + 1)
-_HINTS = _REFUSALS | {
+_HINTS = REFUSALS | {
     KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower --transaction-timeout to the broker's transaction.max.timeout.ms",
     KafkaError.INVALID_SESSION_TIMEOUT: (
         "set --session-timeout within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
@@ -114,7 +114,7 @@ def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTermin
     """The project's error for librdkafka's; `what` says what was being done, and where."""
     code, hint = error.code(), _HINTS.get(error.code())
     message = f"{what}: {error.name()}: {error.str()}" + (f"; {hint}" if hint else "")
-    if code in _REFUSALS:
+    if code in REFUSALS:
         return NotPermittedError(message, code)
     return KafkaTerminalError(message, code) if code in TERMINAL else KafkaTransientError(message, code)
 

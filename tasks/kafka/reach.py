@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 from tenacity import stop_after_delay
 
 from tasks.errors import BrokerUnavailableError, KafkaSortError, SettingsError
-from tasks.kafka.clients import TERMINAL, Admin, KafkaTransientError, await_answer, make_admin
+from tasks.kafka.clients import TERMINAL, Admin, KafkaTransientError, Property, await_answer, make_admin
 from tasks.kafka.topics import EARLIEST, REQUEST_TIMEOUT, Topic, list_all_offsets
 from tasks.settings.connection import Connection
 
@@ -96,7 +96,8 @@ def _learn_brokers(connection: Connection, seconds: float) -> _Brokers:
     same waits for brokers that it cannot reach.
     """
     told: list[str] = []
-    client = make_admin(connection, **{"statistics.interval.ms": 100, "stats_cb": told.append})
+    watching: dict[str, Property] = {"statistics.interval.ms": 100, "stats_cb": told.append}
+    client = make_admin(connection, **watching)
     deadline = time.monotonic() + seconds
     found: _Brokers = {}
     while not found and time.monotonic() < deadline:

@@ -18,9 +18,10 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from tasks.errors import TransientError
+from tasks.errors import SettingsError, TransientError
 from tasks.kafka.clients import (
     GROUP_REQUEST_TIMEOUT,
+    REFUSALS,
     KafkaTerminalError,
     KafkaTransientError,
     NotPermittedError,
@@ -28,6 +29,7 @@ from tasks.kafka.clients import (
     kafka_errors,
     translate,
 )
+from tasks.settings.sorts import describe_collision, find_collision
 
 # Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
@@ -136,12 +138,10 @@ def create_topic(
     new = NewTopic(
         name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
     )
-    with kafka_errors(f"topic {name} could not be made (that needs Create on it, or on the cluster)"):
-        try:
-            admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT)[name].result()
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
+    try:
+        admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT)[name].result()
+    except KafkaException as error:
+        _raise_unless_made(name, error)
     deadline = time.monotonic() + _VISIBLE_TIMEOUT
     while time.monotonic() < deadline:
         topic = describe_topic(admin, name)
@@ -151,6 +151,28 @@ def create_topic(
             return topic
         time.sleep(0.05)
     raise TransientError(f"topic {name} was made, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+
+
+def _raise_unless_made(name: str, error: KafkaException) -> None:
+    cause = error.args[0]
+    if cause.code() == KafkaError.TOPIC_EXCEPTION:
+        # Kafka names the topic that it collides with.
+        raise SettingsError(
+            f"topic {name} cannot be made: {cause.str().rstrip('.')}: to Kafka's metrics . and _ in a name are the "
+            "same; take another name"
+        ) from error
+    if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        refused = " (that needs Create on it, or on the cluster)" * (cause.code() in REFUSALS)
+        raise translate(f"topic {name} could not be made{refused}", cause) from error
+
+
+def require_no_collision(admin: AdminClient, names: Iterable[str]) -> None:
+    """SettingsError where Kafka could not make a topic of that name beside one that exists (`.` and `_` are one)."""
+    with kafka_errors("list of topics"):
+        there = admin.list_topics(timeout=REQUEST_TIMEOUT).topics
+    for name in names:
+        if name not in there and (other := find_collision(name, there)):
+            raise SettingsError(describe_collision(name, other))
 
 
 def list_offsets(
