@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from kafka_sort.environment import prepare_environment
 from kafka_sort.options import connection_options, job_options, stream_options, verify_options
 from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
@@ -53,6 +54,7 @@ DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect
 @click.version_option(package_name="kafka-sorting-pipeline", prog_name="kafka-sort")
 def cli() -> None:
     """Sort Kafka topics by key: exactly once, in bounded memory."""
+    prepare_environment()
 
 
 @cli.command()

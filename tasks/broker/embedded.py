@@ -38,7 +38,7 @@ ARCHIVE_SECONDS = 30  # the first stop on a machine leaves the class archive beh
 # The group cannot be given to other processes while the watcher lives.
 SHELL = """
 exec 3<&0
-(trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; rm -rf "$0"; kill -KILL 0) &
+(PATH=$PATH:/bin:/usr/bin; trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; rm -rf "$0"; kill -KILL 0) &
 exec "$@" </dev/null 3<&-
 """
 SETTINGS = {
