@@ -45,12 +45,15 @@ def _give_home() -> None:
     home = home_folder()
     if os.environ.get("HOME") != str(home):
         os.environ["HOME"] = str(home)
-    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        _give_prefect_home()
 
 
-def _give_prefect_home() -> None:
-    if "PREFECT_HOME" in os.environ:
+def require_room_for_prefect() -> None:
+    """SettingsError where Prefect, which would fail in words of its own, can read or keep nothing."""
+    if not os.access(".", os.R_OK | os.X_OK):
+        raise SettingsError(
+            "the working folder cannot be read, and Prefect looks for settings there: change to another"
+        )
+    if {"PREFECT_API_URL", "PREFECT_HOME"} & os.environ.keys():
         return
     try:
         home_folder().mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from kafka_sort.environment import prepare_environment
+from kafka_sort.environment import prepare_environment, require_room_for_prefect
 from kafka_sort.options import connection_options, job_options, stream_options, verify_options
 from kafka_sort.prefect_server import start_prefect
 from tasks.errors import KafkaSortError
@@ -176,6 +176,7 @@ def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS
     for name, value in defaults.items():
         if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")):
             os.environ.setdefault(name, value)
+    require_room_for_prefect()
     configure_logging(terminal=True)
 
 

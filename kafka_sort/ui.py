@@ -15,19 +15,22 @@ import time
 from pathlib import Path
 from typing import Final
 
+from kafka_sort.environment import prepare_environment
 from kafka_sort.main import PREFECT_DEFAULTS
 from kafka_sort.prefect_server import free_port, spawn, wait_until_healthy
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.errors import KafkaSortError, TerminalError
+from tasks.errors import KafkaSortError, SettingsError, TerminalError
 from tasks.generate import generate_records
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import Connection
+from tasks.settings.folders import home_folder
 from tasks.settings.job import SAMPLE_TOPIC
 
 POOL: Final = "kafka-sort"
 _ROOT: Final = Path(__file__).parent.parent
-FOLDER: Final = Path.home() / ".cache" / "kafka-sort" / "ui"
+_DEPLOYMENTS: Final = _ROOT / "prefect.yaml"
+FOLDER: Final = home_folder() / ".cache" / "kafka-sort" / "ui"
 _PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
 _PORT: Final = 4200
 _SAMPLE_RECORDS: Final = 100_000
@@ -40,6 +43,11 @@ SERVER_SETTINGS: Final = {
 
 def run_ui(folder: Path) -> None:
     """Start all of it, print the address, and wait. Kafka's data and Prefect's logs go to `folder`."""
+    if not _DEPLOYMENTS.exists():
+        raise SettingsError(
+            f"the pages need a checkout of the project, and {_DEPLOYMENTS} is not there: the installed package has the "
+            "commands alone; clone the repository and run make ui in it"
+        )
     with contextlib.ExitStack() as stack:
         print("starting Kafka and Prefect", flush=True)
         broker = stack.enter_context(EmbeddedBroker(data=folder / "kafka"))
@@ -117,12 +125,13 @@ def main(folder: Path = FOLDER) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
+        prepare_environment()
         run_ui(folder)
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except KafkaSortError as error:
         print(f"kafka-sort: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     return 0
 
 
