@@ -11,7 +11,8 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from kafka_sort.options import connection_options, job_options, stream_options
+from kafka_sort.environment import prepare_environment, require_room_for_prefect
+from kafka_sort.options import connection_options, job_options, stream_options, verify_options
 from kafka_sort.prefect_server import start_prefect
 from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
@@ -53,12 +54,16 @@ DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect
 @click.version_option(package_name="kafka-sorting-pipeline", prog_name="kafka-sort")
 def cli() -> None:
     """Sort Kafka topics by key: exactly once, in bounded memory."""
+    prepare_environment()
 
 
 @cli.command()
-@click.option("--port", default=9092, show_default=True, help="Port on 127.0.0.1.")
+@click.option(
+    "--port", default=9092, show_default=True, type=click.IntRange(0, 65_535), help="Port on 127.0.0.1; 0: a free one."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that is kept; default: a temporary one.")
-def broker(port: int, data: Path | None) -> None:
+@DEBUG
+def broker(port: int, data: Path | None, **_: Any) -> None:
     """Run the embedded Apache Kafka in the foreground."""
     from tasks.broker.embedded import run_foreground
 
@@ -131,7 +136,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
 
 @cli.command()
 @click.option("--runs", type=click.IntRange(min=1), help="Only so many of the newest runs.")
-@job_options
+@verify_options
 @connection_options
 @DEBUG
 def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
@@ -172,6 +177,7 @@ def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS
     for name, value in defaults.items():
         if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")):
             os.environ.setdefault(name, value)
+    require_room_for_prefect()
     configure_logging(terminal=True)
 
 

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tasks.settings.job import Job
+from tasks.settings.load import flag_name
 from tasks.settings.streaming import Streaming
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,10 +19,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Path(path_type=Path)}
 
 
+# Of a job, what its verification uses: the rest is what each run has recorded.
+_OF_VERIFICATION = frozenset(
+    {
+        "source_topic",
+        "job_name",
+        "workdir",
+        "retries",
+        "retry_delay",
+        "run_timeout",
+        "start_timeout",
+        "request_timeout",
+    }
+)
+
+
 def job_options(command: F) -> F:
     """One flag a field of the job, and --job FILE."""
-    file = click.option("--job", "job_file", type=click.Path(path_type=Path), metavar="FILE", help="Job file (TOML).")
-    return file(_options(Job)(command))
+    return _job_file(_options(Job)(command))
+
+
+def verify_options(command: F) -> F:
+    """The flags that verification uses; the job's others are taken too, so that those of `sort` fit, and not shown."""
+    return _job_file(_options(Job, _OF_VERIFICATION)(command))
 
 
 def stream_options(command: F) -> F:
@@ -29,27 +49,33 @@ def stream_options(command: F) -> F:
     return _options(Streaming)(command)
 
 
-def _options(model: type[BaseModel]) -> Callable[[F], F]:
+def _job_file(command: F) -> F:
+    file = click.option("--job", "job_file", type=click.Path(path_type=Path), metavar="FILE", help="Job file (TOML).")
+    return file(command)
+
+
+def _options(model: type[BaseModel], shown: Collection[str] | None = None) -> Callable[[F], F]:
     def add(command: F) -> F:
         for name, info in reversed(model.model_fields.items()):
-            command = _option(name, info)(command)
+            command = _option(name, info, hidden=shown is not None and name not in shown)(command)
         return command
 
     return add
 
 
-def _option(name: str, info: FieldInfo) -> Callable[[F], F]:
+def _option(name: str, info: FieldInfo, *, hidden: bool) -> Callable[[F], F]:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    flag = "--" + str(extra.get("flag", name)).replace("_", "-")
+    flag = flag_name(name, info)
     kind = _plain_type(info.annotation)
-    text = f"{info.description} {_default(info)}".strip()
+    look: dict[str, Any] = {"hidden": hidden, "help": f"{info.description} {_default(info)}".strip()}
     if kind is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, **look)
     if kind is list:
-        return click.option(flag, name, multiple=True, metavar=str(extra.get("metavar")), help=f"{text} Repeatable.")
+        look["help"] += " Repeatable."
+        return click.option(flag, name, multiple=True, metavar=str(extra.get("metavar")), **look)
     if kind is typing.Literal:
-        return click.option(flag, name, type=click.Choice(typing.get_args(info.annotation)), default=None, help=text)
-    return click.option(flag, name, type=_CLICK_TYPES[kind], default=None, help=text)
+        return click.option(flag, name, type=click.Choice(typing.get_args(info.annotation)), default=None, **look)
+    return click.option(flag, name, type=_CLICK_TYPES[kind], default=None, **look)
 
 
 def _plain_type(annotation: Any) -> Any:

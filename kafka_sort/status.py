@@ -11,9 +11,10 @@ from confluent_kafka.admin import AdminClient
 from kafka_sort.shared_server import describe_server, staying_servers
 from kafka_sort.tables import print_table
 from tasks.errors import KafkaSortError
-from tasks.kafka.clients import kafka_errors, make_admin, require_broker
+from tasks.kafka.clients import kafka_errors, make_admin
 from tasks.kafka.lease import describe_owner
 from tasks.kafka.ledger import read_ledger
+from tasks.kafka.reach import require_broker
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
 from tasks.run_record import RunRecord
 from tasks.settings.connection import Connection

@@ -70,6 +70,6 @@ def print_run(record: RunRecord) -> None:
 
 def print_verification(verification: Verification) -> None:
     """One line a run."""
-    rows = verification.table()
     print(verification.headline())
-    print_table("verified", list(rows[0]), [list(row.values()) for row in rows], fold=True)
+    if rows := verification.table():
+        print_table("verified", list(rows[0]), [list(row.values()) for row in rows], fold=True)

@@ -20,21 +20,24 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from kafka_sort.environment import prepare_environment
 from kafka_sort.main import PREFECT_DEFAULTS
 from kafka_sort.prefect_server import free_port, spawn, wait_until_healthy
 from kafka_sort.process import run
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.errors import KafkaSortError, TerminalError
+from tasks.errors import KafkaSortError, SettingsError, TerminalError
 from tasks.generate import generate_records
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import Connection
+from tasks.settings.folders import home_folder
 from tasks.settings.job import SAMPLE_TOPIC
 from tasks.settings.proxies import bypass_proxies
 
 POOL: Final = "kafka-sort"
 _ROOT: Final = Path(__file__).parent.parent
-FOLDER: Final = Path.home() / ".cache" / "kafka-sort" / "ui"
+_DEPLOYMENTS: Final = _ROOT / "prefect.yaml"
+FOLDER: Final = home_folder() / ".cache" / "kafka-sort" / "ui"
 _PREFECT: Final = str(Path(sys.executable).with_name("prefect"))
 _PORT: Final = 4200
 _SAMPLE_RECORDS: Final = 100_000
@@ -48,6 +51,11 @@ SERVER_SETTINGS: Final = {
 
 def run_ui(folder: Path) -> None:
     """Start all of it, print the address, and wait. Kafka's data and Prefect's logs go to `folder`."""
+    if not _DEPLOYMENTS.exists():
+        raise SettingsError(
+            f"the pages need a checkout of the project, and {_DEPLOYMENTS} is not there: the installed package has the "
+            "commands alone; clone the repository and run make ui in it"
+        )
     with contextlib.ExitStack() as stack:
         print("starting Kafka and Prefect", flush=True)
         broker = stack.enter_context(EmbeddedBroker(data=folder / "kafka"))
@@ -125,10 +133,11 @@ def _listens(port: int) -> bool:
 def main(folder: Path = FOLDER) -> int:
     """Until a signal; the exit status."""
     try:
+        prepare_environment()
         run_ui(folder)
     except KafkaSortError as error:
         print(f"kafka-sort: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     answer()
     print("stopped", flush=True)
     return 0

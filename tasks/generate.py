@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from tasks.errors import SettingsError, StoppedError, TerminalError, TransientError
-from tasks.kafka.clients import BATCH_BYTES, NotPermittedError, make_admin, make_producer, require_broker
+from tasks.kafka.clients import BATCH_BYTES, NotPermittedError, make_admin, make_producer
+from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.sender import Sender
 from tasks.kafka.topic_rules import generated_rules
 from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets, topic_settings
@@ -90,6 +91,7 @@ def generate_records(
     require_broker(admin, connection, START_SECONDS)
     rules = generated_rules()
     target = describe_topic(admin, topic) or rules.make(admin, topic, partitions, replication_factor)
+    require_leaders(admin, connection, [target], START_SECONDS)
     settings = _visible_settings(admin, topic)
     rules.check(target, settings)
     for breach in rules.breaches(target, settings, refused=False):

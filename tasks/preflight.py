@@ -6,9 +6,10 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import Admin, require_broker
+from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
-from tasks.kafka.topics import Topic, describe_topic
+from tasks.kafka.reach import require_broker, require_leaders
+from tasks.kafka.topics import Topic, describe_topic, describe_topics, require_no_collision
 from tasks.outputs import check_outputs
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
@@ -26,7 +27,10 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
-    require_source(admin, job.source_topic)
+    source = require_source(admin, job.source_topic)
+    written = [*(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger]
+    require_no_collision(admin, written)
+    require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     check_outputs(job, admin)
     ensure_ledger(admin, job.ledger, job.replication_factor)
 

@@ -9,7 +9,9 @@ from uuid import uuid4
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.kafka.clients import make_admin, require_broker
+from tasks.kafka.clients import make_admin
+from tasks.kafka.reach import require_broker, require_leaders
+from tasks.kafka.topics import describe_topics
 from tasks.permissions import check_reading
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection, current_connection
@@ -24,13 +26,14 @@ __all__ = ["Difference", "RunPlan", "RunVerification", "Verification", "plan_ver
 
 
 def plan_verification(job: Job, connection: Connection, runs: int | None = None) -> tuple[RunPlan, ...]:
-    """What to read for the newest `runs` runs (None: all in the ledger). SettingsError where there is none.
+    """What to read for the newest `runs` runs (None: all in the ledger). SettingsError where there is no such job.
 
     The ledger is read without fencing: the job may go on meanwhile.
     """
     admin = make_admin(connection)
     require_broker(admin, connection, job.start_timeout)
     check_reading(job, admin, [job.ledger])
+    require_leaders(admin, connection, describe_topics(admin, [job.ledger]).values(), job.start_timeout)
     plans = plan_runs(job, connection, admin, runs)
     records = [plan.record for plan in plans]
     check_reading(job, admin, {topic for record in records for topic in record.topics})
@@ -50,7 +53,7 @@ def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerificati
 def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:
     """Verify the newest `runs` runs of a job (None: all in the ledger), which need be known by name only.
 
-    Sorts and format are those that each run recorded. SettingsError where there is no run.
+    Sorts and format are those that each run recorded. SettingsError where there is no such job.
     """
     plans = plan_verification(job, connection, runs)
     return Verification(job.name, tuple(verify_run(job, connection, plan) for plan in plans))

@@ -25,7 +25,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tasks.broker.runtime import Runtime, load_runtime
-from tasks.errors import EmbeddedBrokerError
+from tasks.errors import EmbeddedBrokerError, SettingsError
+from tasks.printable import printable
 from tasks.signals import add_cleanup, answer, remove_cleanup, stop_event
 
 HOST = "127.0.0.1"
@@ -40,7 +41,7 @@ ARCHIVE_SECONDS = 30  # the first stop on a machine leaves the class archive beh
 # The group cannot be given to other processes while the watcher lives.
 SHELL = """
 exec 3<&0
-(trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; rm -rf "$0"; kill -KILL 0) &
+(PATH=$PATH:/bin:/usr/bin; trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; rm -rf "$0"; kill -KILL 0) &
 exec "$@" </dev/null 3<&-
 """
 SETTINGS = {
@@ -131,6 +132,7 @@ class EmbeddedBroker:
         if self._process:
             raise EmbeddedBrokerError(f"the broker at {self.bootstrap_servers} is started already")
         _check_free(self.port)
+        _check_folder(self._home)
         try:
             self._runtime = load_runtime()
             add_cleanup(self._discard)
@@ -141,7 +143,7 @@ class EmbeddedBroker:
         except OSError as error:
             self._discard()
             raise EmbeddedBrokerError(
-                f"cannot set up the embedded broker (data in {self._kept or tempfile.gettempdir()}): {error}"
+                f"cannot set up the embedded broker (data in {self._home or 'a temporary folder'}): {error}"
             ) from error
         except BaseException:
             self._discard()
@@ -254,6 +256,22 @@ def run_foreground(port: int, data: Path | None) -> int:
     return 0
 
 
+def _check_folder(home: Path | None) -> None:
+    """SettingsError for a folder that Kafka cannot take, before Java needs seconds to say so."""
+    if home is None:
+        return
+    name = str(home)
+    if "," in name or not name.isprintable():
+        raise SettingsError(f"data folder {name!r}: Kafka takes no comma and no control code in a folder's name")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        problem = "" if os.access(home, os.R_OK | os.W_OK | os.X_OK) else "it cannot be read and written"
+    except OSError as error:
+        problem = str(error.strerror)
+    if problem:
+        raise SettingsError(f"data folder {printable(name)}: {problem}: make it usable, or take another with --data")
+
+
 def _check_unused(lock: Path) -> None:
     """Ask for Kafka's own lock on a data folder: the second broker would need 10 s to say the same."""
     with contextlib.suppress(FileNotFoundError), lock.open("r+b") as file:
@@ -293,6 +311,12 @@ def _check_free(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: closed connections do not count
         try:
             probe.bind((HOST, port))
+        except OverflowError as error:
+            raise EmbeddedBrokerError(
+                f"there is no port {port}: take one from 1 to 65535, or 0 for a free one"
+            ) from error
+        except PermissionError as error:
+            raise EmbeddedBrokerError(f"port {port} on {HOST} is for root alone: take one from 1024 on") from error
         except OSError as error:
             raise EmbeddedBrokerError(
                 f"port {port} on {HOST} is in use ({error.strerror}): stop what listens there, or take another port"

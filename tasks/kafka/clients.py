@@ -4,8 +4,6 @@ Every client is made here, so that no property that matters is set in two places
 """
 
 import logging
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,8 +13,7 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from tasks.errors import BrokerUnavailableError, SettingsError, TerminalError, TransientError
-from tasks.run_context import current_run
+from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.settings.connection import Connection
 
 # As large as the broker's default limit for a batch allows: fewer requests, better compression.
@@ -26,7 +23,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 Property = str | int | float | bool | Callable[..., Any]
 
 # Trying again cannot help: somebody has to change a topic, an ACL or a setting.
-_TERMINAL = frozenset(
+TERMINAL = frozenset(
     {
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
@@ -56,7 +53,7 @@ _TERMINAL = frozenset(
     }
 )
 # What was not permitted, in the words of `kafka-acls`. Read and Write bring Describe with them.
-_REFUSALS = {
+REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: (
         "grant what it takes on the topic: Read to read it, Write to write to it, DescribeConfigs to see its settings"
     ),
@@ -64,24 +61,14 @@ _REFUSALS = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write on the transactional id",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the operation on the cluster",
 }
-_TURNED_AWAY = {
-    KafkaError._AUTHENTICATION: "check sasl.mechanism, sasl.username and sasl.password",
-    KafkaError._SSL: (
-        "check ssl.ca.location, that the address is one the broker's certificate is for, and, where it asks for one, "
-        "your own ssl.certificate.location"
-    ),
-}
 # librdkafka 2.16 aborts the process where a request to a group's coordinator has timed out and the coordinator comes up
 # later. So it gets the longest timeout there is, and who waits for the answer gives up by himself.
 # https://github.com/confluentinc/librdkafka/issues/4605
 GROUP_REQUEST_TIMEOUT = 3600.0
-# A connection that is turned away is tried again and again: its reason shall not wait for the whole timeout.
-_LOOK_SECONDS = 1.0
-_SHORTEST_SECONDS = 0.01
 _KEPT_ERRORS = 16
 _SILENT = logging.getLogger("librdkafka")
 _SILENT.setLevel(logging.CRITICAL + 1)
-_HINTS = _REFUSALS | {
+_HINTS = REFUSALS | {
     KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower --transaction-timeout to the broker's transaction.max.timeout.ms",
     KafkaError.INVALID_SESSION_TIMEOUT: (
         "set --session-timeout within the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
@@ -127,9 +114,9 @@ def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTermin
     """The project's error for librdkafka's; `what` says what was being done, and where."""
     code, hint = error.code(), _HINTS.get(error.code())
     message = f"{what}: {error.name()}: {error.str()}" + (f"; {hint}" if hint else "")
-    if code in _REFUSALS:
+    if code in REFUSALS:
         return NotPermittedError(message, code)
-    return KafkaTerminalError(message, code) if code in _TERMINAL else KafkaTransientError(message, code)
+    return KafkaTerminalError(message, code) if code in TERMINAL else KafkaTransientError(message, code)
 
 
 @contextmanager
@@ -167,13 +154,13 @@ class Admin(AdminClient):
         super().__init__(own)
 
 
-def make_admin(connection: Connection) -> Admin:
+def make_admin(connection: Connection, **over: Property) -> Admin:
     """An admin client.
 
     `metadata.max.age.ms`: it asks the leaders it knows, also dead or deposed ones, for a quarter of an hour by default.
     """
     with _settings_errors(connection):
-        return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config()})
+        return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config(), **over})
 
 
 def make_consumer(connection: Connection, group: str, **over: Property) -> Consumer:
@@ -238,42 +225,3 @@ def record_bytes(message: Message) -> int:
 def header_bytes(headers: Any) -> int:
     """Bytes of what `Message.headers` gives, names and values."""
     return sum(len(name) + len(value or b"") for name, value in headers or ())
-
-
-def require_broker(admin: Admin, connection: Connection, timeout: float) -> None:
-    """BrokerUnavailableError unless a broker answers within `timeout` seconds; SettingsError if it turns us away.
-
-    StoppedError if the run is to stop.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        current_run().stop.check()
-        left = max(deadline - time.monotonic(), _SHORTEST_SECONDS)
-        try:
-            admin.list_topics(timeout=min(left, _LOOK_SECONDS))
-        except KafkaException as error:
-            # The call says only that it got no answer; the connections know why.
-            admin.poll(0)
-            met = [*(e for e in admin.met if e.code() != KafkaError._ALL_BROKERS_DOWN), error.args[0]]
-            for cause in met:
-                _raise_if_turned_away(connection, cause)
-            if time.monotonic() >= deadline:
-                raise BrokerUnavailableError(
-                    f"no broker answered at {connection.bootstrap_servers} within {timeout:g} s ({_reason(met[0])}): "
-                    "start one (kafka-sort broker), give its address (--bootstrap-servers), or check that it speaks "
-                    "your security.protocol"
-                ) from error
-        else:
-            return
-
-
-def _raise_if_turned_away(connection: Connection, error: KafkaError) -> None:
-    if error.code() not in _TERMINAL:
-        return
-    hint = _TURNED_AWAY.get(error.code(), "check the Kafka properties")
-    raise SettingsError(f"the broker at {connection.bootstrap_servers} cannot be used ({_reason(error)}): {hint}")
-
-
-def _reason(error: KafkaError) -> str:
-    """librdkafka's words, without its name for the connection and without times."""
-    return re.sub(r"^[a-z_]+://[^ ]*: | \(after \d+ms in state [^)]*\)", "", error.str())

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
+from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from tasks.errors import TransientError
+from tasks.errors import SettingsError, TransientError
 from tasks.kafka.clients import (
     GROUP_REQUEST_TIMEOUT,
+    REFUSALS,
     KafkaTerminalError,
     KafkaTransientError,
     NotPermittedError,
@@ -27,12 +29,14 @@ from tasks.kafka.clients import (
     kafka_errors,
     translate,
 )
+from tasks.settings.sorts import describe_collision, find_collision
 
 # Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
-_REQUEST_TIMEOUT = 10.0
+REQUEST_TIMEOUT = 10.0
 _VISIBLE_TIMEOUT = 30.0
 _PATIENCE_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
 
 
 def _may_pass_soon(error: BaseException) -> bool:
@@ -41,11 +45,18 @@ def _may_pass_soon(error: BaseException) -> bool:
     return unknown or isinstance(error, KafkaTransientError)
 
 
+def _look_again(state: RetryCallState) -> None:
+    """An admin client asks the controller it knows, also one that cannot be reached, until it sees all the metadata."""
+    with suppress(KafkaException):
+        state.args[0].list_topics(timeout=_LOOK_SECONDS)
+
+
 # A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
 _patiently = retry(
     retry=retry_if_exception(_may_pass_soon),
     wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
     stop=stop_after_delay(_PATIENCE_SECONDS),
+    before_sleep=_look_again,
     reraise=True,
 )
 
@@ -80,7 +91,7 @@ def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Top
     """Those of the topics that exist, by name, in one request."""
     found = {}
     with kafka_errors(f"topic {', '.join(names)}"):
-        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=_REQUEST_TIMEOUT)
+        futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT)
         for name, future in futures.items():
             try:
                 found[name] = _topic(name, future.result())
@@ -104,7 +115,7 @@ def topic_settings(admin: AdminClient, name: str) -> dict[str, str]:
 def broker_settings(admin: AdminClient) -> dict[str, str]:
     """The configuration of one broker; empty where the principal may not see it."""
     with kafka_errors("cluster"):
-        node = next(iter(admin.list_topics(timeout=_REQUEST_TIMEOUT).brokers))
+        node = next(iter(admin.list_topics(timeout=REQUEST_TIMEOUT).brokers))
     try:
         return _settings(admin, ResourceType.BROKER, str(node))
     except NotPermittedError:
@@ -115,7 +126,7 @@ def broker_settings(admin: AdminClient) -> dict[str, str]:
 def _settings(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
     resource = ConfigResource(kind, name)
     with kafka_errors(f"settings of {kind.name.lower()} {name}"):
-        entries = admin.describe_configs([resource], request_timeout=_REQUEST_TIMEOUT)[resource].result()
+        entries = admin.describe_configs([resource], request_timeout=REQUEST_TIMEOUT)[resource].result()
     return {key: entry.value for key, entry in entries.items() if entry.value is not None}
 
 
@@ -130,12 +141,10 @@ def create_topic(
     new = NewTopic(
         name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
     )
-    with kafka_errors(f"topic {name} could not be made (that needs Create on it, or on the cluster)"):
-        try:
-            admin.create_topics([new], operation_timeout=_REQUEST_TIMEOUT)[name].result()
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
+    try:
+        admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT)[name].result()
+    except KafkaException as error:
+        _raise_unless_made(name, error)
     deadline = time.monotonic() + _VISIBLE_TIMEOUT
     while time.monotonic() < deadline:
         topic = describe_topic(admin, name)
@@ -145,6 +154,28 @@ def create_topic(
             return topic
         time.sleep(0.05)
     raise TransientError(f"topic {name} was made, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+
+
+def _raise_unless_made(name: str, error: KafkaException) -> None:
+    cause = error.args[0]
+    if cause.code() == KafkaError.TOPIC_EXCEPTION:
+        # Kafka names the topic that it collides with.
+        raise SettingsError(
+            f"topic {name} cannot be made: {cause.str().rstrip('.')}: to Kafka's metrics . and _ in a name are the "
+            "same; take another name"
+        ) from error
+    if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+        refused = " (that needs Create on it, or on the cluster)" * (cause.code() in REFUSALS)
+        raise translate(f"topic {name} could not be made{refused}", cause) from error
+
+
+def require_no_collision(admin: AdminClient, names: Iterable[str]) -> None:
+    """SettingsError where Kafka could not make a topic of that name beside one that exists (`.` and `_` are one)."""
+    with kafka_errors("list of topics"):
+        there = admin.list_topics(timeout=REQUEST_TIMEOUT).topics
+    for name in names:
+        if name not in there and (other := find_collision(name, there)):
+            raise SettingsError(describe_collision(name, other))
 
 
 def list_offsets(
@@ -177,7 +208,7 @@ def list_all_offsets(
     if not asked:
         return offsets
     with kafka_errors(f"offsets of topic {', '.join(topics)}"):
-        futures = admin.list_offsets(asked, isolation_level=level, request_timeout=_REQUEST_TIMEOUT)
+        futures = admin.list_offsets(asked, isolation_level=level, request_timeout=REQUEST_TIMEOUT)
         try:
             for place, future in futures.items():
                 offsets[place.topic][place.partition] = _known(place, future.result().offset)
@@ -205,5 +236,5 @@ def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
         asked = [ConsumerGroupTopicPartitions(group)]
         # A commit is answered before its offsets are there: stable ones are waited for.
         found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=GROUP_REQUEST_TIMEOUT)
-        offsets = await_answer(found[group], _REQUEST_TIMEOUT).topic_partitions or []
+        offsets = await_answer(found[group], REQUEST_TIMEOUT).topic_partitions or []
     return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}

@@ -3,32 +3,38 @@
 The one model is the flow's parameter, the Prefect form, the job file and the command line's flags. No secrets.
 """
 
-import tomllib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_serializer,
     field_validator,
     model_validator,
 )
 
-from tasks.errors import SettingsError
-from tasks.settings.names import JobNames
+from tasks.settings.folders import home_folder
+from tasks.settings.load import FieldError, load_model, read_job_file
+from tasks.settings.names import LONGEST_JOB_NAME, JobNames
 from tasks.settings.sorts import (
+    DELIMITERS,
+    LONGEST_TOPIC,
     SIZE,
     TOPIC,
     ColumnType,
     Sort,
     SortKey,
     check_topic_name,
+    describe_collision,
+    find_collision,
+    hint_column,
     parse_columns,
+    parse_delimiter,
     parse_size,
     parse_sort,
 )
@@ -36,11 +42,8 @@ from tasks.settings.sorts import (
 SAMPLE_TOPIC = "source"
 SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
-ENVIRONMENT_PREFIX = "KAFKA_SORT_"
 # Of a job file: the settings of a stream, which a batch run has no use for.
 STREAM_TABLE = "stream"
-
-M = TypeVar("M", bound=BaseModel)
 
 # What a schema can say of these texts; the validators know the rest.
 _TOPIC_PATTERN = f"^{TOPIC.pattern}$"
@@ -49,8 +52,9 @@ TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
 _COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
 _SORT_PATTERN = r"^[^,:=]+(:(asc|desc)?\s*)?(,[^,:=]+(:(asc|desc)?\s*)?)*(=\s*([a-zA-Z0-9._-]{1,249})?\s*)?$"
 
+_DELIMITER_PATTERN = rf'^((?!["\r\n])[\x00-\x7f]|\\x[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
+
 _LONGEST_SETTING = 10_000
-_SHOWN_LETTERS = 400
 
 
 def order_fields(schema: dict[str, Any]) -> None:
@@ -89,11 +93,9 @@ class Job(BaseModel):
     )
     delimiter: str = Field(
         ",",
-        min_length=1,
-        max_length=1,
         title="Delimiter",
-        description="Between two fields.",
-        json_schema_extra=_form(r'^(?!["\r\n])[\x00-\x7f]$'),
+        description="Between two fields: one character, or tab, \\t, comma, semicolon, pipe, space, \\x1f.",
+        json_schema_extra=_form(_DELIMITER_PATTERN),
     )
     job_name: str | None = Field(
         None,
@@ -150,7 +152,7 @@ class Job(BaseModel):
         json_schema_extra=_form(f"^{SIZE.pattern}$"),
     )
     workdir: Path = Field(
-        default_factory=lambda: Path.home() / ".cache" / "kafka-sort" / "work",
+        default_factory=lambda: home_folder() / ".cache" / "kafka-sort" / "work",
         title="Work folder",
         description="Absolute folder for chunks, orders and spill.",
         json_schema_extra=_form("^[/~]"),
@@ -189,8 +191,19 @@ class Job(BaseModel):
     @field_validator("delimiter")
     @classmethod
     def _plain_delimiter(cls, value: str) -> str:
-        if not value.isascii() or value in '"\r\n':
-            raise ValueError(f"delimiter {value!r}: use one ASCII character other than a quote or a line break")
+        return parse_delimiter(value)
+
+    @field_validator("columns")
+    @classmethod
+    def _columns(cls, value: str) -> str:
+        parse_columns(value)
+        return value
+
+    @field_validator("sorts")
+    @classmethod
+    def _sorts(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse_sort(text)
         return value
 
     @field_validator("memory_limit")
@@ -226,32 +239,51 @@ class Job(BaseModel):
     @field_serializer("workdir", when_used="json")
     def _home_of_whom_runs(self, value: Path) -> str:
         """Parameters are written on one machine and read on another, whose home is another folder."""
-        home = Path.home()
+        home = home_folder()
         return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)
 
     @model_validator(mode="after")
     def _sorts_fit(self) -> Self:
-        topics = [check_topic_name(sort.topic, "the output") for sort in self.sort_list]
-        if not topics:
-            raise ValueError("a job needs at least one sort")
+        """The columns first: a topic's default name is made of them."""
         for sort in self.sort_list:
             for key in sort.by:
                 if key.column not in self.column_types:
-                    raise ValueError(
-                        f"sort {sort.columns!r} names the unknown column {key.column!r}: "
-                        f"the columns are {', '.join(self.column_types)}"
+                    raise FieldError(
+                        "sorts",
+                        f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are "
+                        f"{', '.join(self.column_types)}{hint_column(key.column, self.column_types)}",
                     )
         by_columns = [sort.columns for sort in self.sort_list]
         for name in (name for name in by_columns if by_columns.count(name) > 1):
-            raise ValueError(f"sort {name!r} is named twice")
+            raise FieldError("sorts", f"sort {name!r} is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _topics_fit(self) -> Self:
+        """All names that derive from others are topics' names, and no two of them are one."""
+        if len(self.name) > LONGEST_JOB_NAME:
+            longer = f"and its ledger's would be longer than the {LONGEST_TOPIC} of a topic"
+            message = f"the job's name has {len(self.name)} letters, {longer}"
+            raise FieldError("job_name", f"{message}: take one of at most {LONGEST_JOB_NAME} with --job-name")
+        for sort in self.sort_list:
+            _check_derived("sorts", sort.topic, f"the output of sort {sort.columns!r},", "as COLUMNS=TOPIC")
+        _check_derived("dead_letter_topic", self.dead_letters, "the dead-letter topic", "with --dead-letter-topic")
+        topics = [sort.topic for sort in self.sort_list]
         for topic in (topic for topic in topics if topics.count(topic) > 1):
-            raise ValueError(f"two sorts go to one topic, {topic!r}: give each its own, as COLUMNS=TOPIC")
+            raise FieldError("sorts", f"two sorts go to one topic, {topic!r}: give each its own, as COLUMNS=TOPIC")
         for topic in (self.source_topic, self.dead_letters, self.ledger):
             if topic in topics:
-                raise ValueError(f"the output {topic!r} is also the source, the dead-letter topic or the ledger")
+                raise FieldError(
+                    "sorts", f"the output {topic!r} is also the source, the dead-letter topic or the ledger"
+                )
         if self.dead_letters in {self.source_topic, self.ledger}:
-            raise ValueError(f"the dead-letter topic {self.dead_letters!r} is also the source or the ledger")
-        check_topic_name(self.ledger, "the ledger")
+            message = f"the dead-letter topic {self.dead_letters!r} is also the source or the ledger"
+            raise FieldError("dead_letter_topic", message)
+        known = {self.source_topic, self.ledger}
+        for field, topic in (*(("sorts", topic) for topic in topics), ("dead_letter_topic", self.dead_letters)):
+            if other := find_collision(topic, known):
+                raise FieldError(field, describe_collision(topic, other))
+            known.add(topic)
         return self
 
     @cached_property
@@ -317,46 +349,15 @@ class Job(BaseModel):
 def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Job:
     """The job from flags, then environment (KAFKA_SORT_…), then a job file (TOML), then defaults.
 
-    SettingsError in one line that names the setting.
+    SettingsError in one line that names the setting, and where it was given.
     """
     content = read_job_file(file)
     content.pop(STREAM_TABLE, None)
-    return load_model(Job, flags, environment, content)
+    return load_model(Job, flags, environment, content, f"job file {file}")
 
 
-def load_model(model: type[M], flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any]) -> M:
-    """The model from flags, then environment, then what a file says, then defaults."""
-    values = dict(file)
-    for name in model.model_fields:
-        if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
-            values[name] = text.split() if name == "sorts" else text
-    values.update(flags)
+def _check_derived(field: str, topic: str, what: str, way_out: str) -> None:
     try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
-
-
-def read_job_file(file: Path | None) -> dict[str, Any]:
-    """What a job file says; nothing without one."""
-    if file is None:
-        return {}
-    try:
-        return underscored(tomllib.loads(file.read_text()))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"job file {file}: {error}") from None
-
-
-def underscored(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of a job file, its names as the models have them."""
-    return {name.replace("-", "_"): value for name, value in table.items()}
-
-
-def _one_line(error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        where = ".".join(map(str, item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        message = message if len(message) <= _SHOWN_LETTERS else f"{message[:_SHOWN_LETTERS]}…"
-        parts.append(f"{where}: {message}" if where else message)
-    return "; ".join(parts)
+        check_topic_name(topic, what)
+    except ValueError as error:
+        raise FieldError(field, f"{error}; give another, {way_out}") from None

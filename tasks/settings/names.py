@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
+from tasks.settings.sorts import LONGEST_TOPIC
+
 _PREFIX = "kafka-sort."
 _LEDGER = ".ledger"
 
@@ -36,5 +38,7 @@ class JobNames:
         return cls(job) if job else None
 
 
+# A longer one has a ledger that no topic can be.
+LONGEST_JOB_NAME = LONGEST_TOPIC - len(JobNames("").ledger)
 # Every ledger's name, for a person.
 ANY_LEDGER = JobNames("*").ledger

@@ -4,12 +4,20 @@ What cannot be read is a ValueError whose message names the text and how to writ
 """
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
+from tasks.settings.load import nearest
+
+LONGEST_TOPIC = 249
+TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_TOPIC}}}")
+SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
 _LONGEST_SIZE = 30
+# What a shell, a form or a file takes better than the character itself.
+DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+_CODE = re.compile(r"\\x([0-7][0-9a-fA-F])")
+_DIRECTIONS = {"asc": "", "ascending": "", "desc": ":desc", "descending": ":desc"}
 
 
 class ColumnType(StrEnum):
@@ -51,11 +59,37 @@ class Sort:
         return f"{self.columns}={self.topic}"
 
 
+def parse_delimiter(text: str) -> str:
+    r"""The one character that `text` is or names, as `tab`, `\t`, `pipe` and `\x1f` do."""
+    code = _CODE.fullmatch(text)
+    found = chr(int(code[1], 16)) if code else DELIMITERS.get(text, text)
+    if len(found) != 1 or not found.isascii() or found in '"\r\n':
+        raise ValueError(
+            f"delimiter {text!r}: use one ASCII character other than a quote or a line break, or one of "
+            f"{', '.join(DELIMITERS)}, \\x1f"
+        )
+    return found
+
+
 def check_topic_name(name: str, what: str) -> str:
     """Kafka's rule for topic names; ValueError says which name broke it."""
     if not TOPIC.fullmatch(name) or name in {".", ".."}:
         raise ValueError(f"{what} {name!r} is not a valid topic name: use 1 to 249 of a-z A-Z 0-9 . _ -")
     return name
+
+
+def find_collision(topic: str, others: Iterable[str]) -> str | None:
+    """Another topic that Kafka cannot have beside it: in the names of its metrics `.` and `_` are one."""
+    plain = topic.replace(".", "_")
+    return next((other for other in others if other != topic and other.replace(".", "_") == plain), None)
+
+
+def describe_collision(topic: str, other: str) -> str:
+    """What to do about two such names."""
+    return (
+        f"topic {topic!r} collides with topic {other!r}: to Kafka's metrics . and _ in a name are the same, so it has "
+        "only one of them; take another name"
+    )
 
 
 def parse_size(text: str) -> int:
@@ -87,10 +121,27 @@ def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
     columns, _, topic = text.partition("=")
     keys = []
     for item in columns.split(","):
-        column, _, direction = item.strip().partition(":")
+        column, _, direction = (part.strip() for part in item.partition(":"))
         if direction not in {"", "asc", "desc"} or not column:
-            raise ValueError(f"sort {text!r}: write COLUMN[:asc|:desc][,COLUMN…][=TOPIC]")
+            way = _DIRECTIONS.get(direction.lower())
+            hint = "COLUMN[:asc|:desc][,COLUMN…][=TOPIC]" if way is None or not column else f"{column}{way or ':asc'}"
+            raise ValueError(f"sort {text!r}: write {hint}")
         keys.append(SortKey(column, direction == "desc"))
     if len({key.column for key in keys}) < len(keys):
         raise ValueError(f"sort {text!r} names a column twice")
     return tuple(keys), topic.strip()
+
+
+def hint_column(text: str, columns: Collection[str]) -> str:
+    """How to write what `text`, which is no column, seems to mean; empty if it resembles nothing."""
+    name, _, last = text.rpartition(" ")
+    if name.strip() in columns and last.lower() in _DIRECTIONS:
+        return f"; write {name.strip()}{_DIRECTIONS[last.lower()]}"
+    if text[:1] in {"-", "+"} and text[1:] in columns:
+        return f"; write {text[1:]}{':desc' * (text[0] == '-')}"
+    if text.lower() in _DIRECTIONS:
+        return "; write a direction behind its column, as id:desc"
+    parts = [part for part in re.split(r"[\s;|+&/]+", text) if part]
+    if len(parts) > 1 and all(part in columns for part in parts):
+        return f"; write {','.join(parts)}"
+    return nearest(text, list(columns))

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
-from tasks.settings.job import STREAM_TABLE, load_model, order_fields, read_job_file, underscored
+from tasks.settings.job import STREAM_TABLE, order_fields
+from tasks.settings.load import load_model, read_job_file, underscored
 from tasks.settings.sorts import parse_size
 
 
@@ -53,4 +54,4 @@ def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     table = read_job_file(file).get(STREAM_TABLE, {})
     if not isinstance(table, dict):
         raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")
-    return load_model(Streaming, flags, environment, underscored(table))
+    return load_model(Streaming, flags, environment, underscored(table), f"job file {file} [{STREAM_TABLE}]")

@@ -56,11 +56,16 @@ class RunPlan:
 
 
 def plan_runs(job: Job, connection: Connection, admin: AdminClient, runs: int | None) -> tuple[RunPlan, ...]:
-    """Plans of the newest `runs` runs (None: of all in the ledger), in their order. SettingsError if there are none."""
+    """Plans of the newest `runs` runs (None: of all in the ledger), in their order; none where a job has no run yet.
+
+    SettingsError where there is no such job.
+    """
     if runs is not None and runs < 1:
         raise SettingsError(f"{runs} runs cannot be verified: ask for 1 or more")
+    if not (known := _read_records(job, connection, admin)):
+        return ()
     # A run that is committed in between must not look like a foreign writer: outputs first, then the ledger again.
-    tails = _read_tails(admin, _read_records(job, connection, admin)[-1])
+    tails = _read_tails(admin, known[-1])
     records = _read_records(job, connection, admin)
     plans = tuple(_plan_all(records, tails))
     return plans if runs is None else plans[-runs:]
@@ -73,7 +78,7 @@ def _read_records(job: Job, connection: Connection, admin: AdminClient) -> list[
         )
     ledger = read_ledger(connection, admin, job.ledger, job.name, job.request_timeout, fenced=False)
     if ledger.last is None:
-        raise SettingsError(f"the ledger {job.ledger} has no run yet: sort first, or name another job with --job-name")
+        return []
     records = {**ledger.runs, ledger.last.run: ledger.last}
     return [records[number] for number in sorted(records)]
 

@@ -88,6 +88,8 @@ class Verification:
             count = len(self.differences) + sum(run.hidden for run in self.runs)
             others = f" (the first of {count} differences)" if count > 1 else ""
             return f"job {self.job}: {self.differences[0]}{others}"
+        if not self.runs:
+            return f"job {self.job} has no run yet, so there is nothing to verify: it has found nothing to sort so far"
         records = sum(run.records for run in self.runs)
         limits = f"; not verifiable: {len(self.unverifiable)}, {self.unverifiable[0]}" if self.unverifiable else ""
         runs = f"{len(self.runs)} run{'s' if len(self.runs) > 1 else ''}"

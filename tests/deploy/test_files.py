@@ -13,7 +13,8 @@ from prefect.settings.models.root import Settings
 
 from tasks.kafka.topics import broker_settings
 from tasks.observe.metrics import RunMetrics
-from tasks.settings.job import ENVIRONMENT_PREFIX, Job
+from tasks.settings.job import Job
+from tasks.settings.load import ENVIRONMENT_PREFIX
 from tests.cluster import Cluster
 from tests.deploy.files import COMPOSE, DASHBOARD, GRAFANA, PROMETHEUS, ROOT, RULES, SERVICES
 

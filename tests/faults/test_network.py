@@ -11,8 +11,9 @@ import pytest
 from confluent_kafka import KafkaError
 
 from tasks.errors import TransientError
-from tasks.kafka.clients import KafkaTransientError, make_admin, require_broker
+from tasks.kafka.clients import KafkaTransientError, make_admin
 from tasks.kafka.lease import LeaseTakenError, describe_owner
+from tasks.kafka.reach import require_broker
 from tasks.kafka.topics import group_offsets
 from tasks.ownership import own_job
 from tasks.publish import publish_run

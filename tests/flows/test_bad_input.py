@@ -177,7 +177,25 @@ def wrong_ledger(cluster: Cluster, source: str) -> tuple[list[str], list[str]]:
     return [], [ledger, "cleanup.policy=delete"]
 
 
-EARLY = [unknown_topic, compacted_output, output_that_takes_less, compacted_dead_letters, wrong_ledger]
+def colliding_output(cluster: Cluster, source: str) -> tuple[list[str], list[str]]:
+    there = cluster.make_topic(name=f"{source}.by.id")
+    return ["--sort", f"id={source}_by_id"], [f"'{source}_by_id' collides with topic '{there}'", "another name"]
+
+
+def colliding_dead_letters(cluster: Cluster, source: str) -> tuple[list[str], list[str]]:
+    there = cluster.make_topic(name=f"{source}.dead")
+    return ["--dead-letter-topic", f"{source}_dead"], [there, f"{source}_dead", "collides"]
+
+
+EARLY = [
+    colliding_output,
+    colliding_dead_letters,
+    unknown_topic,
+    compacted_output,
+    output_that_takes_less,
+    compacted_dead_letters,
+    wrong_ledger,
+]
 
 
 @pytest.mark.parametrize("make", EARLY)

@@ -2,11 +2,14 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from kafka_sort.main import cli
 from tests.cluster import Cluster
 
 # As the command, but for what it says at its end: which allocator Arrow has, and how many heaps the C library.
@@ -56,3 +59,25 @@ def test_a_stream_has_memory_that_is_given_back(
     )
     assert done.returncode == 2, done.stderr
     assert done.stdout.splitlines()[-1] == told, done.stderr
+
+
+def shown_flags(command: str) -> set[str]:
+    """Those that its help lists."""
+    shown = CliRunner().invoke(cli, [command, "--help"], terminal_width=200).output
+    return set(re.findall(r"^  (?:-\w, )?(--?[A-Za-z-]+)", shown, re.MULTILINE))
+
+
+def test_the_help_of_verify_lists_what_it_uses() -> None:
+    """Those of `sort` are taken besides, so that one set of flags fits both."""
+    unused = {"--sort", "--columns", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
+    assert unused <= shown_flags("sort")
+    assert not unused & shown_flags("verify")
+    assert {"--runs", "--job", "--job-name", "--workdir", "--request-timeout", "-X"} <= shown_flags("verify")
+    taken = {flag for param in cli.commands["verify"].params for flag in param.opts}
+    assert shown_flags("sort") - {"--help", "-h"} <= taken
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_takes_debug(command: str) -> None:
+    """Whatever fails, its traceback can be had."""
+    assert "--debug" in shown_flags(command)

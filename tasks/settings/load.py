@@ -1,0 +1,113 @@
+"""A model from flags, environment, file and defaults, in this order; what is wrong is told with its place.
+
+Guarantee: an error is one line that names the setting and where it was given: the flag, the variable, or the file.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from tasks.errors import SettingsError
+
+ENVIRONMENT_PREFIX = "KAFKA_SORT_"
+_SHOWN_LETTERS = 400
+_LIKENESS = 0.5
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class FieldError(ValueError):
+    """A ValueError of a check over several fields: `field` is the one to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def flag_name(name: str, info: FieldInfo) -> str:
+    """`--sort` of the field `sorts`."""
+    return f"--{_written(name, info)}".replace("_", "-")
+
+
+def load_model(
+    model: type[M], flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any], where: str = ""
+) -> M:
+    """The model from flags, then environment, then what a file says, then defaults. `where` names the file."""
+    values = _by_field(model, file, where)
+    places = dict.fromkeys(values, f" ({where})")
+    for name, info in model.model_fields.items():
+        for variable in _variables(name, info):
+            if text := environment.get(variable):
+                values[name] = text.split() if name == "sorts" else text
+                places[name] = f" ({variable})"
+    values.update(flags)
+    places.update(
+        {name: f" ({flag_name(name, model.model_fields[name])})" for name in flags if name in model.model_fields}
+    )
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, places)) from None
+
+
+def read_job_file(file: Path | None) -> dict[str, Any]:
+    """What a job file says; nothing without one."""
+    if file is None:
+        return {}
+    try:
+        return underscored(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"job file {file}: {error}") from None
+
+
+def underscored(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table of a job file, its names as the models have them."""
+    return {name.replace("-", "_"): value for name, value in table.items()}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean …?` for a name that is like a known one; else nothing."""
+    near = difflib.get_close_matches(name.lower(), known, 1, _LIKENESS)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _written(name: str, info: FieldInfo) -> str:
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return str(extra.get("flag", name))
+
+
+def _variables(name: str, info: FieldInfo) -> list[str]:
+    """The flag's word too; the field's own goes over it."""
+    words = dict.fromkeys((_written(name, info), name))
+    return [ENVIRONMENT_PREFIX + word.upper() for word in words]
+
+
+def _by_field(model: type[BaseModel], file: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a file says by the model's names: the flags' words are taken too. SettingsError for any other."""
+    fields = {_written(name, info): name for name, info in model.model_fields.items()}
+    values: dict[str, Any] = {}
+    for word, value in file.items():
+        name = fields.get(word, word)
+        if name in values:
+            raise SettingsError(f"{where}: {name} is given twice, also as {word}: leave one of them out")
+        if name not in model.model_fields:
+            raise SettingsError(f"{where}: there is no setting {word!r}{nearest(word, list(model.model_fields))}")
+        values[name] = value
+    return values
+
+
+def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
+    parts = []
+    for item in error.errors():
+        cause = item.get("ctx", {}).get("error")
+        path = (cause.field,) if isinstance(cause, FieldError) else item["loc"]
+        name = ".".join(map(str, path))
+        message = item["msg"].removeprefix("Value error, ")
+        message = message if len(message) <= _SHOWN_LETTERS else f"{message[:_SHOWN_LETTERS]}…"
+        parts.append(f"{name}{places.get(str(path[0]), '')}: {message}" if path else message)
+    return "; ".join(parts)

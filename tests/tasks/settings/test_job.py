@@ -1,0 +1,176 @@
+"""A job as a person writes it: what is taken, and what a refusal says: what, where it was given, how to write it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.errors import SettingsError
+from tasks.settings.job import Job, load_job
+from tasks.settings.streaming import load_streaming
+
+
+def refusal(flags: dict[str, Any], environment: dict[str, str] | None = None, file: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as raised:
+        load_job(flags, environment or {}, file)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("\t", "\t"),
+        (r"\t", "\t"),
+        ("tab", "\t"),
+        ("pipe", "|"),
+        ("semicolon", ";"),
+        ("comma", ","),
+        ("space", " "),
+        (r"\x1f", "\x1f"),
+        (r"\x7C", "|"),
+    ],
+)
+def test_a_delimiter_may_be_named(text: str, delimiter: str, tmp_path: Path) -> None:
+    """By a flag, the environment, a file and Prefect's form alike; the job has the character, as ledgers do."""
+    file = tmp_path / "job.toml"
+    file.write_text(f"delimiter = '{text}'\n")
+    jobs = (load_job({"delimiter": text}, {}), load_job({}, {"KAFKA_SORT_DELIMITER": text}), load_job({}, {}, file))
+    assert {job.delimiter for job in jobs} == {delimiter}
+    schema = Job.model_json_schema()["properties"]["delimiter"]
+    assert re.search(schema["pattern"], text)
+    assert not {"minLength", "maxLength"} & schema.keys()
+
+
+@pytest.mark.parametrize("text", ["", "::", '"', r"\x22", r"\x0a", r"\xff", "Tab", r"\n", "§"])
+def test_what_is_no_delimiter(text: str) -> None:
+    """A word that is not known, or a character that rows cannot be divided by."""
+    assert "delimiter (--delimiter): " in refusal({"delimiter": text})
+
+
+@pytest.mark.parametrize(
+    ("sort", "hint"),
+    [
+        ("id desc", "write id:desc"),
+        ("id DESC=by-id", "write id:desc"),
+        ("id asc", "write id"),
+        ("-id", "write id:desc"),
+        ("+id", "write id"),
+        ("id:DESC", "write id:desc"),
+        ("id:descending=by-id", "write id:desc"),
+        ("name,id desc=by-both", "write id:desc"),
+        ("id name", "write id,name"),
+        ("id;name=x", "write id,name"),
+        ("contintent", "did you mean continent?"),
+        ("ID", "did you mean id?"),
+        ("id:by-id", "write COLUMN[:asc|:desc][,COLUMN…][=TOPIC]"),
+    ],
+)
+def test_a_sort_that_is_written_otherwise(sort: str, hint: str) -> None:
+    """Other tools' ways are told ours; the column is looked at before the name of a topic that is made of it."""
+    line = refusal({"sorts": [sort]})
+    assert line.startswith("sorts (--sort): sort ")
+    assert hint in line
+    assert "topic name" not in line
+
+
+def test_a_column_may_hold_what_looks_like_a_direction() -> None:
+    """A name that the columns have is taken as it is."""
+    job = load_job({"columns": "id desc,-id", "sorts": ["id desc=a", "-id:desc = b"]}, {})
+    assert [str(sort) for sort in job.sort_list] == ["id desc=a", "-id:desc=b"]
+
+
+def test_a_flags_word_is_taken_in_a_file(tmp_path: Path) -> None:
+    """`sort` as the flag is called, beside `sorts`; not both. In the environment too."""
+    file = tmp_path / "job.toml"
+    file.write_text('sort = ["name"]\n')
+    assert load_job({}, {}, file).sorts == ["name"]
+    assert load_job({}, {"KAFKA_SORT_SORT": "id"}, file).sorts == ["id"]
+    file.write_text('sort = ["name"]\nsorts = ["id"]\n')
+    assert refusal({}, {}, file).startswith(f"job file {file}: sorts is given twice")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('column = "a"', "there is no setting 'column'; did you mean columns?"),
+        ('delimeter = ","', "did you mean delimiter?"),
+        ('source = "a"', "did you mean source_topic?"),
+        ("colour = 1", "there is no setting 'colour'"),
+        ('sorts = "id"', "sorts"),
+        ('sort = ["id desc"]', "write id:desc"),
+        ("max-records = 0", "max_records"),
+        ("max_records = 'few'", "max_records"),
+        ('sorts = ["a.b=x.y", "id=x_y"]', "sorts"),
+    ],
+)
+def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, words: str) -> None:
+    """Also where the mistake is in how its settings fit each other."""
+    file = tmp_path / "job.toml"
+    file.write_text(text)
+    line = refusal({}, {}, file)
+    assert f"job file {file}" in line
+    assert words in line
+
+
+def test_where_a_setting_was_given() -> None:
+    """The place that won: the variable, or the flag that goes over it."""
+    environment = {"KAFKA_SORT_MAX_RECORDS": "few", "KAFKA_SORT_SORTS": "id desc"}
+    assert "max_records (KAFKA_SORT_MAX_RECORDS): " in refusal({"sorts": ["id"]}, environment)
+    assert "max_records (--max-records): " in refusal({"max_records": 0, "sorts": ["id"]}, environment)
+    assert refusal({"max_records": 1}, environment).startswith("sorts (KAFKA_SORT_SORTS): ")
+
+
+def test_the_table_of_a_stream_is_named(tmp_path: Path) -> None:
+    """As the job's own settings are."""
+    file = tmp_path / "job.toml"
+    file.write_text("[stream]\nchunk-sizes = 1\n")
+    with pytest.raises(SettingsError, match=r"job\.toml \[stream\]: there is no setting 'chunk_sizes'; did you mean"):
+        load_streaming({}, {}, file)
+    file.write_text("[stream]\nmax-latency = 0\n")
+    with pytest.raises(SettingsError, match=r"max_latency \(job file .*job\.toml \[stream\]\)"):
+        load_streaming({}, {}, file)
+
+
+LONG = "x" * 231
+DERIVED = {
+    "job name": ({"job_name": LONG + "x"}, ["job_name (--job-name)", "232 letters", "at most 231"]),
+    "job name of 249": ({"job_name": "x" * 249}, ["at most 231", "--job-name"]),
+    "source as the job's name": ({"source_topic": LONG + "x"}, ["at most 231", "--job-name"]),
+    "dead letters": ({"source_topic": "x" * 240, "job_name": "j", "sorts": ["id=a"]}, ["--dead-letter-topic"]),
+    "output": (
+        {"source_topic": "x" * 249, "job_name": "j", "dead_letter_topic": "d"},
+        ["output of sort 'id'", "COLUMNS=TOPIC"],
+    ),
+    "output of odd columns": ({"columns": "a b,ä", "sorts": ["a b"]}, ["'source-by-a b'", "COLUMNS=TOPIC"]),
+    "output that is two dots": ({"sorts": ["id=.."]}, ["'..'", "a-z"]),
+    "line break": ({"source_topic": "orders\n"}, ["a-z"]),
+    "other digits": ({"memory_limit": "٢GB"}, ["not a size"]),
+}
+
+
+@pytest.mark.parametrize(("flags", "words"), DERIVED.values(), ids=DERIVED)
+def test_a_derived_name_that_no_topic_can_have(flags: dict[str, Any], words: list[str]) -> None:
+    """Found before any work, with the way out."""
+    line = refusal(flags)
+    assert all(word in line for word in words), line
+
+
+def test_the_longest_names() -> None:
+    """One letter less is a job."""
+    job = load_job({"job_name": LONG, "source_topic": "x" * 249, "dead_letter_topic": "d", "sorts": ["id=a"]}, {})
+    assert len(job.ledger) == 249
+
+
+COLLIDING = {
+    "output and source": {"source_topic": "a.b", "sorts": ["id=a_b"]},
+    "two outputs": {"sorts": ["id=x.y", "name=x_y"]},
+    "dead letters": {"sorts": ["id=x.y"], "dead_letter_topic": "x_y"},
+    "ledger": {"job_name": "j", "sorts": ["id=kafka-sort_j_ledger"]},
+}
+
+
+@pytest.mark.parametrize("flags", COLLIDING.values(), ids=COLLIDING)
+def test_names_that_collide(flags: dict[str, Any]) -> None:
+    """`.` and `_` are the same to Kafka's metrics, so it refuses the second of two such topics."""
+    assert "collides with topic" in refusal(flags)
