@@ -3,18 +3,17 @@
 Every finding is one line that names the setting and the way out. Nothing is changed, and only an absent ledger is made.
 """
 
-from confluent_kafka.admin import AdminClient
-
 from tasks.errors import SettingsError
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
-from tasks.kafka.topics import Topic, describe_topic, describe_topics, require_no_collision
+from tasks.kafka.topics import describe_topics, require_no_collision
 from tasks.outputs import check_outputs
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
+from tasks.source import require_source
 from tasks.workdir import job_folder
 
 # Settings of a job that decide what its outputs hold: fixed by its first run.
@@ -33,14 +32,6 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     check_outputs(job, admin)
     ensure_ledger(admin, job.ledger, job.replication_factor)
-
-
-def require_source(admin: AdminClient, name: str) -> Topic:
-    """The source topic; SettingsError if there is none."""
-    topic = describe_topic(admin, name)
-    if topic is None:
-        raise SettingsError(f"there is no topic {name}: check --source-topic (kafka-sort generate makes a sample)")
-    return topic
 
 
 def check_job_unchanged(job: Job, ledger: Ledger) -> None:

@@ -33,8 +33,8 @@ from tasks.ownership import Owner
 from tasks.run_context import current_run
 from tasks.run_record import FORMAT, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
-from tasks.snapshot import check_source_unchanged
 from tasks.sorting.rows import RowGatherer
+from tasks.source import check_source_unchanged
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
@@ -114,7 +114,7 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     found = _find_run(owner, publication)
     if found is not None:
         return found
-    check_source_unchanged(owner, publication.snapshot)
+    check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
     publication.target.check()
     began = time.monotonic()
     try:

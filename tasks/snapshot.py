@@ -7,9 +7,7 @@ on is named. The end is the last stable offset, so an open transaction of somebo
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
-from confluent_kafka.admin import OffsetSpec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -21,11 +19,10 @@ from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offs
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
-from tasks.preflight import require_source
-from tasks.run_record import RunRecord
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
+from tasks.source import SourceTruncatedError, check_leaders, check_same_topic, require_source, start_offsets
 
 # What a run's publishing is planned with: far below what was measured (2,000,000 records/s, 100 MB/s), since the
 # broker of a user is not ours.
@@ -36,13 +33,6 @@ _PLANNED_SHARE_OF_TIMEOUT = 0.7
 # sample, where this says 23 GB; 1.0 GB for 10 million, which fit the memory and need no parts.
 _DISK_FACTOR = 2.0
 _RECORD_OVERHEAD_BYTES = 40
-
-
-class SourceRecreatedError(TerminalError):
-    """The source is another topic of the same name than the one the ledger records."""
-
-    action = "To sort the new topic, take another `--job-name`, with `--append` for the same outputs."
-    at_risk = "What the old topic held and no run had read is gone."
 
 
 class PartitionsSkippedError(TerminalError):
@@ -57,16 +47,6 @@ class PartitionsSkippedError(TerminalError):
             "sorted; start its brokers, the next run takes what was left"
         )
         self.partitions = tuple(partitions)
-
-
-class SourceTruncatedError(TerminalError):
-    """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
-
-    action = (
-        "Look for an unclean leader election or lost disks in the source's cluster; then take another "
-        "`--job-name` with `--append`."
-    )
-    at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
 
 
 @dataclass(frozen=True)
@@ -115,7 +95,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
     """From where the last run ended, or the log starts by now, to the last stable offsets; and what was removed."""
-    starts = start_offsets(owner, source)
+    starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
     lost = _lost(starts, log_starts)
@@ -142,21 +122,6 @@ def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
         raise PartitionsSkippedError(job.source_topic, snapshot.skipped)
 
 
-def check_source_unchanged(owner: Owner, snapshot: Snapshot) -> None:
-    """Before publishing: still the same topic, and still as long as what was read."""
-    source = require_source(owner.admin, owner.job.source_topic)
-    if source.id != snapshot.source_topic_id:
-        raise SourceRecreatedError(_recreated(source.name))
-    read = [r for r in snapshot.ranges if r.span]
-    ends = list_offsets(owner.admin, source.name, [r.partition for r in read], LATEST)
-    for r in read:
-        if ends[r.partition] < r.end:
-            raise SourceTruncatedError(
-                f"source {source.name} partition {r.partition} ends at offset {ends[r.partition]}, before {r.end}, to "
-                "where it was read: its log was truncated during the run; nothing was published, start again"
-            )
-
-
 def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     """Bytes of work folder a run needs: chunks, spill of the sorts at once, and the parts of all sorts."""
     values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
@@ -171,61 +136,6 @@ def check_disk(job: Job, snapshot: Snapshot) -> None:
             f"work folder {job.workdir} has {free / 1e9:.2f} GB free, the run may need {needed / 1e9:.2f} GB: "
             "make space, choose another with --workdir, or take less at once with --max-records"
         )
-
-
-def check_same_topic(source: Topic, last: RunRecord | None) -> None:
-    """SourceRecreatedError unless the topic is the one that the ledger records."""
-    if last is not None and last.source_topic_id != source.id:
-        raise SourceRecreatedError(_recreated(source.name))
-
-
-def _recreated(name: str) -> str:
-    return (
-        f"source {name} was deleted and made again since it was read (its topic id differs): nothing was published; "
-        "to sort the new topic, take another --job-name, with --append for the same outputs"
-    )
-
-
-def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
-    """TerminalError where a partition has no leader and may not be left to the next run.
-
-    The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
-    """
-    from_beginning = last is not None or job.start in {None, "earliest"}
-    if not source.leaderless or (job.on_partition_failure == "skip" and from_beginning):
-        return
-    numbers = ", ".join(map(str, source.leaderless))
-    way_out = ", or sort the others with --on-partition-failure skip" if from_beginning else ""
-    raise TerminalError(
-        f"source {source.name} has no leader for partition {numbers}: nothing was published; "
-        f"start its brokers, then again{way_out}"
-    )
-
-
-def start_offsets(owner: Owner, source: Topic) -> dict[int, int]:
-    """Where each partition goes on; one that the ledger does not know is read from its beginning."""
-    last = owner.ledger.last
-    if last is None:
-        return _first_starts(owner, source)
-    new = [p for p in source.partitions if p not in last.ends]
-    return last.ends | list_offsets(owner.admin, source.name, new, EARLIEST)
-
-
-def _first_starts(owner: Owner, source: Topic) -> dict[int, int]:
-    start = owner.job.start or "earliest"
-    earliest = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
-    if start == "earliest":
-        return earliest
-    latest = list_offsets(owner.admin, source.name, source.partitions, LATEST)
-    if start == "latest":
-        return latest
-    if start == "group":
-        return earliest | group_offsets(owner.admin, owner.job.group, source.name)
-    moment = datetime.fromisoformat(start)
-    millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    found = list_offsets(owner.admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
-    # -1: no record is as young as that.
-    return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
 
 
 def _lost(starts: Mapping[int, int], log_starts: Mapping[int, int]) -> tuple[LostRange, ...]:

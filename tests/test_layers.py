@@ -21,7 +21,8 @@ LAYERS = (
     "tasks.chunks tasks.formats tasks.sorting tasks.workdir",
     "tasks.observe",
     # What the stages speak of.
-    "tasks.dead_letters tasks.outputs tasks.ownership tasks.permissions tasks.preflight tasks.sample tasks.targets",
+    "tasks.dead_letters tasks.outputs tasks.ownership tasks.permissions tasks.preflight tasks.sample tasks.source "
+    "tasks.targets",
     # The stages.
     "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
     "tasks.run tasks.runners tasks.task_runs",

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from tasks.kafka.topics import LATEST, Topic, list_offsets
 from tasks.ownership import Owner
-from tasks.preflight import require_source
 from tasks.settings.sorts import parse_size
 from tasks.settings.streaming import Streaming
-from tasks.snapshot import BatchLimits, check_leaders, check_same_topic, records_start, start_offsets
+from tasks.snapshot import BatchLimits, records_start
+from tasks.source import check_leaders, check_same_topic, require_source, start_offsets
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import StreamStats
 
@@ -121,6 +121,6 @@ class BatchTrigger:
             check_leaders(source, job, last)
             self._stats.note_skipped(source.leaderless)
             self._source = replace(source, partitions=source.led)
-            self._starts = start_offsets(self._owner, self._source)
+            self._starts = start_offsets(self._owner.admin, job, last, self._source)
             self._described = time.monotonic()
         return self._source

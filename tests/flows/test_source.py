@@ -12,7 +12,8 @@ from tasks.errors import SourceLostError
 from tasks.manifests import LostRange
 from tasks.publish import publish_run
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError, records_start, take_snapshot
+from tasks.snapshot import records_start, take_snapshot
+from tasks.source import SourceRecreatedError
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
 from tests.command import Command
 from tests.stages import make_job, owned, prepare, run_once

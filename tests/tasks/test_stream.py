@@ -16,7 +16,8 @@ from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.publish import publish_run
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError, split_evenly
+from tasks.snapshot import split_evenly
+from tasks.source import SourceRecreatedError
 from tasks.streaming import trigger
 from tasks.streaming.trigger import Pace
 from tests.cluster import Cluster, Record, assert_every_run, sample_values, wait_for
@@ -119,7 +120,7 @@ def test_a_partition_without_a_leader_waits(cluster: Cluster, job: Job, monkeypa
         topic = describe_topic(admin, name)
         return topic and replace(topic, leaderless=tuple(lost))
 
-    monkeypatch.setattr("tasks.preflight.describe_topic", describe)
+    monkeypatch.setattr("tasks.source.describe_topic", describe)
     monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.1)
     cluster.produce(job.source_topic, sample_values(40))
     stream = make_stream(cluster, job.model_copy(update={"on_partition_failure": "skip"}))

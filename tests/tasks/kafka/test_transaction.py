@@ -21,7 +21,8 @@ from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import ContentError, SupersededError, publish_run
 from tasks.run_context import Stop, run_context
 from tasks.settings.job import Job
-from tasks.snapshot import SourceRecreatedError, SourceTruncatedError, take_snapshot
+from tasks.snapshot import take_snapshot
+from tasks.source import SourceRecreatedError, SourceTruncatedError
 from tasks.targets.base import OutputChangedError
 from tests.cluster import Cluster, Record, assert_sorted, sample_values, wait_for
 from tests.faults.oracle import Follower, assert_exact

@@ -1,0 +1,108 @@
+"""The source topic: what it must be, where a run starts in it, and whether it is still what was read.
+
+Guarantee 3 (nothing lost in silence): a source that was recreated, or that ends before what was read, stops the run.
+"""
+
+from datetime import UTC, datetime
+
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from tasks.errors import SettingsError, TerminalError
+from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, group_offsets, list_offsets
+from tasks.manifests import Snapshot
+from tasks.run_record import RunRecord
+from tasks.settings.job import Job
+
+
+class SourceRecreatedError(TerminalError):
+    """The source is another topic of the same name than the one the ledger records."""
+
+    action = "To sort the new topic, take another `--job-name`, with `--append` for the same outputs."
+    at_risk = "What the old topic held and no run had read is gone."
+
+
+class SourceTruncatedError(TerminalError):
+    """The source ends before offsets that were read or promised: an unclean leader election, or a replaced topic."""
+
+    action = (
+        "Look for an unclean leader election or lost disks in the source's cluster; then take another "
+        "`--job-name` with `--append`."
+    )
+    at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
+
+
+def require_source(admin: AdminClient, name: str) -> Topic:
+    """The source topic; SettingsError if there is none."""
+    topic = describe_topic(admin, name)
+    if topic is None:
+        raise SettingsError(f"there is no topic {name}: check --source-topic (kafka-sort generate makes a sample)")
+    return topic
+
+
+def check_source_unchanged(admin: AdminClient, name: str, snapshot: Snapshot) -> None:
+    """Before publishing: the source is still the same topic, and still as long as what was read."""
+    source = require_source(admin, name)
+    if source.id != snapshot.source_topic_id:
+        raise SourceRecreatedError(_recreated(source.name))
+    read = [r for r in snapshot.ranges if r.span]
+    ends = list_offsets(admin, source.name, [r.partition for r in read], LATEST)
+    for r in read:
+        if ends[r.partition] < r.end:
+            raise SourceTruncatedError(
+                f"source {source.name} partition {r.partition} ends at offset {ends[r.partition]}, before {r.end}, to "
+                "where it was read: its log was truncated during the run; nothing was published, start again"
+            )
+
+
+def check_same_topic(source: Topic, last: RunRecord | None) -> None:
+    """SourceRecreatedError unless the topic is the one that the ledger records."""
+    if last is not None and last.source_topic_id != source.id:
+        raise SourceRecreatedError(_recreated(source.name))
+
+
+def _recreated(name: str) -> str:
+    return (
+        f"source {name} was deleted and made again since it was read (its topic id differs): nothing was published; "
+        "to sort the new topic, take another --job-name, with --append for the same outputs"
+    )
+
+
+def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
+    """TerminalError where a partition has no leader and may not be left to the next run.
+
+    The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
+    """
+    from_beginning = last is not None or job.start in {None, "earliest"}
+    if not source.leaderless or (job.on_partition_failure == "skip" and from_beginning):
+        return
+    numbers = ", ".join(map(str, source.leaderless))
+    way_out = ", or sort the others with --on-partition-failure skip" if from_beginning else ""
+    raise TerminalError(
+        f"source {source.name} has no leader for partition {numbers}: nothing was published; "
+        f"start its brokers, then again{way_out}"
+    )
+
+
+def start_offsets(admin: AdminClient, job: Job, last: RunRecord | None, source: Topic) -> dict[int, int]:
+    """Where each partition goes on; one that the ledger does not know is read from its beginning."""
+    if last is None:
+        return _first_starts(admin, job, source)
+    new = [p for p in source.partitions if p not in last.ends]
+    return last.ends | list_offsets(admin, source.name, new, EARLIEST)
+
+
+def _first_starts(admin: AdminClient, job: Job, source: Topic) -> dict[int, int]:
+    start = job.start or "earliest"
+    earliest = list_offsets(admin, source.name, source.partitions, EARLIEST)
+    if start == "earliest":
+        return earliest
+    latest = list_offsets(admin, source.name, source.partitions, LATEST)
+    if start == "latest":
+        return latest
+    if start == "group":
+        return earliest | group_offsets(admin, job.group, source.name)
+    moment = datetime.fromisoformat(start)
+    millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    found = list_offsets(admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
+    # -1: no record is as young as that.
+    return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
