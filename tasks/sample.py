@@ -166,7 +166,7 @@ def refuse_mostly_dead(job: Job, sample: Sample) -> None:
 
 def _kind(reason: str) -> str:
     """The reason without the value that it names, so that reasons can be counted."""
-    return printable(re.sub(r"(['\"`]).*\1", "…", reason))
+    return printable(re.sub(r":? (['\"`]).*\1", "", reason))
 
 
 def _show(value: bytes | None) -> str:

@@ -23,7 +23,7 @@ def assert_refused(cluster: Cluster, job: Job, outcome: Outcome) -> None:
     """One line with the reason, a value, a hint and the way out; and nothing was made, sent or moved on."""
     assert outcome.status == 2, outcome.err
     line = outcome.err.splitlines()[-1]
-    for words in ("40 of 40 records", "40: 2 fields, expected 4", JSON[0].decode(), "looks like JSON"):
+    for words in ("40 of 40 records", "(40: 2 fields, expected 4)", JSON[0].decode(), "looks like JSON"):
         assert words in line
     assert "--allow-dead-letters" in line
     for topic in (*(sort.topic for sort in job.sort_list), job.dead_letters):
