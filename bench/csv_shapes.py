@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.formats.csv import CsvFormat
-from tasks.settings.sorts import parse_columns
+from tasks.settings.sorts import KeyColumn, parse_columns
 from tasks.verification.reading import paused_collection
 from tasks.verification.rows import KeyEncoder, Values, read_key, read_kinds
 
@@ -95,9 +95,10 @@ def apply_shape(values: list[bytes], change: Change, every: int) -> list[bytes |
 
 def time_sorter(values: Values) -> float:
     """CPU seconds to parse all of them, by row groups."""
-    fmt = CsvFormat(parse_columns(COLUMNS), SORTS)
+    types = parse_columns(COLUMNS)
+    fmt = CsvFormat(types, [KeyColumn(name, types[name]) for name in SORTS])
     groups = [pa.array(values[start : start + GROUP], pa.binary()) for start in range(0, len(values), GROUP)]
-    return _measure(fmt.parse, groups)
+    return _measure(fmt.parse_values, groups)
 
 
 def time_verifier(values: Values) -> float:

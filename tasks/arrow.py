@@ -22,12 +22,6 @@ DEAD_LETTERS = pa.schema(
 )
 
 
-def chunk_schema(keys: pa.Schema) -> pa.Schema:
-    """Columns of a chunk: the record, then the key columns k0, k1 …; rows are in offset order."""
-    record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
-    return pa.schema([*record, *((f"k{i}", field.type) for i, field in enumerate(keys))])
-
-
 def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:
     """Offsets (n + 1) and the data they point into, of an Arrow binary array."""
     if not pa.types.is_binary(array.type):

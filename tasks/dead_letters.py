@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import pyarrow.parquet as pq
 
+from tasks.formats.base import RecordFormat, RejectedError
+from tasks.formats.registry import make_format
 from tasks.kafka.sender import Sender
 from tasks.manifests import Chunk
 from tasks.run_context import current_run
@@ -18,6 +20,7 @@ _CONNECT = "__connect.errors."
 
 def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> None:
     """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
+    reader = type(make_format(job))
     for chunk in chunks:
         if chunk.dead_letter_path is None:
             continue
@@ -26,22 +29,24 @@ def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> No
             for row in batch.to_pylist():
                 headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
                 names = {name for name, _ in headers}
-                headers += [
-                    (n, v) for n, v in _error_headers(job.name, job.source_topic, row).items() if n not in names
-                ]
+                headers += [(n, v) for n, v in _error_headers(job, reader, row).items() if n not in names]
                 # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
                 sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
 
 
-def _error_headers(job: str, source: str, row: Mapping[str, object]) -> dict[str, bytes]:
+def _error_headers(job: Job, reader: type[RecordFormat], row: Mapping[str, object]) -> dict[str, bytes]:
     facts = {
-        "topic": source,
+        "topic": job.source_topic,
         "partition": row["partition"],
         "offset": row["offset"],
-        "connector.name": job,
+        "connector.name": job.name,
         "stage": "VALUE_CONVERTER",
-        "class.name": "tasks.formats.csv.CsvFormat",
-        "exception.class.name": "tasks.formats.csv.RowError",
+        "class.name": _name(reader),
+        "exception.class.name": _name(RejectedError),
         "exception.message": row["reason"],
     }
     return {_CONNECT + name: str(value).encode() for name, value in facts.items()}
+
+
+def _name(kind: type[object]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

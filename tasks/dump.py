@@ -19,15 +19,17 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.arrow import DEAD_LETTERS, RECORD, chunk_schema
+from tasks.arrow import DEAD_LETTERS, RECORD
 from tasks.checksum import hash_records, sum_hashes
 from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
-from tasks.formats.csv import CsvFormat, format_of
+from tasks.formats.base import RecordFormat
+from tasks.formats.registry import make_format
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.fetch import Block
 from tasks.kafka.range_reader import RangeReader
+from tasks.keys import chunk_schema, encode_keys
 from tasks.manifests import Chunk, Dumped, OffsetRange
 from tasks.observe.logs import get_logger, log_context
 from tasks.run_context import Meter, current_run
@@ -109,9 +111,9 @@ def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
 
 def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, buffer_bytes: int, meter: Meter) -> Chunk:
     target = request.files.path(part)
-    fmt = format_of(request.job)
+    fmt = make_format(request.job)
     tally = _Tally()
-    rows = TableWriter(target, chunk_schema(fmt.schema))
+    rows = TableWriter(target, chunk_schema(fmt.keys))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
         for group in _gather(reader.read(part), part.partition, buffer_bytes, meter):
@@ -202,17 +204,17 @@ class _RowGroup:
         self.bytes += block.nbytes
         self.times += block.timestamps[::_TIMED_RECORDS].tolist()
 
-    def split(self, fmt: CsvFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
+    def split(self, fmt: RecordFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """The accepted records as a table of the chunk's schema, and the dead letters."""
         group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, RECORD)
-        parsed = fmt.parse(group.column("value").chunk(0))
+        parsed = fmt.parse(group)
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
         rows = group if accepted is None else group.take(pa.array(accepted))
         times = rows.column("timestamp") if keep_time else pa.nulls(len(rows), pa.int64())
         record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
-        keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
-        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt.schema)), rejects
+        keys = encode_keys(fmt.keys, parsed.columns)
+        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt.keys)), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Bytes while rows are cut, text once it is to be shown or recorded.
-Key = tuple[int | str | bytes, ...]
+# Bytes while rows are cut, text once it is to be shown or recorded; None where a record has no such key.
+Key = tuple[int | str | bytes | None, ...]
 
 
 @dataclass(frozen=True)

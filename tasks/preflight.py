@@ -3,7 +3,10 @@
 Every finding is one line that names the setting and the way out. Nothing is changed, and only an absent ledger is made.
 """
 
+from collections.abc import Mapping
+
 from tasks.errors import SettingsError
+from tasks.formats.registry import describe_format
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
@@ -13,6 +16,7 @@ from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
+from tasks.settings.sorts import format_columns, parse_columns
 from tasks.source import require_source
 from tasks.workdir import job_folder
 
@@ -44,20 +48,12 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
         return
     then, now = {"source": last.source_topic}, {"source": job.source_topic}
     if ledger.placed:
-        then |= {
-            "sorts": ", ".join(f"{sort.columns}={sort.topic}" for sort in last.sorts),
-            "columns": last.format["columns"],
-            "delimiter": last.format["delimiter"],
-        }
-        now |= {
-            "sorts": ", ".join(map(str, job.sort_list)),
-            "columns": job.columns,
-            "delimiter": job.delimiter,
-        }
+        then |= {"sorts": ", ".join(f"{sort.columns}={sort.topic}" for sort in last.sorts), **_options(last.format)}
+        now |= {"sorts": ", ".join(map(str, job.sort_list)), **_options(describe_format(job))}
     for name, recorded in then.items():
-        if recorded != now[name]:
+        if recorded != now.get(name):
             raise SettingsError(
-                f"job {job.name} has {name} {recorded!r} by its ledger, and was started with {now[name]!r}: "
+                f"job {job.name} has {name} {recorded!r} by its ledger, and was started with {now.get(name)!r}: "
                 f"start it as it was, or {_FIXED_WAY_OUT}"
             )
     if job.start is not None:
@@ -65,3 +61,13 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
             f"--start is for a job's first run, and {job.name} has run {last.run}: leave it out "
             "(it goes on where the last run ended), or take another --job-name"
         )
+
+
+def _options(recorded: Mapping[str, str]) -> dict[str, str]:
+    """What a record says of the format, but for the rules, which each run has of its own; records once had no name."""
+    options = {"format": recorded.get("name", "csv")}
+    if "columns" in recorded:
+        options["columns"] = format_columns(parse_columns(recorded["columns"]))
+    if "delimiter" in recorded:
+        options["delimiter"] = recorded["delimiter"]
+    return options

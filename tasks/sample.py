@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-import pyarrow as pa
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tasks.errors import SettingsError, TransientError
-from tasks.formats.csv import format_of
 from tasks.formats.guess import SHOWN_BYTES, guess_format
+from tasks.formats.registry import make_format
 from tasks.kafka.clients import make_consumer, record_bytes, translate
+from tasks.kafka.fetch import Block
 from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.printable import printable
@@ -143,7 +143,7 @@ def _sized(message: Message, reason: str = "") -> SampledRecord:
 
 
 def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
-    rejected = format_of(job).parse(pa.array([m.value() for m in messages], pa.binary())).rejected if messages else {}
+    rejected = make_format(job).parse(Block.of(messages).table()).rejected if messages else {}
     return [_sized(message, rejected.get(index, "")) for index, message in enumerate(messages)]
 
 

@@ -172,9 +172,15 @@ def _batch_rows(chunks: Sequence[Chunk]) -> int:
 
 
 def order_of(job: Job, sort: Sort) -> Order:
-    """The sort's terms, by the columns of the chunks."""
-    position = {name: i for i, name in enumerate(job.key_columns())}
-    return Order(tuple(Term(f"k{position[key.column]}", key.descending) for key in sort.by))
+    """The sort's terms, by the columns of the chunks; a flag before each key that may be null."""
+    number = {key.name: i for i, key in enumerate(job.key_columns)}
+    terms: list[Term] = []
+    for key in sort.by:
+        i = number[key.column]
+        if job.key_columns[i].nulls:
+            terms.append(Term(f"n{i}", descending=key.nulls == "first", is_flag=True))
+        terms.append(Term(f"k{i}", key.descending))
+    return Order(tuple(terms))
 
 
 def record_columns(job: Job, chunks: Sequence[Chunk]) -> tuple[str, ...]:
@@ -245,7 +251,8 @@ def _recorded(order: Order, r: KeyRange) -> KeyRange:
     if r.first_key is None or r.last_key is None:
         return r
     bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
-    return KeyRange(r.partition, r.first_row, r.end_row, _printable(r.first_key), _printable(r.last_key), *bounds)
+    first, last = (_printable(order.without_flags(key)) for key in (r.first_key, r.last_key))
+    return KeyRange(r.partition, r.first_row, r.end_row, first, last, *bounds)
 
 
 def _printable(key: Key) -> Key:

@@ -1,7 +1,11 @@
 """CSV values made to collide: of fragments that parsers treat specially, some of one kind, some of all."""
 
+from collections.abc import Sequence
+
 import hypothesis.strategies as st
 from hypothesis.strategies import SearchStrategy
+
+from tasks.settings.sorts import KeyColumn, parse_columns
 
 BOM = b"\xef\xbb\xbf"
 DELIMITERS = [",", ";", "\t", " ", "|", "-", "1", "x", "'", "\\", "\x1f", "."]
@@ -79,3 +83,9 @@ def blocks(width: int) -> SearchStrategy[tuple[str, list[bytes | None]]]:
         return st.tuples(st.just(delimiter), drawn)
 
     return st.sampled_from(DELIMITERS).flatmap(of)
+
+
+def key_columns(columns: str, names: Sequence[str]) -> list[KeyColumn]:
+    """The key columns of these names, in their order."""
+    types = parse_columns(columns)
+    return [KeyColumn(name, types[name]) for name in names]

@@ -18,11 +18,11 @@ LAYERS = (
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
     "tasks.kafka",
-    "tasks.chunks tasks.formats tasks.sorting tasks.workdir",
+    "tasks.chunks tasks.formats tasks.keys tasks.sorting tasks.workdir",
     "tasks.observe",
     # What the stages speak of.
-    "tasks.dead_letters tasks.outputs tasks.ownership tasks.permissions tasks.preflight tasks.sample tasks.source "
-    "tasks.targets",
+    "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
+    "tasks.outputs tasks.preflight tasks.sample",
     # The stages.
     "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
     "tasks.run tasks.runners tasks.task_runs",

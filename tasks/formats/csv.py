@@ -7,22 +7,19 @@ depends on its own bytes only: not on its neighbours, its place in the block, or
 import csv
 import io
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
+from tasks.formats.base import RejectedError
 from tasks.formats.csv_rows import are_all_plain, count_fields, find_plain, find_strict, join_rows, trim_rows
 from tasks.formats.integers import read_integers
+from tasks.keys import RULES, Parsed, key_type
 from tasks.printable import excerpt
-from tasks.settings.job import Job
-from tasks.settings.sorts import ColumnType
-
-# Of the rules below, for the ledger: a value that other rules accept may have another key, or none, by these.
-RULES = "2"
+from tasks.settings.sorts import ColumnType, KeyColumn, format_columns
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
@@ -31,45 +28,26 @@ csv.field_size_limit(2**31 - 1)
 # two side by side would only hold twice the memory.
 _splitting = threading.Lock()
 
-_ARROW_TYPES = {ColumnType.INT: pa.int64(), ColumnType.TEXT: pa.binary()}
-
-
-class RowError(ValueError):
-    """The value is no row of the format; the message is the reason given with the dead letter."""
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A block of values, parsed.
-
-    `columns`: one array a key column, rows of accepted values in their order. `rejected`: index in the block → reason.
-    """
-
-    columns: dict[str, pa.Array]
-    rejected: dict[int, str] = field(default_factory=dict)
-
-    def accepted(self, count: int) -> npt.NDArray[np.int64] | None:
-        """Indexes of the accepted values among `count`; None where all are."""
-        if not self.rejected:
-            return None
-        return np.setdiff1d(np.arange(count), np.fromiter(self.rejected, np.int64, len(self.rejected)))
-
 
 class CsvFormat:
     """CSV without header: `columns` are the fields of a row in their order, `keys` those that are wanted."""
 
-    def __init__(self, columns: dict[str, ColumnType], keys: Sequence[str], delimiter: str = ",") -> None:
+    def __init__(self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",") -> None:
+        self.keys = tuple(keys)
         self._columns = columns
-        self._keys = {name: _ARROW_TYPES[columns[name]] for name in keys}
+        self._stored = {key.name: key_type(key).stored for key in keys}
         self._delimiter = delimiter
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Names and Arrow types of the key columns."""
-        return pa.schema(list(self._keys.items()))
+    def facts(self) -> Mapping[str, str]:
+        """Fields of a row, delimiter, rules."""
+        return {"name": "csv", "columns": format_columns(self._columns), "delimiter": self._delimiter, "rules": RULES}
 
-    def parse(self, values: pa.Array) -> Parsed:
-        """Key columns and rejects of a block of values (binary, null where a record has none)."""
+    def parse(self, records: pa.Table) -> Parsed:
+        """Key columns and rejects of a block of records."""
+        return self.parse_values(records.column("value").combine_chunks())
+
+    def parse_values(self, values: pa.Array) -> Parsed:
+        """Of a block of values (binary, null where a record has none)."""
         if are_all_plain(values):
             return self._parse_strict(values, quoted=False)
         rows = trim_rows(values)
@@ -97,13 +75,15 @@ class CsvFormat:
         rejected = {int(rows[row]): reason for rows, part in parts for row, reason in part.rejected.items()}
         accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
         order = pa.array(np.argsort(np.concatenate(accepted)))
-        columns = {name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in self._keys}
+        columns = {
+            name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in self._stored
+        }
         return Parsed(columns, rejected)
 
     def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
         """Rows that are each one line of strict CSV; `quoted`: some have quotes."""
         try:
-            return Parsed(self._read(rows, self._keys, quoted=quoted))
+            return Parsed(self._read(rows, self._stored, quoted=quoted))
         except pa.ArrowInvalid:
             return self._parse_uneven(rows, quoted=quoted)
 
@@ -116,7 +96,7 @@ class CsvFormat:
         even = counts == len(self._columns)
         rejected = {i: self._wrong_count(int(counts[i]), rows[i].as_py()) for i in np.flatnonzero(~even).tolist()}
         kept = rows if even.all() else rows.filter(pa.array(even))
-        columns = self._read(kept, dict.fromkeys(self._keys, pa.binary()), quoted=quoted)
+        columns = self._read(kept, dict.fromkeys(self._stored, pa.binary()), quoted=quoted)
         return self._type(columns, np.flatnonzero(even), rejected)
 
     def _read(self, rows: pa.Array, types: dict[str, pa.DataType], *, quoted: bool) -> dict[str, pa.Array]:
@@ -146,19 +126,19 @@ class CsvFormat:
                 with _splitting:
                     fields.append(self._split_row(row.as_py()))
                 accepted.append(index)
-            except RowError as error:
+            except RejectedError as error:
                 rejected[index] = str(error)
         position = {name: i for i, name in enumerate(self._columns)}
-        columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._keys}
+        columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._stored}
         return self._type(columns, np.array(accepted, np.int64), rejected)
 
     def split(self, value: bytes | None) -> list[bytes]:
-        """The fields of one value; RowError says why there are none."""
+        """The fields of one value; RejectedError says why there are none."""
         return self._split_row(trim_rows(pa.array([value], pa.binary()))[0].as_py())
 
     def _split_row(self, row: bytes | None) -> list[bytes]:
         if not row:
-            raise RowError("null value" if row is None else "empty value")
+            raise RejectedError("null value" if row is None else "empty value")
         # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. The line break counts
         # as a second one behind another, whichever that is.
         text = io.StringIO(row.decode("latin-1") + "\r", newline="")
@@ -168,11 +148,11 @@ class CsvFormat:
             # Counted, not kept: a value of line breaks alone would take sixty times its size.
             others = sum(1 for _ in rows)
         except csv.Error as error:
-            raise RowError(f"not a CSV row ({error}): {excerpt(row)}") from None
+            raise RejectedError(f"not a CSV row ({error}): {excerpt(row)}") from None
         if others:
-            raise RowError(f"{1 + others} rows in one value: {excerpt(row)}")
+            raise RejectedError(f"{1 + others} rows in one value: {excerpt(row)}")
         if len(first) != len(self._columns):
-            raise RowError(self._wrong_count(len(first), row))
+            raise RejectedError(self._wrong_count(len(first), row))
         return [item.encode("latin-1") for item in first]
 
     def _wrong_count(self, actual: int, row: bytes) -> str:
@@ -181,7 +161,7 @@ class CsvFormat:
     def _type(self, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], rejected: dict[int, str]) -> Parsed:
         """Cast integer columns; rows that cannot be cast are rejected. `rows`: index in the block of each row."""
         typed, refused = dict(columns), dict[int, str]()
-        for name, kind in self._keys.items():
+        for name, kind in self._stored.items():
             if pa.types.is_integer(kind):
                 typed[name], reasons = read_integers(columns[name])
                 refused = {row: f"column {name} {reason}" for row, reason in reasons.items()} | refused
@@ -189,11 +169,6 @@ class CsvFormat:
             keep = pa.array(np.delete(np.arange(len(rows)), list(refused)))
             typed = {name: column.take(keep) for name, column in typed.items()}
         return Parsed(typed, rejected | {int(rows[row]): reason for row, reason in refused.items()})
-
-
-def format_of(job: Job) -> CsvFormat:
-    """The job's record format."""
-    return CsvFormat(job.column_types, job.key_columns(), job.delimiter)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from tasks.arrow import HEADERS
+from tasks.arrow import HEADERS, RECORD
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Block:
     def nbytes(self) -> int:
         """Bytes of values, keys and headers."""
         return int(self.values.nbytes + self.keys.nbytes + self.headers.nbytes)
+
+    def table(self) -> pa.Table:
+        """The records as a table of the schema RECORD."""
+        columns = (self.values, self.keys, self.headers, pa.array(self.timestamps), pa.array(self.offsets))
+        return pa.Table.from_arrays([pa.array(column) for column in columns], schema=RECORD)
 
     def divide(self, offset: int) -> tuple["Block", "Block"]:
         """The records below the offset, and the others."""

@@ -213,5 +213,5 @@ def _escape(cell: str) -> str:
 
 
 def _show(key: Key | None) -> str:
-    text = printable(", ".join(map(str, key or ())))
+    text = printable(", ".join("null" if part is None else str(part) for part in key or ()))
     return text if len(text) <= 40 else f"{text[:39]}…"

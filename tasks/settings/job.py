@@ -24,9 +24,11 @@ from tasks.settings.names import LONGEST_JOB_NAME, JobNames
 from tasks.settings.sorts import (
     DELIMITERS,
     LONGEST_TOPIC,
+    RECORD_FIELDS,
     SIZE,
     TOPIC,
     ColumnType,
+    KeyColumn,
     Sort,
     SortKey,
     check_topic_name,
@@ -50,9 +52,10 @@ _TOPIC_PATTERN = f"^{TOPIC.pattern}$"
 # A topic, as a flow's parameter: of the schema only, for who calls the flow gets our own message.
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
 _COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
-_SORT_PATTERN = r"^[^,:=]+(:(asc|desc)?\s*)?(,[^,:=]+(:(asc|desc)?\s*)?)*(=\s*([a-zA-Z0-9._-]{1,249})?\s*)?$"
+_TERM_PATTERN = r"[^,:=]+(:(asc|desc)?\s*)?(:nulls-(first|last)\s*)?"
+_SORT_PATTERN = rf"^{_TERM_PATTERN}(,{_TERM_PATTERN})*(=\s*([a-zA-Z0-9._-]{{1,249}})?\s*)?$"
 
-_DELIMITER_PATTERN = rf'^((?!["\r\n])[\x00-\x7f]|\\x[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
+_DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
 
 _LONGEST_SETTING = 10_000
 
@@ -80,9 +83,12 @@ class Job(BaseModel):
         default_factory=lambda: list(SAMPLE_SORTS),
         min_length=1,
         title="Sorts",
-        description="COLUMNS[=TOPIC] each, as id, or continent,id:desc=by-continent; the topic is the sort's name.",
+        description="COLUMNS[=TOPIC] each, as id, or continent,id:desc=by-continent, or @key; the topic is its name.",
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
+    )
+    format: Literal["csv", "none"] = Field(
+        "csv", title="Format", description="Of values: csv, or none for sorts by @key and @timestamp alone."
     )
     columns: str = Field(
         SAMPLE_COLUMNS,
@@ -247,16 +253,25 @@ class Job(BaseModel):
         """The columns first: a topic's default name is made of them."""
         for sort in self.sort_list:
             for key in sort.by:
-                if key.column not in self.column_types:
-                    raise FieldError(
-                        "sorts",
-                        f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are "
-                        f"{', '.join(self.column_types)}{hint_column(key.column, self.column_types)}",
-                    )
+                self._check_key(sort, key)
         by_columns = [sort.columns for sort in self.sort_list]
         for name in (name for name in by_columns if by_columns.count(name) > 1):
             raise FieldError("sorts", f"sort {name!r} is named twice")
         return self
+
+    def _check_key(self, sort: Sort, key: SortKey) -> None:
+        fields = {} if self.format == "none" else self.column_types
+        if key.column not in {*fields, *RECORD_FIELDS}:
+            known = f"{', '.join([*fields, *RECORD_FIELDS])}{hint_column(key.column, [*fields, *RECORD_FIELDS])}"
+            raise FieldError(
+                "sorts", f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are {known}"
+            )
+        if key.nulls and key.column != "@key":
+            raise FieldError("sorts", f"sort {sort.columns!r}: only @key may be null, leave out nulls-{key.nulls}")
+        if key.column == "@timestamp" and self.timestamps != "keep":
+            raise FieldError(
+                "sorts", f"sort {sort.columns!r} needs the records' own timestamps in the output: add --timestamps keep"
+            )
 
     @model_validator(mode="after")
     def _topics_fit(self) -> Self:
@@ -327,7 +342,7 @@ class Job(BaseModel):
         is_sample = self.source_topic == SAMPLE_TOPIC and self.columns == SAMPLE_COLUMNS
         if is_sample and columns in SAMPLE_SORTS:
             return columns
-        return f"{self.source_topic}-by-{'-'.join(key.column for key in by)}"
+        return f"{self.source_topic}-by-{'-'.join(key.column.removeprefix('@') for key in by)}"
 
     @property
     def title(self) -> str:
@@ -340,10 +355,14 @@ class Job(BaseModel):
         """`memory_limit` in bytes."""
         return parse_size(self.memory_limit)
 
-    def key_columns(self) -> tuple[str, ...]:
-        """Columns that any sort compares, in the order of the row."""
-        used = {key.column for sort in self.sort_list for key in sort.by}
-        return tuple(name for name in self.column_types if name in used)
+    @cached_property
+    def key_columns(self) -> tuple[KeyColumn, ...]:
+        """Columns that any sort compares: record fields, then fields of the row in their order."""
+        terms = [key for sort in self.sort_list for key in sort.by]
+        # A record without the key goes to the dead letters if any sort cannot place it.
+        nulls = {key.column: all(other.nulls for other in terms if other.column == key.column) for key in terms}
+        types = RECORD_FIELDS | self.column_types
+        return tuple(KeyColumn(name, kind, nulls[name]) for name, kind in types.items() if name in nulls)
 
 
 def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Job:

@@ -4,7 +4,7 @@ What cannot be read is a ValueError whose message names the text and how to writ
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,15 +27,29 @@ class ColumnType(StrEnum):
     TEXT = "text"
 
 
+# What a record has beside its value, as a sort names it.
+RECORD_FIELDS = {"@key": ColumnType.TEXT, "@timestamp": ColumnType.INT}
+
+
+@dataclass(frozen=True)
+class KeyColumn:
+    """A column that any sort of a job compares. `nulls`: whether a record may be without it."""
+
+    name: str
+    type: ColumnType
+    nulls: bool = False
+
+
 @dataclass(frozen=True)
 class SortKey:
-    """One column of a sort."""
+    """One column of a sort. `nulls`: where records without it go, `first` or `last`; empty: they are dead letters."""
 
     column: str
     descending: bool = False
+    nulls: str = ""
 
     def __str__(self) -> str:
-        return f"{self.column}:desc" if self.descending else self.column
+        return f"{self.column}{':desc' * self.descending}{f':nulls-{self.nulls}' if self.nulls else ''}"
 
 
 @dataclass(frozen=True)
@@ -63,9 +77,9 @@ def parse_delimiter(text: str) -> str:
     r"""The one character that `text` is or names, as `tab`, `\t`, `pipe` and `\x1f` do."""
     code = _CODE.fullmatch(text)
     found = chr(int(code[1], 16)) if code else DELIMITERS.get(text, text)
-    if len(found) != 1 or not found.isascii() or found in '"\r\n':
+    if len(found) != 1 or not found.isascii() or found in '"\r\n\0':
         raise ValueError(
-            f"delimiter {text!r}: use one ASCII character other than a quote or a line break, or one of "
+            f"delimiter {text!r}: use one ASCII character other than a quote, a line break or NUL, or one of "
             f"{', '.join(DELIMITERS)}, \\x1f"
         )
     return found
@@ -108,6 +122,8 @@ def parse_columns(text: str) -> dict[str, ColumnType]:
         name, _, kind = item.strip().partition(":")
         if not name.isprintable():
             raise ValueError(f"column {name!r}: use letters and signs that can be printed")
+        if name.startswith("@"):
+            raise ValueError(f"column {name!r}: names that begin with @ are record fields, and no fields of a row")
         if not name or name in columns:
             raise ValueError(f"columns {text!r}: a column name is empty or given twice")
         if kind not in {"", *ColumnType}:
@@ -116,20 +132,32 @@ def parse_columns(text: str) -> dict[str, ColumnType]:
     return columns
 
 
+def format_columns(columns: Mapping[str, ColumnType]) -> str:
+    """What `parse_columns` reads, in one way of writing it."""
+    return ",".join(name if kind is ColumnType.TEXT else f"{name}:{kind}" for name, kind in columns.items())
+
+
 def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
     """`continent,id:desc=by-continent` → (keys, topic); the topic is empty where none is given."""
     columns, _, topic = text.partition("=")
-    keys = []
-    for item in columns.split(","):
-        column, _, direction = (part.strip() for part in item.partition(":"))
-        if direction not in {"", "asc", "desc"} or not column:
-            way = _DIRECTIONS.get(direction.lower())
-            hint = "COLUMN[:asc|:desc][,COLUMN…][=TOPIC]" if way is None or not column else f"{column}{way or ':asc'}"
-            raise ValueError(f"sort {text!r}: write {hint}")
-        keys.append(SortKey(column, direction == "desc"))
+    keys = [_parse_term(text, item) for item in columns.split(",")]
     if len({key.column for key in keys}) < len(keys):
         raise ValueError(f"sort {text!r} names a column twice")
     return tuple(keys), topic.strip()
+
+
+def _parse_term(sort: str, term: str) -> SortKey:
+    """`id`, `id:desc`, `@key:asc:nulls-last`."""
+    column, *words = (part.strip() for part in term.split(":"))
+    direction = words.pop(0) if words and not words[0].startswith("nulls") else ""
+    nulls = words.pop(0) if words else ""
+    if column and direction in {"", "asc", "desc"} and nulls in {"", "nulls-first", "nulls-last"} and not words:
+        return SortKey(column, direction == "desc", nulls.removeprefix("nulls-"))
+    way = _DIRECTIONS.get(direction.lower())
+    written = "COLUMN[:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"
+    if column and direction not in {"", "asc", "desc"} and way is not None:
+        written = f"{column}{way or ':asc'}"
+    raise ValueError(f"sort {sort!r}: write {written}")
 
 
 def hint_column(text: str, columns: Collection[str]) -> str:

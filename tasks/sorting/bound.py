@@ -1,15 +1,16 @@
 """Keys as bytes that compare as the order does, and bounds of key ranges, short enough for a ledger.
 
-The encoding is memcomparable: an integer is 8 bytes, big-endian, with the sign bit flipped; binary has 0x00 escaped and
+The encoding is memcomparable: a flag is a byte; an integer is 8 bytes,
+big-endian, with the sign bit flipped; binary has 0x00 escaped and
 a terminator; the bytes of a descending column are inverted.
 """
 
 import base64
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tasks.manifests import Key
-from tasks.sorting.order import Order
+from tasks.sorting.order import Order, Term
 
 _KEPT_BYTES: Final = 64
 # Behind a bound that was cut; not of base64's alphabet.
@@ -20,15 +21,16 @@ _SIGN: Final = 1 << 63
 
 def encode_key(order: Order, key: Key) -> bytes:
     """The key of a row, as one sequence of bytes."""
-    parts = zip(order.terms, map(_encode, key), strict=True)
+    parts = ((term, _encode(term, value)) for term, value in zip(order.terms, key, strict=True))
     return b"".join(part.translate(_INVERT) if term.descending else part for term, part in parts)
 
 
-def _encode(value: int | str | bytes) -> bytes:
+def _encode(term: Term, value: Any) -> bytes:
+    if term.is_flag:
+        return bytes([value])
     if isinstance(value, int):
         return (value + _SIGN).to_bytes(8, "big")
-    data = value if isinstance(value, bytes) else value.encode()
-    return data.replace(b"\0", b"\0\xff") + b"\0\0"
+    return bytes(value).replace(b"\0", b"\0\xff") + b"\0\0"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.manifests import Key
+
 # The column of row numbers.
 ROW: Final = "row"
 
 
 @dataclass(frozen=True)
 class Term:
-    """One column of an order."""
+    """One column of an order. `is_flag`: it says whether the term behind it has a key, 1 where it has none."""
 
     column: str
     descending: bool = False
+    is_flag: bool = False
 
     @property
     def sql(self) -> str:
@@ -53,6 +56,16 @@ class Order:
     def sql(self) -> str:
         """For DuckDB, over a relation that numbers its rows in a column `row`."""
         return ", ".join([*(term.sql for term in self.terms), Term(ROW).sql])
+
+    def without_flags(self, key: Key) -> Key:
+        """The key as a person knows it: None where it is null."""
+        shown: list[int | str | bytes | None] = []
+        is_null = False
+        for term, value in zip(self.terms, key, strict=True):
+            if not term.is_flag:
+                shown.append(None if is_null else value)
+            is_null = term.is_flag and bool(value)
+        return tuple(shown)
 
     def sort(self, table: pa.Table) -> pa.Table:
         """The table with its rows in order; its column `row` has their numbers."""

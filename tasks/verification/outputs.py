@@ -12,10 +12,11 @@ from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.verification.compare import Kind, Mismatch, compare_spills
 from tasks.verification.content import digest_all
+from tasks.verification.keys import RecordKeys
 from tasks.verification.plan import OutputPlan, PartitionPlan
 from tasks.verification.reading import Block, TopicReader, await_stable
 from tasks.verification.report import Findings, Place
-from tasks.verification.rows import KeyEncoder, Keys
+from tasks.verification.rows import Keys
 from tasks.verification.spill import Rows, Spill, make_rows
 
 # Missing records whose place is looked up, at some hundredths of a second each; others are counted.
@@ -43,7 +44,7 @@ class OutputCheck:
     """
 
     def __init__(
-        self, tools: Tools, record: RunRecord, plan: OutputPlan, encoder: KeyEncoder | None, findings: Findings
+        self, tools: Tools, record: RunRecord, plan: OutputPlan, encoder: RecordKeys | None, findings: Findings
     ) -> None:
         self._tools = tools
         self._record = record
@@ -143,8 +144,8 @@ class OutputCheck:
         else:
             self._check_keys(block, self._encoder, spill)
 
-    def _check_keys(self, block: Block, encoder: KeyEncoder, spill: Spill) -> None:
-        encoded = encoder.encode(block.values)
+    def _check_keys(self, block: Block, encoder: RecordKeys, spill: Spill) -> None:
+        encoded = encoder.encode(block)
         for i in encoded.rejected[: self._findings.limit]:
             self._findings.add("the record cannot be sorted: it is no row of the format", _place(block, i))
         block, keys = block.without(encoded.rejected), encoded.keys[0]
@@ -182,7 +183,7 @@ class OutputCheck:
             where = self._find_gap(self._encoder, find_key(mismatch.source))
             self._findings.add(self._describe(mismatch), where or Place(0, 0))
 
-    def _find_gap(self, encoder: KeyEncoder, key: bytes) -> Place | None:
+    def _find_gap(self, encoder: RecordKeys, key: bytes) -> Place | None:
         """Where a record whose key the output does not have would stand: the place of the first one behind it."""
         after = bisect_right(self._blocks, key, key=itemgetter(0))
         if not after:
@@ -190,7 +191,7 @@ class OutputCheck:
         start = self._blocks[after - 1][1]
         end = self._ranges[start.partition][1]
         block = next(self._tools.reader.read(self._topic, start.partition, start.offset, end))
-        encoded = encoder.encode(block.values)
+        encoded = encoder.encode(block)
         block = block.without(encoded.rejected)
         behind = [index for index, other in enumerate(encoded.keys[0]) if other > key]
         return _place(block, behind[0]) if behind else Place(start.partition, int(block.offsets[-1]) + 1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 # A field may be as long as a record.
 csv.field_size_limit(2**31 - 1)
@@ -20,9 +21,10 @@ RULES = "2"
 # Of runs whose records do not say.
 OLDEST_RULES = "1"
 
+_RECORD_FIELDS = {"@key": "text", "@timestamp": "int"}
 _BOM = b"\xef\xbb\xbf"
 _SPECIAL = (b'"', b"\n", b"\r")
-_INVERT = bytes(255 - byte for byte in range(256))
+INVERT = bytes(255 - byte for byte in range(256))
 _SIGN = np.uint64(1 << 63)
 _INTEGER = re.compile(rb"[ \t]*(?:(-?)0*(\d{1,19})|0[xX]([0-9a-fA-F]{1,16}))[ \t]*")
 _DIGITS = b"0123456789-"
@@ -38,11 +40,12 @@ class _NoRowError(ValueError):
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """One column of a sort's key."""
+    """One column of a sort's key. `nulls`: where records without it are, `first` or `last`; empty: nowhere."""
 
     name: str
     is_int: bool
     descending: bool
+    nulls: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,17 @@ class Encoded:
 
 def read_key(columns: str, kinds: dict[str, str]) -> tuple[KeyColumn, ...]:
     """`continent,id:desc` of a run record, with the kinds of `read_kinds`."""
-    split = (item.strip().partition(":") for item in columns.split(","))
-    return tuple(KeyColumn(name, kinds[name] == "int", direction == "desc") for name, _, direction in split)
+    return tuple(_read_term(item.strip().split(":"), kinds) for item in columns.split(","))
+
+
+def _read_term(words: list[str], kinds: dict[str, str]) -> KeyColumn:
+    nulls = next((word.removeprefix("nulls-") for word in words if word.startswith("nulls-")), "")
+    return KeyColumn(words[0], (kinds | _RECORD_FIELDS)[words[0]] == "int", "desc" in words[1:], nulls)
 
 
 def read_kinds(columns: str) -> dict[str, str]:
-    """`id:int,name` of a run record → {"id": "int", "name": "text"}."""
-    split = (item.strip().partition(":") for item in columns.split(","))
+    """`id:int,name` of a run record → {"id": "int", "name": "text"}; nothing for a format without columns."""
+    split = (item.strip().partition(":") for item in columns.split(",") if item)
     return {name: kind or "text" for name, _, kind in split}
 
 
@@ -124,8 +131,8 @@ class KeyEncoder:
         return [part[0] if len(part) == 1 else list(map(b"".join, zip(*part, strict=True))) for part in parts]
 
     def _part(self, column: KeyColumn, columns: Columns, encoded: dict[str, Keys]) -> Keys:
-        keys = encoded[column.name] if column.is_int else _encode_texts(columns[column.name])
-        return [key.translate(_INVERT) for key in keys] if column.descending else keys
+        keys = encoded[column.name] if column.is_int else encode_texts(columns[column.name])
+        return [key.translate(INVERT) for key in keys] if column.descending else keys
 
     def _encode_mixed(self, rows: list[bytes]) -> Encoded:
         """Each row has its own fate; those that cannot be sorted are left out before the others are encoded."""
@@ -219,6 +226,11 @@ def _encode_integers(texts: list[bytes]) -> Keys:
     except (ValueError, OverflowError):
         # Also digits of a number beyond what int() takes: zeros before it.
         numbers = np.array(list(map(_read_integer, texts)), np.int64)
+    return encode_numbers(numbers)
+
+
+def encode_numbers(numbers: npt.NDArray[np.int64]) -> Keys:
+    """8 bytes each that compare as the numbers do."""
     encoded: Keys = (numbers.view(np.uint64) ^ _SIGN).astype(">u8").view("V8").tolist()
     return encoded
 
@@ -239,7 +251,8 @@ def _from_bits(bits: int) -> int:
     return bits - 2**64 if bits >= 2**63 else bits
 
 
-def _encode_texts(texts: list[bytes]) -> Keys:
+def encode_texts(texts: list[bytes]) -> Keys:
+    """Bytes that compare as the texts do, also with another column behind them."""
     if b"\0" in b"".join(texts):
         texts = [text.replace(b"\0", b"\0\xff") for text in texts]
     return [text + b"\0\0" for text in texts]

@@ -14,11 +14,12 @@ from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, t
 from tasks.run_record import ReadRange
 from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
+from tasks.verification.keys import RecordKeys
 from tasks.verification.outputs import OutputCheck, Tools, make_unkeyed_rows
 from tasks.verification.plan import RunPlan
 from tasks.verification.reading import Block, TopicReader, paused_collection
 from tasks.verification.report import Findings, Place, RunVerification, collect
-from tasks.verification.rows import OLDEST_RULES, RULES, KeyColumn, KeyEncoder, read_key, read_kinds
+from tasks.verification.rows import OLDEST_RULES, RULES, KeyColumn, read_key, read_kinds
 from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
 
 
@@ -30,7 +31,7 @@ class RunCheck:
         self._record = plan.record
         self._folder = folder
         self._tools = Tools(admin, reader, patience)
-        self._kinds = read_kinds(plan.record.format["columns"])
+        self._kinds = read_kinds(plan.record.format.get("columns", ""))
         self._keys = [read_key(sort.columns, self._kinds) for sort in plan.record.sorts]
         self._rules = plan.record.format.get("rules", OLDEST_RULES)
         self._spills: list[Spill] = []
@@ -88,9 +89,8 @@ class RunCheck:
         flush_rows = max(1, FLUSH_ROWS // len(self._record.sorts))
         return Spill(self._folder, count_buckets(self._record.records), flush_rows)
 
-    def _encoder(self, *sorts: tuple[KeyColumn, ...]) -> KeyEncoder:
-        integers = frozenset(column.name for key in self._keys for column in key if column.is_int)
-        return KeyEncoder(self._kinds, self._record.format["delimiter"], sorts, integers)
+    def _encoder(self, *sorts: tuple[KeyColumn, ...]) -> RecordKeys:
+        return RecordKeys(self._kinds, self._record.format.get("delimiter", ","), sorts, self._keys)
 
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; whether all that the run read is still there, so that contents can be compared."""
@@ -102,12 +102,12 @@ class RunCheck:
                 self._add_source(block, encoder, dead)
         return self._count_source()
 
-    def _add_source(self, block: Block, encoder: KeyEncoder, dead: DeadLetterCheck) -> None:
+    def _add_source(self, block: Block, encoder: RecordKeys, dead: DeadLetterCheck) -> None:
         self._records += len(block)
         self._tools.count(len(block))
         if not self._judged:
             return self._add_unjudged(block, dead)
-        encoded = encoder.encode(block.values)
+        encoded = encoder.encode(block)
         block = dead.take_rejected(block, encoded.rejected)
         contents, times = block.digests(), block.times() if self._record.keeps_timestamps else None
         for spill, keys in zip(self._spills, encoded.keys, strict=True):
@@ -172,9 +172,9 @@ class RunCheck:
         with self._make_spill() as spill:
             check.check(source if whole else None, spill, lambda place: self._find_key(encoder, place))
 
-    def _find_key(self, encoder: KeyEncoder, place: Place) -> bytes:
+    def _find_key(self, encoder: RecordKeys, place: Place) -> bytes:
         """The encoded key of a source record."""
         topic, offset = self._record.source_topic, place.offset
         for block in self._tools.reader.read(topic, place.partition, offset, offset + 1):
-            return encoder.encode(block.values).keys[0][0]
+            return encoder.encode(block).keys[0][0]
         raise TransientError(f"{topic}/{place.partition} offset {offset} was removed during verification")

@@ -11,6 +11,7 @@ from tasks.formats.csv import CsvFormat
 from tasks.settings.job import Job, load_job
 from tasks.settings.sorts import parse_columns
 from tasks.settings.streaming import Streaming
+from tests.csv_values import key_columns
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -111,6 +112,8 @@ def test_job_file(tmp_path: Path) -> None:
 )
 def test_rows(value: bytes, key: tuple[int, bytes]) -> None:
     """Rows that the README says are accepted, and what they sort by."""
-    parsed = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"]).parse(pa.array([value]))
+    parsed = CsvFormat(
+        parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"])
+    ).parse_values(pa.array([value]))
     assert tuple(column[0].as_py() for column in parsed.columns.values()) == key
     assert not parsed.rejected

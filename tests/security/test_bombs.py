@@ -12,6 +12,7 @@ from tasks.settings.job import Job
 from tasks.settings.sorts import parse_columns
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
 from tests.command import Command
+from tests.csv_values import key_columns
 
 MB = 1_000_000
 # Made of `size` bytes, and the reason they are no row.
@@ -33,10 +34,12 @@ BOMBS: dict[str, tuple[Callable[[int], bytes], str]] = {
 def test_one_value(bomb: str) -> None:
     """Rejected with a short reason; parsing takes a bounded multiple of the value's size."""
     make, reason = BOMBS[bomb]
-    fmt = CsvFormat(parse_columns("id:int,name,address,continent"), ["id", "name"])
+    fmt = CsvFormat(
+        parse_columns("id:int,name,address,continent"), key_columns("id:int,name,address,continent", ["id", "name"])
+    )
     value = make(MB)
     tracemalloc.start()
-    parsed = fmt.parse(pa.array([value, b"1,a,b,Asia"]))
+    parsed = fmt.parse_values(pa.array([value, b"1,a,b,Asia"]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert list(parsed.rejected) == [0]

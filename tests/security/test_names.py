@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from flows.sort_topic import sort_topic
 from tasks.errors import SettingsError
-from tasks.formats.csv import format_of
 from tasks.settings.job import Job, load_job
 from tasks.sort import SortRequest, record_columns, sort_chunks
 from tests.tasks.test_sort import read_values, write_chunks
@@ -43,6 +42,7 @@ def test_column_names_are_only_names(names: list[str], direction: str) -> None:
     """Whatever columns are called, a sort by them orders the rows, and does nothing else."""
     first, second = (name.strip() for name in names)
     assume(first.isprintable() and second.isprintable() and first and second)
+    assume(not first.startswith("@") and not second.startswith("@"))
     rows = [(2, b"b"), (1, b"c"), (3, b"a"), (1, b"a")]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -53,7 +53,7 @@ def test_column_names_are_only_names(names: list[str], direction: str) -> None:
             workdir=folder,
         )
         chunks = write_chunks(job, [rows], folder)
-        assert list(format_of(job).schema.names) == [first, second]
+        assert [key.name for key in job.key_columns] == [first, second]
         assert record_columns(job, chunks) == ("value",)
         file = sort_chunks(SortRequest(job, job.sort_list[0], chunks, 2, folder))
         found = read_values(file)

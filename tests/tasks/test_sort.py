@@ -11,14 +11,17 @@ from typing import Any
 from unittest.mock import patch
 
 import hypothesis.strategies as st
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tasks.arrow import chunk_schema
+from tasks.arrow import HEADERS
 from tasks.errors import StoppedError, TerminalError
-from tasks.formats.csv import format_of
+from tasks.formats.registry import make_format
+from tasks.kafka.fetch import Block
+from tasks.keys import chunk_schema, encode_keys
 from tasks.manifests import Chunk, OffsetRange, SortedRows
 from tasks.run_context import run_context
 from tasks.settings.budget import MB, Budget
@@ -45,20 +48,18 @@ def write_chunks(job: Job, chunks: Sequence[Sequence[Row]], folder: Path) -> tup
 
 
 def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> Chunk:
-    fmt = format_of(job)
-    values = [value_of(row) for row in rows]
-    parsed = fmt.parse(pa.array(values, pa.binary()))
+    fmt = make_format(job)
+    values, offsets = [value_of(row) for row in rows], np.arange(len(rows))
+    absent = pa.nulls(len(rows), pa.binary())
+    block = Block(pa.array(values, pa.binary()), absent, pa.nulls(len(rows), HEADERS), offsets, offsets)
+    parsed = fmt.parse(block.table())
     assert not parsed.rejected
-    columns = {
-        "value": pa.array(values, pa.binary()),
-        "key": pa.nulls(len(rows), pa.binary()),
-        "headers": pa.nulls(len(rows), chunk_schema(fmt.schema).field("headers").type),
-        "timestamp": pa.nulls(len(rows), pa.int64()),
-    }
-    keys = {f"k{i}": parsed.columns[name] for i, name in enumerate(fmt.schema.names)}
+    columns = {name: block.table().column(name) for name in ("value", "key", "headers")}
+    columns["timestamp"] = pa.nulls(len(rows), pa.int64())
+    keys = encode_keys(fmt.keys, parsed.columns)
     path = folder / f"chunk-{partition}.parquet"
     if rows:
-        pq.write_table(pa.table({**columns, **keys}, schema=chunk_schema(fmt.schema)), path, row_group_size=7)
+        pq.write_table(pa.table({**columns, **keys}, schema=chunk_schema(fmt.keys)), path, row_group_size=7)
     size = max(map(len, values), default=0)
     return Chunk(path if rows else None, OffsetRange(partition, 0, len(rows)), len(rows), size, 0)
 

@@ -10,26 +10,27 @@ from hypothesis import example, given, settings
 
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_rows import count_fields, find_strict
+from tasks.keys import key_type
 from tasks.settings.sorts import parse_columns
-from tests.csv_values import BOM, DELIMITERS, blocks, values
+from tests.csv_values import BOM, DELIMITERS, blocks, key_columns, values
 
-FORMAT = CsvFormat(parse_columns("id:int,name,place"), ["id", "name"])
+FORMAT = CsvFormat(parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"]))
 # What becomes of a value: its key, or the reason it has none.
 Outcome = tuple[object, ...] | str
 
 
 def columns_of(block: list[bytes | None]) -> tuple[dict[str, list[object]], dict[int, str]]:
-    parsed = FORMAT.parse(pa.array(block, pa.binary()))
+    parsed = FORMAT.parse_values(pa.array(block, pa.binary()))
     return {name: column.to_pylist() for name, column in parsed.columns.items()}, parsed.rejected
 
 
 def outcomes(fmt: CsvFormat, block: pa.Array) -> list[Outcome]:
     """One for each value, in their order."""
-    parsed = fmt.parse(block)
-    assert {name: column.type for name, column in parsed.columns.items()} == dict(
-        zip(fmt.schema.names, fmt.schema.types, strict=True)
-    )
-    keys = iter(list(zip(*(parsed.columns[name].to_pylist() for name in fmt.schema.names), strict=True)))
+    parsed = fmt.parse_values(block)
+    assert {name: column.type for name, column in parsed.columns.items()} == {
+        key.name: key_type(key).stored for key in fmt.keys
+    }
+    keys = iter(list(zip(*(parsed.columns[key.name].to_pylist() for key in fmt.keys), strict=True)))
     found = [parsed.rejected.get(i) or next(keys) for i in range(len(block))]
     assert next(keys, None) is None
     return found
@@ -42,7 +43,7 @@ def test_equal_bytes_have_an_equal_fate(columns: str, data: st.DataObject) -> No
     """A value has the key or the reason that it has alone: whatever its neighbours, its place, the block, the path."""
     names = list(parse_columns(columns))
     delimiter, block = data.draw(blocks(len(names)))
-    fmt = CsvFormat(parse_columns(columns), names, delimiter)
+    fmt = CsvFormat(parse_columns(columns), key_columns(columns, names), delimiter)
     alone = {value: outcomes(fmt, pa.array([value], pa.binary()))[0] for value in block}
     for order in (block, data.draw(st.permutations(block))):
         whole, cut = pa.array(order, pa.binary()), data.draw(st.integers(0, len(order)))
@@ -59,7 +60,7 @@ def test_every_path_parses_alike(columns: str, data: st.DataObject) -> None:
     names = list(parse_columns(columns))
     delimiter, block = data.draw(blocks(len(names)))
     between = delimiter.encode()
-    fmt = CsvFormat(parse_columns(columns), names, delimiter)
+    fmt = CsvFormat(parse_columns(columns), key_columns(columns, names), delimiter)
     alone = [outcomes(fmt, pa.array([value], pa.binary()))[0] for value in block]
     good = between.join([b"1"] * len(names))
     companions = {
@@ -132,7 +133,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
     columns, rejected = columns_of([marked, b"2,b,x", marked, BOM + b'"3",c,x', BOM + BOM + b"4,d,x", BOM, BOM + b"\n"])
     assert columns == {"id": [10, 2, 10, 3], "name": [b"a", b"b", b"a", b"c"]}
     assert rejected == {4: r"column id is not an integer: '\ufeff4'", 5: "empty value", 6: "empty value"}
-    names = CsvFormat(parse_columns("name"), ["name"]).parse(pa.array([BOM + b"b", BOM + BOM + b"b", b"a" + BOM]))
+    names = CsvFormat(parse_columns("name"), key_columns("name", ["name"])).parse_values(
+        pa.array([BOM + b"b", BOM + BOM + b"b", b"a" + BOM])
+    )
     assert names.columns["name"].to_pylist() == [b"b", BOM + b"b", b"a" + BOM]
 
 
@@ -206,8 +209,8 @@ def test_reasons() -> None:
 
 def test_the_first_key_column_gives_the_reason() -> None:
     """Where several columns refuse a row the reason is that of the first one."""
-    fmt = CsvFormat(parse_columns("a:int,b:int"), ["b", "a"])
-    assert fmt.parse(pa.array([b"x,y"])).rejected == {0: "column b is not an integer: 'y'"}
+    fmt = CsvFormat(parse_columns("a:int,b:int"), key_columns("a:int,b:int", ["b", "a"]))
+    assert fmt.parse_values(pa.array([b"x,y"])).rejected == {0: "column b is not an integer: 'y'"}
 
 
 def test_text_is_bytes() -> None:
@@ -220,8 +223,3 @@ def test_text_is_bytes() -> None:
 def test_a_value_is_split_as_it_is_parsed() -> None:
     """The fields of one value, without what surrounds the row."""
     assert FORMAT.split(BOM + b'1,"a,b",c\r\n') == [b"1", b"a,b", b"c"]
-
-
-def test_schema_names_the_key_columns() -> None:
-    """Integers are int64, text is binary."""
-    assert FORMAT.schema == pa.schema({"id": pa.int64(), "name": pa.binary()})

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from tasks.formats.csv import CsvFormat
 from tasks.settings.sorts import parse_columns
 from tasks.verification.rows import KeyEncoder, read_key, read_kinds
-from tests.csv_values import NUMBERS, blocks
+from tests.csv_values import NUMBERS, blocks, key_columns
 
 COLUMNS = "id:int,name,place"
 
@@ -33,7 +33,9 @@ def test_the_same_rows_are_rejected_and_keys_agree(columns: str, data: st.DataOb
     """Two parsers that share no code reject the same values, and order the others alike."""
     names = list(parse_columns(columns))
     delimiter, values = data.draw(blocks(len(names)))
-    parsed = CsvFormat(parse_columns(columns), names, delimiter).parse(pa.array(values, pa.binary()))
+    parsed = CsvFormat(parse_columns(columns), key_columns(columns, names), delimiter).parse_values(
+        pa.array(values, pa.binary())
+    )
     keys, rejected = encode(values, ",".join(names), columns, delimiter)
     assert rejected == sorted(parsed.rejected)
     pairs = list(zip(*(parsed.columns[name].to_pylist() for name in names), strict=True))

@@ -1,0 +1,50 @@
+"""Record fields as keys: `@key` and `@timestamp`. Values are never looked at: a tombstone is a record like any other.
+
+This is all that the format `none` reads, and the part of any other format that its values do not have.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.keys import RULES, Parsed
+from tasks.settings.sorts import KeyColumn
+
+
+def _read_timestamp(records: pa.Table) -> pa.Array:
+    """Milliseconds; a record without a timestamp has -1 in Kafka."""
+    times = records.column("timestamp").combine_chunks()
+    return pc.if_else(pc.less(times, 0), pa.scalar(None, pa.int64()), times)
+
+
+def _read_key(records: pa.Table) -> pa.Array:
+    return records.column("key").combine_chunks()
+
+
+_READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {"@key": _read_key, "@timestamp": _read_timestamp}
+
+
+class RecordFields:
+    """Key columns that the record has beside its value."""
+
+    def __init__(self, keys: Sequence[KeyColumn]) -> None:
+        self.keys = tuple(keys)
+
+    def parse(self, records: pa.Table) -> Parsed:
+        """All accepted, but for records whose key is null where the sort does not permit it."""
+        columns = {key.name: _READERS[key.name](records) for key in self.keys}
+        rejected: dict[int, str] = {}
+        for key in self.keys:
+            if not key.nulls and columns[key.name].null_count:
+                absent = np.flatnonzero(np.asarray(columns[key.name].is_null()))
+                rejected |= {int(row): f"{key.name} is null" for row in absent} | rejected
+        parsed = Parsed(columns, rejected)
+        rows = parsed.accepted(len(records))
+        return parsed if rows is None else Parsed({n: c.take(pa.array(rows)) for n, c in columns.items()}, rejected)
+
+    def facts(self) -> Mapping[str, str]:
+        """Name and rules: there are no options."""
+        return {"name": "none", "rules": RULES}

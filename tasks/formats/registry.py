@@ -1,0 +1,63 @@
+"""Which format a job has: by name, one line a format."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.formats.base import RecordFormat
+from tasks.formats.csv import CsvFormat
+from tasks.formats.record_fields import RecordFields
+from tasks.keys import Parsed
+from tasks.settings.job import Job
+from tasks.settings.sorts import RECORD_FIELDS, KeyColumn
+
+# Reads the key columns that are in values.
+_MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
+    "csv": lambda job, keys: CsvFormat(job.column_types, keys, job.delimiter),
+    "none": lambda _, keys: RecordFields(keys),
+}
+
+
+def make_format(job: Job) -> RecordFormat:
+    """The job's format. Values are parsed only if a sort names a field of them."""
+    of_records = [key for key in job.key_columns if key.name in RECORD_FIELDS]
+    of_values = [key for key in job.key_columns if key.name not in RECORD_FIELDS]
+    if not of_values:
+        return RecordFields(of_records)
+    values = _MAKERS[job.format](job, of_values)
+    return _Joined(RecordFields(of_records), values) if of_records else values
+
+
+def describe_format(job: Job) -> Mapping[str, str]:
+    """What a run record says of the job's format."""
+    return _MAKERS[job.format](job, ()).facts()
+
+
+class _Joined:
+    """Record fields beside fields of values: a record is accepted if both accept it."""
+
+    def __init__(self, *parts: RecordFormat) -> None:
+        self._parts = parts
+
+    @property
+    def keys(self) -> tuple[KeyColumn, ...]:
+        """Those of all parts."""
+        return tuple(key for part in self._parts for key in part.keys)
+
+    def parse(self, records: pa.Table) -> Parsed:
+        """The first part that rejects a record names the reason."""
+        parsed = [part.parse(records) for part in self._parts]
+        rejected = {row: reason for part in reversed(parsed) for row, reason in part.rejected.items()}
+        columns: dict[str, pa.Array] = {}
+        for part in parsed:
+            rows = part.accepted(len(records))
+            rows = np.arange(len(records)) if rows is None else rows
+            kept = pa.array(np.flatnonzero(~np.isin(rows, list(rejected))))
+            columns |= part.columns if len(kept) == len(rows) else {n: c.take(kept) for n, c in part.columns.items()}
+        return Parsed(columns, rejected)
+
+    def facts(self) -> Mapping[str, str]:
+        """Those of the values' format."""
+        return self._parts[-1].facts()

@@ -1,0 +1,88 @@
+"""Key types: how the values of a key column become int64 or binary whose ascending order is the order of the type.
+
+Types end at the dump. A key column of a chunk is never null; where nulls are permitted, a flag column says which rows
+have none. Direction stays with the order. Sort, split and cuts know nothing of types.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.arrow import RECORD
+from tasks.settings.sorts import ColumnType, KeyColumn
+
+# Of the parse rules, for the ledger: a record that other rules accept may have another key, or none, by these.
+RULES: Final = "2"
+
+
+class KeyType(Protocol):
+    """One type of key column."""
+
+    @property
+    def stored(self) -> pa.DataType:
+        """int64 or binary: what the column is in chunks."""
+
+    @property
+    def filler(self) -> Any:
+        """What stands in a row that has no key; its flag orders it."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A type whose values are stored as they are parsed: their own order is the order of the type."""
+
+    stored: pa.DataType
+    filler: Any
+
+
+_TYPES: Final[dict[ColumnType, KeyType]] = {
+    ColumnType.INT: _Stored(pa.int64(), 0),
+    ColumnType.TEXT: _Stored(pa.binary(), b""),
+}
+
+
+def key_type(column: KeyColumn) -> KeyType:
+    """The type of a key column."""
+    return _TYPES[column.type]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Key columns of a block of records.
+
+    `columns`: one array a key column, rows of accepted records in their order, null where a record has no such key.
+    `rejected`: index in the block → reason.
+    """
+
+    columns: dict[str, pa.Array]
+    rejected: dict[int, str] = field(default_factory=dict)
+
+    def accepted(self, count: int) -> npt.NDArray[np.int64] | None:
+        """Indexes of the accepted records among `count`; None where all are."""
+        if not self.rejected:
+            return None
+        return np.setdiff1d(np.arange(count), np.fromiter(self.rejected, np.int64, len(self.rejected)))
+
+
+def chunk_schema(keys: Sequence[KeyColumn]) -> pa.Schema:
+    """Columns of a chunk: the record, then of each key its column and, where nulls are permitted, its flag."""
+    record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
+    columns = [(f"k{i}", key_type(key).stored) for i, key in enumerate(keys)]
+    flags = [(f"n{i}", pa.int64()) for i, key in enumerate(keys) if key.nulls]
+    return pa.schema([*record, *columns, *flags])
+
+
+def encode_keys(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """The key columns of a chunk: never null; a flag is 1 where a key is null."""
+    encoded: dict[str, pa.Array] = {}
+    for i, key in enumerate(keys):
+        column = columns[key.name]
+        if key.nulls:
+            encoded[f"n{i}"] = column.is_null().cast(pa.int64())
+        encoded[f"k{i}"] = pc.fill_null(column, key_type(key).filler) if column.null_count else column
+    return encoded

@@ -1,0 +1,83 @@
+"""Sorts by the record's own key and timestamp, through the whole command: what comes out, and what verify says."""
+
+import random
+from datetime import UTC, datetime
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.cluster import Cluster, Record
+from tests.command import Command
+
+NOW = int(datetime.now(UTC).timestamp() * 1000)
+
+
+def produce(cluster: Cluster, topic: str, records: list[tuple[bytes | None, bytes | None, int]]) -> None:
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    for i, (key, value, time) in enumerate(records):
+        producer.produce(topic, value, key, i % 4, timestamp=time)
+    assert producer.flush(30) == 0
+
+
+def make_records(count: int) -> list[tuple[bytes | None, bytes | None, int]]:
+    """Keys with ties, empty and null ones; values that are no rows, tombstones; times in no order."""
+    chance = random.Random(7)
+    keys = [None, b"", b"\xff", *(b"k%d" % i for i in range(9))]
+    values = [None, b"", b"no row", b"\x00\x01"]
+    return [(chance.choice(keys), chance.choice(values), NOW - chance.randrange(1000)) for _ in range(count)]
+
+
+def read(cluster: Cluster, topic: str) -> list[Record]:
+    return cluster.read(topic)
+
+
+@pytest.mark.parametrize("term", ["@key:nulls-first", "@key:desc:nulls-last"])
+def test_by_key(cluster: Cluster, command: Command, term: str) -> None:
+    """Null keys at the place that was asked for, ties in order of arrival, tombstones among them; verify agrees."""
+    source = cluster.make_topic()
+    produce(cluster, source, make_records(400))
+    job = command.job(source, format="none", sorts=[f"{term}={source}-sorted"])
+    done = command.run(job)
+    assert done.status == 0, done.err
+    arrived = sorted(cluster.read(source), key=lambda r: (r.partition, r.offset))
+    present = sorted((r for r in arrived if r.key is not None), key=lambda r: r.key or b"")
+    if "desc" in term:
+        # Stable, so that ties keep their order.
+        present = sorted(present, key=lambda r: [-byte for byte in r.key or b""] + [1], reverse=False)
+    absent = [r for r in arrived if r.key is None]
+    expected = absent + present if "first" in term else present + absent
+    found = cluster.read(f"{source}-sorted")
+    assert [(r.key, r.value) for r in found] == [(r.key, r.value) for r in expected]
+    (written,) = cluster.ledger(job).runs[1].sorts
+    assert None in {part for w in written.partitions for key in (w.first_key, w.last_key) for part in key or ()}
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "no difference" in checked.out
+
+
+def test_by_timestamp_and_key(cluster: Cluster, command: Command) -> None:
+    """Timestamps are kept, newest first; a record without a key is a dead letter, with the reason."""
+    source = cluster.make_topic()
+    produce(cluster, source, make_records(200))
+    job = command.job(source, timestamps="keep", sorts=[f"@timestamp:desc,@key={source}-sorted"], format="none")
+    done = command.run(job)
+    assert done.status == 0, done.err
+    kept = [r for r in cluster.read(source) if r.key is not None]
+    assert len(cluster.read(f"{source}-sorted")) == len(kept)
+    letters = cluster.read(job.dead_letters)
+    assert len(letters) == 200 - len(kept)
+    assert {dict(r.headers)["__connect.errors.exception.message"] for r in letters} == {b"@key is null"}
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "no difference" in checked.out
+
+
+def test_what_the_first_run_fixed(cluster: Cluster, command: Command) -> None:
+    """The format is a job's own, as its columns are."""
+    source = cluster.make_topic()
+    produce(cluster, source, [(b"k", b"1,a,b,Asia", NOW)] * 8)
+    job = command.job(source, format="none", sorts=[f"@key={source}-sorted"])
+    assert command.run(job).status == 0
+    refused = command.run(job.model_copy(update={"format": "csv"}))
+    assert refused.status == 2
+    assert "has format 'none' by its ledger, and was started with 'csv'" in refused.err
