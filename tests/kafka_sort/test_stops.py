@@ -121,7 +121,7 @@ def assert_stopped(name: str, outcome: Outcome, number: signal.Signals, *, done:
         last = outcome.err.splitlines()[-1]
         assert last.startswith("kafka-sort: "), outcome
         assert number.name in last, outcome
-        assert ("nothing of this run is visible" in last) <= (name == "sort"), outcome
+        assert ("nothing of this run is visible" in last) <= (name in {"sort", "stream"}), outcome
 
 
 def is_alive(process: psutil.Process) -> bool:
