@@ -93,6 +93,14 @@ class Deployments:
         assert self._worker is not None
         return not psutil.Process(self._worker.pid).children(recursive=True)
 
+    def run_script(self) -> None:
+        """deploy/deploy.sh, from another folder, as its user has `prefect` on PATH."""
+        path = os.pathsep.join((str(Path(PREFECT).parent), self._environment["PATH"]))
+        script = ["/bin/sh", str(ROOT / "deploy" / "deploy.sh")]
+        environment = self._environment | {"PATH": path}
+        subprocess.run(script, cwd=self._folder, env=environment, check=True, capture_output=True, timeout=300)
+        self("deployment", "schedule", "pause", "--all")
+
     def start_worker(self) -> None:
         command = [*self._command, "worker", "start", "--pool", POOL]
         with self.worker_log.open("ab") as log:

@@ -99,6 +99,7 @@ REFUSED = [
     ({"sorts": ["id:up"]}, "id:up"),
     ({"columns": "id:integer"}, "id:integer"),
     ({"delimiter": '"'}, "delimiter"),
+    ({"delimiter": "newline"}, "delimiter"),
     ({"max_records": 0}, "max_records"),
     ({"start": "yesterday"}, "yesterday"),
     ({"timestamps": "old"}, "old"),
@@ -178,6 +179,23 @@ def test_deployments_run_on_a_worker(
     }
     wait_for(lambda: bool(history.post("/flow_runs/filter", scheduled)), 120)
     prefect("deployment", "schedule", "pause", "--all")
+
+
+@pytest.mark.slow
+def test_deploying_twice_is_as_deploying_once(prefect: Deployments, history: History) -> None:
+    """`prefect automation create` adds a second one of a name; deploy.sh does not."""
+    names = {yaml.safe_load(file.read_text())["name"] for file in AUTOMATIONS}
+    try:
+        for _ in range(2):
+            prefect.run_script()
+            found = [automation["name"] for automation in history.post("/automations/filter", {})]
+            assert sorted(name for name in found if name in names) == sorted(names)
+        deployments = [deployment["name"] for deployment in history.post("/deployments/filter", {})]
+        assert sorted(deployments) == sorted(deployment["name"] for deployment in load()["deployments"])
+    finally:
+        # Of no other test's business.
+        for name in names:
+            prefect("automation", "delete", name)
 
 
 @pytest.mark.slow

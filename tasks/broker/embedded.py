@@ -26,7 +26,6 @@ from confluent_kafka.admin import AdminClient
 
 from tasks.broker.runtime import Runtime, load_runtime
 from tasks.errors import EmbeddedBrokerError, SettingsError
-from tasks.printable import printable
 from tasks.signals import add_cleanup, answer, remove_cleanup, stop_event
 
 HOST = "127.0.0.1"
@@ -214,6 +213,8 @@ class EmbeddedBroker:
         with self.log_path.open("wb") as log:
             return subprocess.Popen(
                 ["/bin/sh", "-c", SHELL, doomed, *command],
+                # Java can name no file beyond ASCII in the locale C.
+                env=os.environ | {"LC_ALL": "C.UTF-8"},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -269,7 +270,7 @@ def _check_folder(home: Path | None) -> None:
     except OSError as error:
         problem = str(error.strerror)
     if problem:
-        raise SettingsError(f"data folder {printable(name)}: {problem}: make it usable, or take another with --data")
+        raise SettingsError(f"data folder {name!r}: {problem}: make it usable, or take another with --data")
 
 
 def _check_unused(lock: Path) -> None:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tasks.broker import jars
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.errors import EmbeddedBrokerError
+from tasks.errors import EmbeddedBrokerError, SettingsError
 
 PIN = jars.Jar("org.example", "thing", "1.0", hashlib.sha256(b"right").hexdigest())
 
@@ -252,3 +252,29 @@ class TestJars:
             thread.join()
         assert found == [b"right", b"right"]
         assert [path.name for path in own_cache.iterdir()] == [PIN.name]
+
+
+@pytest.mark.parametrize("name", ["a,b", "a\nb", "file", "file/below", "x" * 300, "\udcff"])
+def test_a_folder_that_kafka_cannot_take(tmp_path: Path, name: str) -> None:
+    """Said in a line, before Java is started."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="^data folder ") as raised:
+        EmbeddedBroker(data=tmp_path / name).start()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["with space", "ünï名", "a=b:c#d!", "back\\slash", "$HOME %d ${x}", "x" * 250])
+def test_a_folder_with_an_odd_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever the locale, Kafka keeps its data there."""
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("PATH", "")
+    with EmbeddedBroker(data=tmp_path / name):
+        assert (tmp_path / name / "kafka" / "meta.properties").exists()
+
+
+@pytest.mark.parametrize("port", [65_536, 80_000, -1])
+def test_a_port_that_there_is_not(port: int) -> None:
+    """Neither a traceback, nor a broker at another port."""
+    with pytest.raises(EmbeddedBrokerError, match=f"there is no port {port}"):
+        EmbeddedBroker(port).start()
