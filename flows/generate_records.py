@@ -36,7 +36,7 @@ def generate_records(
         topic: Topic to fill; created if it is absent.
         records: Number of records to append.
         seed: The same seed gives the same records.
-            partitions: Partitions of a topic that is created.
+        partitions: Partitions of a topic that is created.
         connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
 

@@ -29,8 +29,8 @@ def verify_topic(
     """Verify the newest runs of a job. VerificationError says what differs first.
 
     Args:
-            job: The job to verify.
-            runs: How many of the newest runs to verify; empty: all in the ledger.
+        job: The job to verify.
+        runs: How many of the newest runs to verify; empty: all in the ledger.
         connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
 

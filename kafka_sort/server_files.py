@@ -44,12 +44,12 @@ class ServerFiles:
 
     @property
     def record(self) -> Path:
-        """The record of the key's server, written when it answers. A server ends unused once its record was replaced."""
+        """The record of the key's server, written when it answers. A server with a replaced record ends when unused."""
         return self.folder / f"{self.key}.json"
 
     @property
     def users(self) -> Path:
-        """The file that each command locks while it uses the server; it holds the seconds to stay that the newest set."""
+        """The file that each command locks while it uses the server. It holds the seconds that the server stays."""
         return self.folder / f"{self.id}.users"
 
     @property
