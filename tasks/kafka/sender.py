@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from tasks.kafka import native_produce
 from tasks.kafka.clients import Headers, kafka_errors, translate
 
-# A full queue is tried again after the broker had time for some batches.
+# A full queue is asked again after the broker had time for some batches.
 _FULL_QUEUE_SECONDS = 0.05
 _FLUSH_SECONDS = 1.0
 # 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
