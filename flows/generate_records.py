@@ -15,10 +15,10 @@ from tasks.settings.connection import Connection, ProfileName, current_connectio
 from tasks.settings.job import TopicName
 
 
-# Not tried again by itself: what was sent stays in the topic, and would be there twice.
+# No retries: the records that were sent stay in the topic, and a retry would append them a second time.
 @task(task_run_name="generate {topic}", cache_policy=NO_CACHE, persist_result=False)
 def fill_topic(connection: Connection, topic: str, records: int, seed: int, partitions: int) -> int:
-    """Append the records; how many were delivered."""
+    """Append the records; return how many were delivered."""
     return generate(connection, topic, records, seed, partitions)
 
 
@@ -33,11 +33,11 @@ def generate_records(
     """Append sample records to a topic.
 
     Args:
-        topic: Topic to fill; made if absent.
-        records: Records to make.
+        topic: Topic to fill; created if it is absent.
+        records: Number of records to append.
         seed: The same seed gives the same records.
-        partitions: Of a topic that is made.
-        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+        partitions: Partitions of a topic that is created.
+        connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
 
     def work(_: RunContext) -> State[Any]:

@@ -32,7 +32,7 @@ def sort_topic(job: Job = _SAMPLE, connection: ProfileName = None) -> RunRecord 
 
     Args:
         job: What to sort, into which topics, within which limits.
-        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+        connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
 
     def work(context: RunContext) -> State[Any]:
@@ -45,7 +45,7 @@ def sort_topic(job: Job = _SAMPLE, connection: ProfileName = None) -> RunRecord 
 
 
 def sort_new_records(job: Job, context: RunContext) -> State[Any]:
-    """One run, by the steps of the protocol."""
+    """Make one run, by the steps of the protocol."""
     connection, attempt = current_connection(), uuid4().hex
     check_before_lease(job, connection, make_admin(connection))
     # Steps 1 to 3: lease, fence, ledger.

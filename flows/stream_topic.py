@@ -1,7 +1,7 @@
-"""The flow `stream-topic`: a job without end, in runs back to back, each one micro-batch.
+"""The flow `stream-topic`: a job without an end. It makes run after run, and each run is one micro-batch.
 
-It owns the job; the batches are task runs of child flow runs `stream-batches`, one after the other, none of which grows
-beyond what Prefect can show. That changes nothing for Kafka: lease, producer and consumers live on.
+The flow owns the job. The batches are task runs of child flow runs `stream-batches`, one after the other, so that no
+flow run grows beyond what Prefect can show. Kafka does not see these borders: lease, producer and consumers live on.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -39,12 +39,12 @@ _SAMPLE, _USUAL = Job(), Streaming()
 
 @flow(name="stream-topic", flow_run_name="{job.title} · stream", persist_result=False)
 def stream_topic(job: Job = _SAMPLE, streaming: Streaming = _USUAL, connection: ProfileName = None) -> StreamStatus:
-    """Sort what comes in, batch by batch, exactly once, until it is stopped.
+    """Sort the records that arrive, batch by batch, exactly once, until the stream is stopped.
 
     Args:
         job: What to sort, into which topics, within which limits.
         streaming: When a batch closes, and when the stream ends.
-        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+        connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
     with log_context(job=job.name), use_profile(connection), export_metrics(job.name):
         stream = Stream(job, streaming, current_connection())
@@ -54,7 +54,7 @@ def stream_topic(job: Job = _SAMPLE, streaming: Streaming = _USUAL, connection: 
 
 
 def serve(stream: Stream) -> State[Any]:
-    """All batches, in child flow runs one after the other."""
+    """Run all batches, in child flow runs one after the other."""
     with use_stream(stream), count_errors():
         check_before_lease(stream.job, stream.connection, make_admin(stream.connection))
         with ThreadPoolExecutor(1) as thread:
@@ -68,9 +68,9 @@ def serve(stream: Stream) -> State[Any]:
 
 @flow(name="stream-batches", flow_run_name="{title} · from run {first_run}", persist_result=False)
 async def stream_batches(title: str, first_run: int) -> None:  # noqa: ARG001  # they name the flow run
-    """The next batches of the stream under way.
+    """Run the next batches of the stream that this process serves.
 
-    Async in name alone: other flows wait up to a second at their end, for the thread of their heartbeat.
+    The function is async in name alone: at their end, other flows wait up to a second for their heartbeat's thread.
     """
     stream = current_stream()
     for _ in range(SEGMENT_BATCHES):

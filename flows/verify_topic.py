@@ -29,9 +29,9 @@ def verify_topic(
     """Verify the newest runs of a job. VerificationError says what differs first.
 
     Args:
-        job: The job whose runs are verified.
-        runs: So many of the newest runs; empty: all in the ledger.
-        connection: Name of the connection to Kafka; empty: the one of the process that runs.
+        job: The job to verify.
+        runs: How many of the newest runs to verify; empty: all in the ledger.
+        connection: Name of the connection to Kafka; empty: the connection of the process that runs the flow.
     """
 
     def work(context: RunContext) -> State[Any]:
@@ -43,13 +43,13 @@ def verify_topic(
 
 
 def verify_runs(job: Job, runs: int | None, context: RunContext) -> State[Any]:
-    """Read back and compare, a task a run; then say what was found."""
+    """Read back and compare, one task a run; then report what was found."""
     with context.progress.stage("verify"):
         plans = plan_verification(job, current_connection(), runs)
         verify = with_retries(verify_recorded_run, job)
         verification = Verification(job.name, tuple(verify(job, plan) for plan in plans))
     headline = verification.headline()
-    # That it cannot be shown must not hide what was found.
+    # A report that cannot be shown must not hide what was found.
     with contextlib.suppress(Exception):
         create_table_artifact(verification.table(), key=artifact_key("verification", job.name), description=headline)
     log = get_logger()

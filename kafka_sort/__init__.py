@@ -15,7 +15,7 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class _OwnPackages(MetaPathFinder):
-    """Finds `flows` and `tasks` beside this package, before anything on the path is looked at."""
+    """Finds `flows` and `tasks` beside this package, before Python searches its path."""
 
     def find_spec(
         self, fullname: str, _: Sequence[str] | None = None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""The error catalogue, docs/errors.md: written from the errors' own words, by `make docs`."""
+"""The error catalogue, docs/errors.md: `make docs` writes it from the texts of the error classes."""
 
 import importlib
 import inspect
@@ -16,14 +16,14 @@ _HEAD = """\
 Generated from the code by `make docs`. A command that ends with an error prints one line: what happened, where, and
 what to do. The error's name is in Prefect's state of the flow run, and in the traceback of `--debug`.
 
-Whatever the error, a run is whole or not visible: what was not committed is seen by no `read_committed` reader, and the
+Whatever the error, a run is whole or not visible: no `read_committed` reader sees what was not committed, and the
 next start reads in the ledger where to go on. "At risk" says what else may have happened to data.
 """
 _COLUMNS = "| error | exit status | meaning | what to do | data at risk |\n|---|---|---|---|---|\n"
 _SECTIONS = {
-    "Errors that may pass": (TransientError, "A task that meets one is tried again, `--retries` times."),
-    "Errors that stay": (TerminalError, "Until somebody changes something. Nothing is tried again."),
-    "Other errors": (KafkaSortError, "Of commands that only look."),
+    "Errors that may pass": (TransientError, "A task that meets one is retried, `--retries` times."),
+    "Errors that stay": (TerminalError, "They stay until somebody changes something. Nothing is retried."),
+    "Other errors": (KafkaSortError, "Errors of commands that only read."),
 }
 
 
@@ -46,7 +46,7 @@ def render() -> str:
 
 
 def meaning(kind: type[KafkaSortError]) -> str:
-    """The first sentence of the docstring: what follows speaks of attributes."""
+    """Return the first sentence of an error's docstring; the later ones speak of its attributes."""
     text = " ".join((inspect.getdoc(kind) or "").split())
     return text.partition(". ")[0].removesuffix(".") + "."
 
@@ -58,7 +58,7 @@ def _row(kind: type[KafkaSortError]) -> str:
 
 def _subclasses(kind: type[KafkaSortError]) -> Iterator[type[KafkaSortError]]:
     for child in kind.__subclasses__():
-        # Not those of tests.
+        # Errors of tests are left out.
         if child.__module__.partition(".")[0] in {"flows", "kafka_sort", "tasks"}:
             yield child
         yield from _subclasses(child)

@@ -1,6 +1,6 @@
-"""The demo: a Kafka of its own, sample data, two sorting runs, each read back and verified; then all of it is gone.
+"""The demo: a Kafka of its own, sample data, and two runs, each read back and verified; then all of it is removed.
 
-Touches no cluster and no work folder of the user's: both lie in a temporary folder, which ends with this process.
+It touches no cluster and no work folder of the user's: both lie in a temporary folder, which ends with this process.
 """
 
 import logging
@@ -20,10 +20,10 @@ from tasks.settings.job import Job
 from tasks.signals import asked, holding
 
 PARTITIONS = 4
-# The second run sorts so many times fewer records than the first.
+# The second run sorts this many times fewer records than the first.
 LATER_SHARE = 4
 
-# What it means for the demo that a step was stopped, whichever it was.
+# What a stop means for the demo, whichever step it stops.
 GONE = "Kafka and the data of this demo are gone"
 FAREWELL = """
 {gone}. The same by hand, with a Kafka that stays:
@@ -40,7 +40,7 @@ With a cluster and a topic of yours:
 
 The runs stay in Prefect's history: in a checkout of the project, make ui shows them, and lets you start more.
 
-The README has the guarantees, the settings and what a job may do on the cluster."""
+The README has the guarantees, the settings and the permissions that a job needs."""
 
 
 class Steps:
@@ -51,7 +51,7 @@ class Steps:
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
-        """Say what is being done, then how long it took. StoppedError if the demo was asked to stop by now."""
+        """Print what is being done, then how long it took. StoppedError if the demo was asked to stop meanwhile."""
         if (number := asked()) is not None:
             raise StoppedError(signal.Signals(number).name, number, GONE)
         self._number += 1
@@ -62,13 +62,13 @@ class Steps:
 
 
 def run_demo(records: int) -> None:
-    """Generate, sort by three keys, verify; then a second time with a quarter as many records, and verify both runs."""
+    """Generate, sort by three keys and verify; repeat it with a quarter as many records, and verify both runs."""
     show_little()
     steps, began = Steps(), time.monotonic()
     broker = EmbeddedBroker()
     try:
         with steps.step("Start Kafka and Prefect"):
-            # Of the demo nothing stays.
+            # Nothing of the demo stays.
             prefect = start_prefect(stays=False)
             broker.start()
             prefect.result()
@@ -77,7 +77,7 @@ def run_demo(records: int) -> None:
             show_run(steps, job, records, seed=1)
             show_run(steps, job, max(1, records // LATER_SHARE), seed=2)
     except BaseException as error:
-        # Nothing is kept, so there is nothing to stop in order; Ctrl-C shall not wait.
+        # Nothing is kept, so nothing needs an orderly stop: Ctrl-C must not wait.
         broker.kill()
         if isinstance(error, StoppedError):
             raise StoppedError(error.reason, error.signal, GONE) from error
@@ -91,7 +91,7 @@ def run_demo(records: int) -> None:
 
 
 def show_little() -> None:
-    """Of the log, the terminal gets progress and warnings: the tables say the rest."""
+    """Show only progress and warnings in the terminal; the tables report the results."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or record.getMessage().startswith("progress")
@@ -101,7 +101,7 @@ def show_little() -> None:
 
 
 def show_run(steps: Steps, job: Job, records: int, seed: int) -> None:
-    """More records, a run that sorts them, and the verification of all runs so far."""
+    """Generate more records, sort them in a run, and verify all runs so far."""
     from flows.generate_records import generate_records
     from kafka_sort.terminal import run_sort, run_verify
 

@@ -1,6 +1,6 @@
-"""The surroundings of a command, made fit before its libraries see them: a machine need not be a person's own.
+"""The environment of a command, put right before its libraries see it: a machine need not be a person's own.
 
-What can be mended is mended for this process and those that it starts; what cannot be is told in one line.
+What can be put right is put right for this process and its children; what cannot is reported in one line.
 """
 
 import codecs
@@ -18,22 +18,22 @@ _ERRORS = "kafka-sort"
 
 
 def prepare_environment() -> None:
-    """SettingsError where a command cannot work here."""
+    """Put the environment right. SettingsError where a command cannot work in it."""
     _check_working_folder()
     _give_home()
     _keep_own_files_usable()
     _raise_file_limit()
     _print_anything()
-    # `cat`, `sleep` and `rm` of the shells that watch child processes.
+    # The shells that watch child processes need `cat`, `sleep` and `rm`.
     os.environ["PATH"] = os.pathsep.join(filter(None, (os.environ.get("PATH"), os.defpath)))
-    # Of libraries, for their developers. As errors they would end a run that works, also in child processes.
+    # Warnings of libraries are for developers. As errors they would end a run that works, also in child processes.
     warnings.simplefilter("ignore")
     os.environ.pop("PYTHONWARNINGS", None)
 
 
 def _check_working_folder() -> None:
     try:
-        os.getcwd()  # noqa: PTH109  # the name alone; it is not opened
+        os.getcwd()  # noqa: PTH109  # only the name is needed; nothing is opened
     except OSError as error:
         raise SettingsError(
             f"the working folder cannot be used ({error.strerror}): change to one that exists"
@@ -41,14 +41,14 @@ def _check_working_folder() -> None:
 
 
 def _give_home() -> None:
-    """Prefect and others ask for a home and fail without: a bare uid in a container has none."""
+    """Set HOME: Prefect and other libraries fail without one, and a bare uid in a container has none."""
     home = home_folder()
     if os.environ.get("HOME") != str(home):
         os.environ["HOME"] = str(home)
 
 
 def require_room_for_prefect() -> None:
-    """SettingsError where Prefect, which would fail in words of its own, can read or keep nothing."""
+    """Raise SettingsError where Prefect can read or keep nothing; Prefect's own error would not say what to do."""
     if not os.access(".", os.R_OK | os.X_OK):
         raise SettingsError(
             "the working folder cannot be read, and Prefect looks for settings there: change to another"
@@ -66,16 +66,16 @@ def require_room_for_prefect() -> None:
 
 
 def _keep_own_files_usable() -> None:
-    """A umask that takes its own files from the user would make each new folder useless."""
+    """Correct a umask that takes the user's new files from the user: each new folder would be useless."""
     former = os.umask(0o077)
     os.umask(former & 0o077)
 
 
 def _raise_file_limit() -> None:
-    """As far as may be: the usual limit is for programs of one connection."""
+    """Raise the limit of open files as far as permitted: the usual one is for programs with one connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        # macOS names no limit, and refuses it.
+        # On macOS the hard limit is infinite, and the kernel refuses it as the soft one.
         wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 10_240)
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
@@ -84,7 +84,7 @@ def _raise_file_limit() -> None:
 
 
 def _print_anything() -> None:
-    """A name that standard output's encoding does not have is shown as JSON and Python write it."""
+    """Escape characters that standard output's encoding does not have, as JSON and Python write them."""
     codecs.register_error(_ERRORS, _escape)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors=_ERRORS)

@@ -1,4 +1,7 @@
-"""The command `kafka-sort`: flags to settings, errors to one line and an exit status. No logic of its own."""
+"""The command `kafka-sort`: it turns flags into settings, and errors into one line and an exit status.
+
+It has no logic of its own.
+"""
 
 import ctypes
 import os
@@ -24,27 +27,27 @@ from tasks.settings.job import Job, load_job
 from tasks.settings.streaming import Streaming, load_streaming
 from tasks.signals import holding
 
-# Prefect reads these when it is imported, which the commands below do late: it takes seconds.
+# Prefect reads these when it is imported. The commands import it late, because that takes seconds.
 PREFECT_DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "kafka_sort",
-    # Prefect's own lines go to its run log; the terminal has ours.
+    # Prefect's own lines go to its run log; the terminal shows ours.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
-# What a stream's memory comes from; a single run is up to a quarter smaller, and faster, without these.
+# They bound the memory of a stream; a single run is up to a quarter smaller, and faster, without them.
 STREAM_DEFAULTS = {
-    # Arrow reads this when it is imported, which the commands do late as well. Its own allocator, mimalloc, keeps more
-    # with each hour that it lives: a stream of 50,000 records/s grew by 9 MB a minute.
+    # Arrow reads this when it is imported, which the commands also do late. Its own allocator, mimalloc, keeps more
+    # memory with each hour: a stream of 50,000 records/s grew by 9 MB a minute.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    # Heaps of the C library. Threads share these two, else a dozen are made, each with its own holes.
+    # The C library's heaps: all threads share these two. The default is a dozen heaps, each with holes of its own.
     "MALLOC_ARENA_MAX": "2",
 }
-# glibc's malloc.h
+# The number of M_ARENA_MAX in glibc's malloc.h.
 _M_ARENA_MAX = -8
 
-# Of an error that nobody foresaw: the innermost ones.
+# The innermost frames that are shown of an unforeseen error.
 _SHOWN_FRAMES = 6
 
 DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and Prefect's own log lines.")
@@ -71,10 +74,10 @@ def broker(port: int, data: Path | None, **_: Any) -> None:
 
 
 @cli.command()
-@click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=0), help="Records to make.")
+@click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=0), help="Records to append.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
-@click.option("--topic", default="source", show_default=True, help="Topic to fill; made if absent.")
-@click.option("--partitions", default=4, show_default=True, type=click.IntRange(min=1), help="Of a topic that is made.")
+@click.option("--topic", default="source", show_default=True, help="Topic to fill; created if it is absent.")
+@click.option("--partitions", default=4, show_default=True, type=click.IntRange(min=1), help="Partitions, if created.")
 @connection_options
 @DEBUG
 def generate(records: int, seed: int, topic: str, partitions: int, **flags: Any) -> None:
@@ -102,7 +105,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
-    # Wrong settings and absent brokers are told while Prefect takes its seconds to start.
+    # Wrong settings and absent brokers are reported while Prefect takes its seconds to start.
     check_before_lease(job, connection, make_admin(connection))
     prefect.result()
     from kafka_sort.terminal import run_sort
@@ -117,7 +120,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
 @connection_options
 @DEBUG
 def stream(job_file: Path | None, **flags: Any) -> None:
-    """Sort what comes in, in micro-batches, until it is stopped: the flow stream-topic."""
+    """Sort records as they arrive, in micro-batches, until stopped: the flow stream-topic."""
     connection = _connection(flags)
     _limit_heaps()
     _start(flags, PREFECT_DEFAULTS | STREAM_DEFAULTS)
@@ -135,7 +138,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
 
 
 @cli.command()
-@click.option("--runs", type=click.IntRange(min=1), help="Only so many of the newest runs.")
+@click.option("--runs", type=click.IntRange(min=1), help="How many of the newest runs to verify; default: all.")
 @verify_options
 @connection_options
 @DEBUG
@@ -155,7 +158,7 @@ def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
 @connection_options
 @DEBUG
 def status(**flags: Any) -> int:
-    """Jobs, their runs, state, owner and lag, from the ledgers."""
+    """Show all jobs: their runs, state, owner and lag, from the ledgers."""
     from kafka_sort.status import print_status
 
     print_status(_connection(flags))
@@ -166,7 +169,7 @@ def status(**flags: Any) -> int:
 @click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=1), help="Records to make.")
 @DEBUG
 def demo(records: int, **flags: Any) -> None:
-    """Embedded broker, sample data, sort by three keys, verify; then more data and a second run."""
+    """Show it all: embedded broker, sample data, sort by three keys, verify; then more data and a second run."""
     _start(flags)
     from kafka_sort.demo import run_demo
 
@@ -182,9 +185,9 @@ def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS
 
 
 def _limit_heaps() -> None:
-    """What MALLOC_ARENA_MAX would have done: glibc read the environment when the process started.
+    """Do what MALLOC_ARENA_MAX would have done: glibc read the environment when the process started.
 
-    Before the defaults are set, since a value that is there by now is the user's.
+    This must happen before the defaults are set: a value that is in the environment by now is the user's.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
@@ -201,13 +204,13 @@ def _connection(flags: dict[str, Any]) -> Any:
 
 
 def _given(model: type[BaseModel], flags: dict[str, Any]) -> dict[str, Any]:
-    """Of the model's fields only what was given, so that environment, file and defaults come behind it."""
+    """Return only the fields that were given, so that environment, file and defaults fill in the others."""
     given = {name: value for name, value in flags.items() if name in model.model_fields}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in given.items() if v is not None and v != ()}
 
 
 def run_command() -> int:
-    """Run the command; its exit status. Errors are one line on standard error, with a traceback only under --debug."""
+    """Run the command; return its exit status. An error is one line on standard error; --debug adds the traceback."""
     try:
         shown: int | None = cli(standalone_mode=False)
     except click.ClickException as error:
@@ -216,16 +219,16 @@ def run_command() -> int:
     except KafkaSortError as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        # The broker's log comes in lines.
+        # The broker's log comes in several lines.
         click.echo("\n".join(map(printable, f"kafka-sort: {error}".split("\n"))), err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # the last resort of a command: one line, not a traceback
         if "--debug" in sys.argv:
             traceback.print_exc()
-        # It need not come again when somebody looks for it with --debug.
+        # The error may not happen again when somebody looks for it with --debug, so its place is shown now.
         frames = reversed(traceback.extract_tb(error.__traceback__)[-_SHOWN_FRAMES:])
         where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
         click.echo(printable(f"kafka-sort: {type(error).__name__}: {error} (at {where}; --debug shows all)"), err=True)
         return 1
-    # Only what shows something, and does nothing else, gives a number.
+    # A command returns a number only if all it does is to show something.
     return 0 if shown is None else shown or output_status()

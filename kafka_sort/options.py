@@ -1,4 +1,4 @@
-"""Command-line options made from the models, so that flags, form and file say the same words."""
+"""Command-line options that are made from the models, so that flags, form and file use the same words."""
 
 import types
 import typing
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Path(path_type=Path)}
 
 
-# Of a job, what its verification uses: the rest is what each run has recorded.
+# The fields of a job that its verification uses; each run has recorded the rest.
 _OF_VERIFICATION = frozenset(
     {
         "source_topic",
@@ -35,17 +35,17 @@ _OF_VERIFICATION = frozenset(
 
 
 def job_options(command: F) -> F:
-    """One flag a field of the job, and --job FILE."""
+    """Add one flag for each field of the job, and --job FILE."""
     return _job_file(_options(Job)(command))
 
 
 def verify_options(command: F) -> F:
-    """The flags that verification uses; the job's others are taken too, so that those of `sort` fit, and not shown."""
+    """Show the flags that verification uses; take the job's others too, but hidden, so that those of `sort` fit."""
     return _job_file(_options(Job, _OF_VERIFICATION)(command))
 
 
 def stream_options(command: F) -> F:
-    """One flag a setting of a stream."""
+    """Add one flag for each setting of a stream."""
     return _options(Streaming)(command)
 
 
@@ -79,7 +79,7 @@ def _option(name: str, info: FieldInfo, *, hidden: bool) -> Callable[[F], F]:
 
 
 def _plain_type(annotation: Any) -> Any:
-    """`int` of `int | None`, `list` of `list[str]`."""
+    """Return `int` for `int | None`, and `list` for `list[str]`."""
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     return typing.get_origin(annotation) or annotation
@@ -94,7 +94,7 @@ def _default(info: FieldInfo) -> str:
 
 
 def connection_options(command: F) -> F:
-    """How to reach Kafka."""
+    """Add the flags that say how to reach Kafka."""
     options = (
         click.option("--bootstrap-servers", help="Brokers, as HOST:PORT,… [default: localhost:9092]"),
         click.option("--kafka-config", type=click.Path(path_type=Path), metavar="FILE", help="librdkafka properties."),

@@ -1,4 +1,4 @@
-"""Prefect's API as the settings name it, looked at before any work: an address that does not serve is one line."""
+"""Checks of Prefect's API before any work: an address in the settings that does not serve is reported in one line."""
 
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ _WITHOUT: Final = "without PREFECT_API_URL the command starts a server of its ow
 
 
 def check_form(url: str) -> None:
-    """SettingsError unless it is an address as Prefect writes it."""
+    """Raise SettingsError unless the address has the form that Prefect uses."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
@@ -29,7 +29,7 @@ def check_form(url: str) -> None:
 
 
 def check_api(url: str) -> None:
-    """PrefectServerError unless Prefect's API answers there, lets this process in, and is of its version."""
+    """Raise PrefectServerError unless Prefect's API answers there, lets this process in, and fits its version."""
     import httpx
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -45,7 +45,7 @@ def check_api(url: str) -> None:
             f"correct the address; {_WITHOUT}"
         ) from error
     except ValueError as error:
-        # A page, or another server's answer.
+        # Something else than JSON came back: a web page, or the answer of another server.
         raise PrefectServerError(f"{shown} does not answer as Prefect's API does: {_form(url)}") from error
     if theirs is not None:
         _check_version(shown, theirs)
@@ -67,7 +67,7 @@ def _make_client() -> "SyncPrefectClient":
 
 
 def _ask_version(client: "SyncPrefectClient") -> object:
-    """Of the server; None of Prefect Cloud, which fits all."""
+    """Return the server's version; None for Prefect Cloud, which fits all."""
     from prefect.client.base import ServerType
 
     if client.server_type is ServerType.CLOUD:
@@ -77,7 +77,7 @@ def _ask_version(client: "SyncPrefectClient") -> object:
 
 
 def hide_password(url: str) -> str:
-    """The address without what stands before its @."""
+    """Return the address without the part before its @."""
     scheme, separator, rest = url.rpartition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 

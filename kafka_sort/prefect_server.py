@@ -1,7 +1,7 @@
 """The Prefect server of a command: the one that the settings name, or one that this user's commands share.
 
-Guarantees: an address that does not serve is told in one line before any work; the way to a server on this machine
-never leads through a proxy. See `kafka_sort.shared_server` for the one that is shared.
+Guarantees: an address that does not serve is reported in one line before any work; the way to a server on this machine
+never leads through a proxy. `kafka_sort.shared_server` has the shared one.
 """
 
 import gc
@@ -23,7 +23,7 @@ from tasks.errors import SettingsError
 from tasks.settings.proxies import bypass_proxies
 
 _START_SECONDS = 90.0
-# The watcher's standard input ends when the owner does, however that ends. See tasks/broker/embedded.py.
+# The watcher's standard input ends when the owner does, in whatever way. See tasks/broker/embedded.py.
 _SHELL = """
 exec 3<&0
 (trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; kill -KILL 0) &
@@ -35,16 +35,16 @@ T = TypeVar("T")
 
 
 def start_prefect(*, stays: bool = True) -> Future[None]:
-    """In a thread: find or start the server, and import the flows. Both take seconds; a second call takes none.
+    """Find or start the server and import the flows, in a thread. Both take seconds; a second call takes none.
 
-    A server that this starts stays for the next command, unless `stays` is false.
+    A server that this call starts stays for the next command, unless `stays` is false.
     """
     linger = linger_seconds() if stays else 0.0
     return _in_thread(lambda: _prepare(linger))
 
 
 def _in_thread(work: Callable[[], T]) -> Future[T]:
-    """Not an executor's thread, which would be waited for at the end."""
+    """Start a daemon thread: the interpreter would wait for an executor's thread at its end."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -72,7 +72,7 @@ def _prepare(linger: float) -> None:
 
 
 def _import_flows() -> None:
-    # The collector takes a fifth of the time.
+    # The garbage collector takes a fifth of the import's time.
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -83,7 +83,7 @@ def _import_flows() -> None:
 
 
 def _named_server() -> str | None:
-    """The address that environment or profile name. SettingsError where they name none and forbid another one."""
+    """Return the address that environment or profile name; SettingsError if none is, and none may be started."""
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
@@ -115,7 +115,7 @@ def _connect_to(server: UsedServer) -> str:
 
 
 def spawn(command: list[str], environment: Mapping[str, str], stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a process that passes Ctrl-C by, and ends with this one, however that ends; or when it is collected."""
+    """Start a process that Ctrl-C does not reach; it ends with this one, in whatever way, or when it is collected."""
     return subprocess.Popen(
         ["/bin/sh", "-c", _SHELL, *command],
         env=os.environ | environment,
@@ -127,8 +127,8 @@ def spawn(command: list[str], environment: Mapping[str, str], stdout: int | IO[b
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
-    """Return when the server at this address of its API answers; PrefectServerError where it ends, or takes long."""
-    # Not through a proxy of the environment: the server is on this machine.
+    """Return when the server at this API address answers. PrefectServerError if it ends first, or takes too long."""
+    # No proxy of the environment: the server is on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
@@ -144,7 +144,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], address: str) -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses."""
+    """Return a free port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,9 +1,9 @@
-"""The process that a command is, from its first line to its last: signals, standard streams, exit status.
+"""The process of a command, from its first line to its last: signals, standard streams, exit status.
 
-Guarantee: a signal that asks to stop ends the command, whenever it comes, with status 128 and its number; unless a
-signal is how the command ends, or it came when all was done and reported. The work is in a thread of its own, and the
-main thread serves the signals: nothing delays it, no library installs handlers of its own in a thread, and no exception
-strikes in the middle of an import.
+Guarantee: a signal that asks to stop ends the command, whenever it comes, with status 128 plus its number. There are
+two exceptions: a command that always ends by a signal, and a signal that comes when all is done and reported. The work
+is in a thread of its own, and the main thread serves the signals: nothing delays it, no library installs handlers of
+its own in a thread, and no exception strikes in the middle of an import.
 """
 
 import os
@@ -22,16 +22,16 @@ def main() -> None:
 
 
 def _run_command() -> int:
-    # Takes half a second.
+    # This import takes half a second.
     from kafka_sort.main import run_command
 
     return run_command()
 
 
 def run(work: Callable[[], int]) -> NoReturn:
-    """Do the work, and exit with the status that it returns, or with that of the signal that stopped it."""
+    """Do the work, and exit with the status that it returns, or with the status of the signal that stopped it."""
     signals = watch()
-    # Imported only now: whatever takes time comes when signals are watched for.
+    # These imports take time, so signals are watched first.
     import atexit
     import logging
 
@@ -44,8 +44,8 @@ def run(work: Callable[[], int]) -> NoReturn:
     if signals.first is not None:
         status = _stopped(signals, status)
     signals.settle(status)
-    # What is left to close closes now. Then out, past the interpreter's own end, where DuckDB's binding prints two
-    # hundred lines about objects that Prefect still holds.
+    # Exit handlers run now. Then the process leaves without the interpreter's own end, where DuckDB's binding prints
+    # two hundred lines about objects that Prefect still holds.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -53,7 +53,7 @@ def run(work: Callable[[], int]) -> NoReturn:
 
 
 def _do(work: Callable[[], int], signals: Signals) -> int:
-    """The work's status, from a thread; the main thread serves the signals meanwhile."""
+    """Do the work in a thread, and return its status; the main thread serves the signals meanwhile."""
     done: list[int] = []
 
     def do() -> None:
@@ -61,7 +61,7 @@ def _do(work: Callable[[], int], signals: Signals) -> int:
             done.append(work())
         except SystemExit as error:
             done.append(error.code if isinstance(error.code, int) else int(error.code is not None))
-        except BaseException as error:  # noqa: BLE001  # of the command's own frame: all else is told there
+        except BaseException as error:  # noqa: BLE001  # a failure of run_command itself, which reports all others
             sys.excepthook(type(error), error, error.__traceback__)
             done.append(1)
         finally:

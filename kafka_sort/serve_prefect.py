@@ -1,7 +1,7 @@
-"""The process that a shared Prefect server is: `python -m kafka_sort.serve_prefect FOLDER KEY ID`.
+"""The process of a shared Prefect server: `python -m kafka_sort.serve_prefect FOLDER KEY ID`.
 
-It takes a free port of 127.0.0.1, writes its record when it answers, and ends by itself: some seconds after the last
-command that used it, at once where its record is gone or another's, and by SIGTERM.
+It takes a free port of 127.0.0.1, and writes its record when it answers. It ends by SIGTERM, some seconds after the
+last command that used it, or at once when its record is gone or belongs to another server.
 """
 
 import fcntl
@@ -27,23 +27,23 @@ from kafka_sort.server_files import (
 )
 
 _APP: Final = "prefect.server.api.server:create_app"
-_SECRET: Final = "PREFECT_SERVER_API_AUTH_STRING"  # noqa: S105  # its name
+_SECRET: Final = "PREFECT_SERVER_API_AUTH_STRING"  # noqa: S105  # the name of a setting
 _LOOK_SECONDS: Final = 0.5
 _START_LOOK_SECONDS: Final = 0.02
 _END_SECONDS: Final = 10.0
-# uvicorn's own, for an application that does not start.
+# uvicorn's exit status for an application that does not start.
 _STARTUP_FAILURE: Final = 3
 
 
 def main(files: ServerFiles) -> int:
-    """Serve until it is time to end."""
+    """Serve until it is time to end; return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # The command's folder may be unmounted, or removed.
+    # The folder where the command was started may be unmounted or removed.
     os.chdir(files.folder)
     lock(open_private(files.alive), fcntl.LOCK_EX, _END_SECONDS)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    # Of the imports, that are most of the start, the collector takes a fifth.
+    # Imports are most of the start, and the garbage collector takes a fifth of their time.
     gc.disable()
     import uvicorn
 
@@ -74,7 +74,7 @@ def watch(server: "uvicorn.Server", files: ServerFiles, record: ServerRecord) ->
             if unused is None:
                 unused_since = time.monotonic()
             elif (recorded and read_record(files.record) != record) or is_over(unused, unused_since):
-                # With the lock: a command that comes now waits, finds no record, and starts another server.
+                # The lock is held: a command that comes now waits, finds no record, and starts another server.
                 files.remove()
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(_END_SECONDS)
@@ -82,7 +82,7 @@ def watch(server: "uvicorn.Server", files: ServerFiles, record: ServerRecord) ->
 
 
 def is_over(users: int, unused_since: float) -> bool:
-    """Whether the time is over that the newest command wants the server to stay."""
+    """Return whether the server has been unused for as long as the newest command wants it to stay."""
     try:
         stays = float(os.pread(users, 100, 0))
     except ValueError:
@@ -91,7 +91,7 @@ def is_over(users: int, unused_since: float) -> bool:
 
 
 def _bound_log() -> None:
-    """Its output is appended, so that it goes on at the beginning."""
+    """Empty a log that has grown too large. Output is appended, so that it goes on at the beginning."""
     if os.fstat(sys.stderr.fileno()).st_size > MOST_LOG_BYTES:
         os.ftruncate(sys.stderr.fileno(), 0)
 

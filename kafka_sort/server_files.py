@@ -1,7 +1,7 @@
-"""The files by which the commands of one user share a Prefect server: its record, and who uses it.
+"""The files by which the commands of one user share a Prefect server: its record, and the lock of its users.
 
-Guarantees: they can be read by this user alone; locks are the kernel's, so that whatever was killed holds none. This
-module needs the standard library only: the server's process begins with it.
+Guarantees: this user alone can read them; locks are the kernel's, so that a killed process holds none. This module
+needs the standard library only: the server's process begins with it.
 """
 
 import fcntl
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 _PAUSE_SECONDS: Final = 0.05
-# What is kept of a server's output.
+# The longest log that is kept of a server's output.
 MOST_LOG_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True)
 class ServerRecord:
-    """A server that answers. `secret` is what its clients authenticate with: other users reach loopback as well."""
+    """A server that answers. Its clients authenticate with `secret`: other users reach loopback as well."""
 
     id: str
     pid: int
@@ -30,13 +30,13 @@ class ServerRecord:
 
     @property
     def address(self) -> str:
-        """Of its API."""
+        """The address of its API."""
         return f"http://127.0.0.1:{self.port}/api"
 
 
 @dataclass(frozen=True)
 class ServerFiles:
-    """The files of one server. `key` names the settings that a server was started with."""
+    """The files of one server. `key` stands for the settings with which the server was started."""
 
     folder: Path
     key: str
@@ -44,33 +44,33 @@ class ServerFiles:
 
     @property
     def record(self) -> Path:
-        """Written when the server answers. One for each key: a server whose record is another's ends when unused."""
+        """The record of the key's server, written when it answers. A server with a replaced record ends when unused."""
         return self.folder / f"{self.key}.json"
 
     @property
     def users(self) -> Path:
-        """Locked by each command that uses the server; holds the seconds that it stays, as the newest one wants."""
+        """The file that each command locks while it uses the server. It holds the seconds that the server stays."""
         return self.folder / f"{self.id}.users"
 
     @property
     def alive(self) -> Path:
-        """Locked by the server as long as it lives."""
+        """The file that the server locks as long as it lives."""
         return self.folder / f"{self.id}.alive"
 
     @property
     def log(self) -> Path:
-        """What the server prints."""
+        """The file with the server's output."""
         return self.folder / f"{self.id}.log"
 
     def is_alive(self) -> bool:
-        """Whether the server's process is there, however it fares."""
+        """Whether the server's process exists, in whatever state."""
         if not self.alive.exists():
             return False
         with try_lock(self.alive, fcntl.LOCK_EX) as locked:
             return locked is None
 
     def remove(self) -> None:
-        """Of a server that ends, or has ended."""
+        """Remove the files of a server that ends or has ended."""
         if (record := read_record(self.record)) is not None and record.id == self.id:
             self.record.unlink(missing_ok=True)
         for path in (self.users, self.alive, self.log):
@@ -78,7 +78,7 @@ class ServerFiles:
 
 
 def write_record(path: Path, record: ServerRecord) -> None:
-    """By rename, so that it is there whole."""
+    """Write the record by rename, so that readers find it whole."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -88,7 +88,7 @@ def write_record(path: Path, record: ServerRecord) -> None:
 
 
 def read_record(path: Path) -> ServerRecord | None:
-    """The record; None where there is none that this user alone could have written."""
+    """Read the record; None if there is none that only this user could have written."""
     try:
         with path.open() as file:
             status = os.fstat(file.fileno())
@@ -100,13 +100,13 @@ def read_record(path: Path) -> ServerRecord | None:
 
 
 def open_private(path: Path, flags: int = 0) -> int:
-    """A descriptor to read and write a file of this user's, made where it is absent."""
+    """Open a file of this user's for reading and writing, created if it is absent; return its descriptor."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600)
 
 
 @contextmanager
 def try_lock(path: Path, kind: int, seconds: float = 0.0) -> Iterator[int | None]:
-    """The lock during the block, as a descriptor; None if others hold it for so long."""
+    """Hold the lock during the block; yield its descriptor, or None if others hold it for the time given."""
     descriptor = open_private(path)
     try:
         yield descriptor if lock(descriptor, kind, seconds) else None
@@ -115,7 +115,7 @@ def try_lock(path: Path, kind: int, seconds: float = 0.0) -> Iterator[int | None
 
 
 def lock(descriptor: int, kind: int, seconds: float) -> bool:
-    """Lock it, until it is closed; False if others hold it for so long."""
+    """Lock the file until it is closed; return False if others hold the lock for the time given."""
     deadline = time.monotonic() + seconds
     while True:
         with suppress(BlockingIOError):

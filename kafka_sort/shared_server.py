@@ -1,9 +1,10 @@
 """The Prefect server that the commands of one user share, where no setting names another one.
 
-Guarantees: the first command starts it, others with the same settings find it, also while it starts; it stays
-KAFKA_SORT_PREFECT_LINGER seconds after the last command that used it, however that ended, and then it ends by itself.
-Ctrl-C in the terminal passes it by. Other users cannot use it: it asks for a secret, which lies in a private file of
-PREFECT_HOME. One that does not answer, or that other settings started, is left alone, and another one starts.
+Guarantees: the first command starts it; other commands with the same settings find it, even while it starts. It stays
+KAFKA_SORT_PREFECT_LINGER seconds after the last command that used it, in whatever way that ended; then it ends by
+itself. Ctrl-C in the terminal does not reach it. Other users cannot use it: it asks for a secret, which lies in a
+private file of PREFECT_HOME. A server that does not answer, or that has other settings, is left alone, and another
+one starts.
 """
 
 import fcntl
@@ -28,13 +29,13 @@ from tasks.errors import SettingsError, TerminalError
 LINGER: Final = "KAFKA_SORT_PREFECT_LINGER"
 _LINGER_SECONDS: Final = 300.0
 _START_SECONDS: Final = 90.0
-# Another command's start, that is waited for.
+# How long a command waits while another one starts the server.
 _TURN_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
 _SHOWN_LINES: Final = 6
-# As Prefect starts its own temporary server.
+# Prefect starts its own temporary server with the same settings.
 _ENVIRONMENT: Final = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-# A word of the server's last lines, and what helps.
+# Words in the server's last lines, and what helps.
 _WAYS_OUT: Final = {
     "Can't locate revision": "a newer Prefect wrote the database: install it, or set PREFECT_HOME to another folder",
     "not a database": "the database is damaged: move it away, or set PREFECT_HOME to another folder",
@@ -47,7 +48,7 @@ _WAYS_OUT: Final = {
 }
 _ELSE: Final = "set PREFECT_HOME to another folder, or start a server (prefect server start) and set PREFECT_API_URL"
 
-# Kept: a lock ends when its descriptor is closed, and tells the server that it is used.
+# The descriptors stay open: a lock ends when its descriptor is closed, and the lock shows the server that it is used.
 _used: list[int] = []
 
 
@@ -62,7 +63,7 @@ class PrefectServerError(TerminalError):
 
 @dataclass(frozen=True)
 class UsedServer:
-    """The server that this process uses until it ends."""
+    """The server that this process uses until its end."""
 
     record: ServerRecord
     linger: float
@@ -70,7 +71,7 @@ class UsedServer:
 
 
 def linger_seconds() -> float:
-    """How long a server stays unused. SettingsError where it is no number of seconds."""
+    """Return how long an unused server stays. SettingsError if the setting is no number of seconds."""
     text = os.environ.get(LINGER) or str(_LINGER_SECONDS)
     with suppress(ValueError):
         if 0 <= (seconds := float(text)) < math.inf:
@@ -79,12 +80,12 @@ def linger_seconds() -> float:
 
 
 def use_server(home: Path, settings: dict[str, str], linger: float) -> UsedServer:
-    """Find the server of these settings, or start it; it stays `linger` seconds. PrefectServerError if none starts."""
+    """Find the server with these settings, or start it to stay `linger` seconds. PrefectServerError if none starts."""
     try:
         folder = _make_folder(home.absolute())
         settings = {name: value for name, value in settings.items() if name.startswith("PREFECT_SERVER_")}
         key = _key(home, settings)
-        # Two that start at once would both make or migrate the database.
+        # Two servers that start at once would both create or migrate the database.
         with try_lock(folder / "start.lock", fcntl.LOCK_EX, _TURN_SECONDS):
             found = _join(folder, key, linger)
             return UsedServer(found or _start(folder, key, settings, linger), linger, started=found is None)
@@ -96,9 +97,9 @@ def use_server(home: Path, settings: dict[str, str], linger: float) -> UsedServe
 
 
 def staying_servers() -> list[tuple[ServerRecord, float]]:
-    """The servers in PREFECT_HOME that are alive, and the seconds that each stays unused."""
+    """Return the servers in PREFECT_HOME that are alive, each with the seconds that it stays unused."""
     found = []
-    # As Prefect has it, whose import takes a second.
+    # The same rule as Prefect's, whose import takes a second.
     home = Path(os.path.expanduser(os.environ.get("PREFECT_HOME") or "~/.prefect"))  # noqa: PTH111  # raises nothing
     for path in sorted((home / "kafka-sort").glob("*.json")):
         record = read_record(path)
@@ -109,7 +110,7 @@ def staying_servers() -> list[tuple[ServerRecord, float]]:
 
 
 def describe_server(record: ServerRecord, linger: float) -> str:
-    """One line for a person."""
+    """Describe the server to a person, in one line."""
     return (
         f"Prefect's server for the next commands: pid {record.pid}, ends {linger:g} s after the last one "
         f"(kill {record.pid} ends it now; {LINGER}=0 lets it end with the command)"
@@ -124,9 +125,9 @@ def _make_folder(home: Path) -> Path:
 
 
 def _key(home: Path, settings: dict[str, str]) -> str:
-    """Of all that a server and its clients must have in common, so that each finds only one that fits.
+    """Return a hash of all that a server and its clients must have in common: a command finds only a server that fits.
 
-    Processes of another network do not reach it. A service manager kills it with the group it was started in.
+    Processes of another network do not reach the server. A service manager kills it with the group that started it.
     """
     parts = [f"{name}={value}" for name, value in sorted(settings.items())]
     parts += [str(home.absolute()), sys.prefix, version("prefect"), version("kafka-sorting-pipeline"), *_surroundings()]
@@ -141,13 +142,13 @@ def _surroundings() -> Iterator[str]:
 
 
 def _join(folder: Path, key: str, linger: float) -> ServerRecord | None:
-    """The record of a server that lives and answers, once it knows of this user."""
+    """Return the record of a server that lives and answers; from then on the server knows of this user."""
     path = folder / f"{key}.json"
     record = read_record(path)
     if record is None or not (files := ServerFiles(folder, key, record.id)).is_alive():
         return None
     users = open_private(files.users)
-    # It may have been about to end.
+    # The server may have been about to end.
     if lock(users, fcntl.LOCK_SH, _ANSWER_SECONDS) and read_record(path) == record and _answers(record):
         _use(users, linger)
         return record
@@ -182,7 +183,7 @@ def _start(folder: Path, key: str, settings: dict[str, str], linger: float) -> S
     log = open_private(files.log, os.O_APPEND)
     try:
         server = subprocess.Popen(
-            # Not from the present folder: a file there may have the name of a module.
+            # -P: a file in the present folder may have the name of a module.
             [sys.executable, "-P", "-m", "kafka_sort.serve_prefect", str(folder), key, files.id],
             env=_environment(folder.parent, settings),
             stdin=subprocess.DEVNULL,
@@ -196,7 +197,7 @@ def _start(folder: Path, key: str, settings: dict[str, str], linger: float) -> S
 
 
 def _environment(home: Path, settings: dict[str, str]) -> dict[str, str]:
-    """Without what it takes to reach Kafka: the server outlives the command. With settings from files of its folder."""
+    """Leave out the way to Kafka, since the server outlives the command; add settings from files of the folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")}
     secret = f"kafka-sort:{secrets.token_urlsafe(32)}"
     return kept | settings | _ENVIRONMENT | {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": secret}
@@ -223,7 +224,7 @@ def _await_record(server: "subprocess.Popen[bytes]", files: ServerFiles) -> Serv
 
 
 def _remove_dead(folder: Path) -> None:
-    """Files of servers that were killed."""
+    """Remove the files of servers that were killed."""
     for path in folder.glob("*.users"):
         files = ServerFiles(folder, "", path.stem)
         if not files.is_alive():

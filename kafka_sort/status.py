@@ -1,6 +1,6 @@
-"""Jobs as their ledgers show them: last run, lag, and who owns them now. Reads only, and without Prefect.
+"""Jobs as their ledgers show them: last run, lag, and present owner. This only reads, and works without Prefect.
 
-A job that cannot be shown is a line of its own that says why; the others are shown all the same.
+A job that cannot be shown has a line that says why; the others are shown all the same.
 """
 
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ _HEADER = ("job", "state", "last run", "records", "dead letters", "committed", "
 class SourceGoneError(KafkaSortError):
     """The source that a ledger records is not there any more."""
 
-    action = "Make the topic again, or delete the ledger of a job that is not needed any more."
+    action = "Recreate the topic, or delete the ledger of a job that is not needed any more."
     at_risk = "What the topic held and no run had read is gone."
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job. `last` is None before its first run; `lag` counts source offsets, None where it cannot be known."""
+    """The state of one job. `last` is None before its first run; `lag` counts source offsets, None if it is unknown."""
 
     job: str
     owner: str | None = None
@@ -44,7 +44,7 @@ class JobStatus:
 
     @property
     def state(self) -> str:
-        """What a person wants to know first."""
+        """The state in one word: whether the job runs, is broken, is idle, or never ran."""
         if self.owner:
             return "running"
         if self.problem:
@@ -52,7 +52,7 @@ class JobStatus:
         return "idle" if self.last else "never ran"
 
     def row(self) -> tuple[str, ...]:
-        """For the table of jobs."""
+        """Return the cells of its line in the table of jobs."""
         last = self.last
         return (
             self.job,
@@ -67,7 +67,7 @@ class JobStatus:
 
 
 def print_status(connection: Connection) -> None:
-    """The table of all jobs, and Prefect's server where one stays. BrokerUnavailableError if no broker answers."""
+    """Print all jobs, and Prefect's server if one stays. BrokerUnavailableError if no broker answers."""
     jobs = read_status(connection)
     if jobs:
         print_table(f"jobs at {connection.bootstrap_servers}", _HEADER, [job.row() for job in jobs], fold=True)
@@ -78,7 +78,7 @@ def print_status(connection: Connection) -> None:
 
 
 def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -> list[JobStatus]:
-    """All jobs of the cluster, by name: each that has a ledger. BrokerUnavailableError if no broker answers."""
+    """Read all jobs of the cluster, by name: each that has a ledger. BrokerUnavailableError if no broker answers."""
     admin = make_admin(connection)
     require_broker(admin, connection, start_timeout)
     with kafka_errors("list of topics"):
@@ -98,12 +98,12 @@ def _read_job(connection: Connection, admin: AdminClient, name: str) -> JobStatu
 
 
 def _lag(admin: AdminClient, last: RunRecord) -> int:
-    """Offsets of the source that no run has read: up to the last stable offset, as the next run would."""
+    """Count the source's offsets that no run has read, up to the last stable offset, where the next run would end."""
     source = describe_topic(admin, last.source_topic)
     if source is None:
         raise SourceGoneError(f"its source {last.source_topic} was deleted")
     if source.id != last.source_topic_id:
-        raise SourceGoneError(f"its source {source.name} was deleted and made again")
+        raise SourceGoneError(f"its source {source.name} was deleted and recreated")
     ends = list_offsets(admin, source.name, source.partitions, LATEST)
     unknown = list_offsets(admin, source.name, [p for p in source.partitions if p not in last.ends], EARLIEST)
     starts = last.ends | unknown

@@ -1,8 +1,8 @@
 """Standard input, output and error of a command, which may be closed, full, or a pipe without a reader.
 
-Guarantee: no write to them fails. What cannot be written is dropped, and standard error says so once; a reader that has
-gone has seen what it wanted, and nothing is said. The exit status of a command tells its work; of a command that only
-shows something it tells also whether that could be shown: see `output_status`.
+Guarantee: no write to them fails. What cannot be written is dropped, and standard error says so once; a reader that
+has gone saw all it wanted, and nothing is reported. The exit status of a command tells its work. If a command only
+shows something, the status also tells whether that was shown: see `output_status`.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from typing import Any, Final, TextIO
 from tasks.signals import say
 
 _STDOUT: Final = 1
-# Python's own objects close the descriptor when they are collected.
+# Python's own file objects close the descriptor when they are collected.
 _former: list[object] = []
 
 
 class _Output(io.FileIO):
-    """One of the two streams, without a failure; `failure` keeps the first one that there would have been."""
+    """One of the two streams, which never fails; `failure` keeps the first error that a write met."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -29,7 +29,7 @@ class _Output(io.FileIO):
 
     def write(self, data: Any, /) -> int:
         try:
-            # None: the descriptor does not wait, which is a setting that it shares with other processes.
+            # None: the descriptor does not wait. It shares this setting with other processes.
             while (written := super().write(data)) is None:
                 select.select([], [self], [])
         except OSError as error:
@@ -44,7 +44,7 @@ class _Output(io.FileIO):
 
 
 def open_streams() -> None:
-    """Put streams that do not fail in place of Python's; first, /dev/null in place of what is closed.
+    """Replace Python's streams by streams that do not fail; first, open /dev/null in place of closed descriptors.
 
     Otherwise the next file or socket would be descriptor 1, and get what we print.
     """
@@ -57,7 +57,7 @@ def open_streams() -> None:
 
 
 def output_status() -> int:
-    """Exit status of a command that only shows something: 1 if that was lost, but not because its reader had enough."""
+    """Exit status of a command that only shows something: 1 if that was lost, unless the reader had enough."""
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     failure = raw.failure if isinstance(raw, _Output) else None
     return int(failure is not None and failure.errno != errno.EPIPE)
@@ -75,7 +75,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 def _replace(stream: TextIO | None, descriptor: int) -> TextIO:
-    """The same, but for errors; line by line, so that nothing waits here when the process ends at once."""
+    """Wrap the descriptor in a stream that does not fail; it is line-buffered, so that no text is left at the end."""
     if stream is not None:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

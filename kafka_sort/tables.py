@@ -1,4 +1,4 @@
-"""Tables on standard output; what is in their cells is data, never read as markup, and never obeyed by a terminal."""
+"""Tables on standard output; text in their cells is data: it is never read as markup, and no terminal obeys it."""
 
 import sys
 from collections.abc import Sequence
@@ -9,17 +9,17 @@ from rich.text import Text
 
 from tasks.printable import printable
 
-# Where the output goes to a file: wide enough for the tables here, and the same on every machine.
+# The width of output to a file: wide enough for the tables here, and the same on every machine.
 _FILE_WIDTH = 140
 
 
 def make_console() -> Console:
-    """Standard output, as wide as the terminal."""
+    """Return a console for standard output, as wide as the terminal."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False, markup=False)
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fold: bool = False) -> None:
-    """One table. Cells that are too long end in an ellipsis, or go on in the next line with `fold`."""
+    """Print one table. Cells that are too long end in an ellipsis, or go on in the next line with `fold`."""
     table = Table(title=Text(title), title_justify="left")
     for name in header:
         table.add_column(name, overflow="fold" if fold else "ellipsis")

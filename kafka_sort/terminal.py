@@ -1,6 +1,6 @@
-"""Flows run from a terminal: progress on standard error, tables on standard output, unless a collector has that.
+"""Flows that run from a terminal: progress on standard error, tables on standard output, unless a collector has that.
 
-A flow and the report of what it did are one: a signal that comes in between does not keep a run from being told.
+A flow and the report of its work are one: a signal that comes in between does not keep a run from being reported.
 """
 
 from prefect import tags
@@ -20,13 +20,13 @@ from tasks.streaming.report import stream_headline
 from tasks.streaming.stats import StreamStatus
 from tasks.verify import Verification
 
-# As the deployments have it: automations and filters of the run history go by it.
+# The same tag as the deployments: automations and filters of the run history use it.
 TAG = "kafka-sort"
 
 
 @holding()
 def run_sort(job: Job) -> RunRecord | None:
-    """One run; prints what was done."""
+    """Make one run, and print what was done."""
     with tags(TAG):
         record = sort_topic(job)
     if json_wanted():
@@ -40,7 +40,7 @@ def run_sort(job: Job) -> RunRecord | None:
 
 @holding()
 def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
-    """A stream until it ends; prints what was done. PartitionsSkippedError if partitions were left out at its end."""
+    """Run a stream to its end, and print what was done. PartitionsSkippedError if it left partitions out at its end."""
     with tags(TAG):
         status: StreamStatus = stream_topic(job, streaming)
     answer()
@@ -53,7 +53,7 @@ def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
 
 @holding()
 def run_verify(job: Job, runs: int | None) -> Verification:
-    """The newest `runs` runs verified, or all; prints what was found. VerificationError where something differs."""
+    """Verify the newest `runs` runs, or all, and print what was found. VerificationError if something differs."""
     with tags(TAG):
         verification: Verification = verify_topic(job, runs)
     if not json_wanted():
@@ -62,14 +62,14 @@ def run_verify(job: Job, runs: int | None) -> Verification:
 
 
 def print_run(record: RunRecord) -> None:
-    """The run's tables."""
+    """Print the run's tables."""
     print(headline(record))
     print_table("outputs", *outputs_table(record))
     print_table("stages", *stages_table(record))
 
 
 def print_verification(verification: Verification) -> None:
-    """One line a run."""
+    """Print one line for each run."""
     print(verification.headline())
     if rows := verification.table():
         print_table("verified", list(rows[0]), [list(row.values()) for row in rows], fold=True)

@@ -1,8 +1,8 @@
 """`make ui`: Prefect's pages with all deployments, a worker that runs them, and an embedded Kafka, until Ctrl-C.
 
-The run history is that of PREFECT_HOME, where the commands and `make demo` write theirs as well. Kafka's data stays in
+The run history lies in PREFECT_HOME, where the commands and `make demo` write it as well. Kafka's data stays in
 ~/.cache/kafka-sort/ui, so that the jobs go on at the next start. Everything listens on loopback only, and ends with
-this process, however that ends.
+this process, in whatever way that ends.
 """
 
 import sys
@@ -10,7 +10,7 @@ import sys
 from tasks.signals import answer, stop_event, watch
 
 if __name__ == "__main__":
-    # What is imported below takes a second.
+    # The imports below take a second.
     watch()
 
 import contextlib
@@ -43,7 +43,7 @@ _PORT: Final = 4200
 _SAMPLE_RECORDS: Final = 100_000
 _STOP_SECONDS: Final = 30
 _LOOK_SECONDS: Final = 0.5
-# For the server. With leases in memory, Prefect's default, its restart would end runs of limited deployments.
+# Settings of the server. Prefect keeps leases in memory by default: a restart would end runs of limited deployments.
 SERVER_SETTINGS: Final = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
@@ -75,7 +75,7 @@ def run_ui(folder: Path) -> None:
         _run(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         _run(environment, "deploy", "--all")
         worker = _start(stack, folder, environment, "worker", "start", "--pool", POOL)
-        # To the end of all of them: a signal is how this command ends, in order.
+        # It waits until all of them have ended: a signal ends this command in order.
         stop = stack.enter_context(stop_event())
         print(f"Prefect {address}\nKafka {broker.bootstrap_servers}, data in {folder}\nCtrl-C ends both", flush=True)
         while not stop.wait(_LOOK_SECONDS):
@@ -86,7 +86,7 @@ def run_ui(folder: Path) -> None:
 
 
 def _fill(connection: Connection) -> None:
-    """A source for the default job, so that the first click works."""
+    """Fill a source for the default job, so that the first click works."""
     if describe_topic(make_admin(connection), SAMPLE_TOPIC) is None:
         generate_records(connection, SAMPLE_TOPIC, _SAMPLE_RECORDS, 1, 4)
 
@@ -107,7 +107,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _run(environment: dict[str, str], *arguments: str) -> None:
-    """A command of Prefect's that ends; its output where it fails."""
+    """Run a command of Prefect's to its end; raise its output if it fails."""
     done = subprocess.run(
         [_PREFECT, "--no-prompt", *arguments],
         cwd=_ROOT,
@@ -131,7 +131,7 @@ def _listens(port: int) -> bool:
 
 
 def main(folder: Path = FOLDER) -> int:
-    """Until a signal; the exit status."""
+    """Run until a signal; return the exit status."""
     try:
         prepare_environment()
         run_ui(folder)

@@ -2,8 +2,8 @@
 
 The hash is multilinear hashing of 64-bit words (Lemire and Kaser, "Strongly universal string hashing is fast", 2014),
 h = c*(length + 1) + sum of a_i * word_i modulo 2^64, then MurmurHash3's 64-bit finalizer, which makes it non-linear:
-without, two records that exchange a field at the same place would leave the sum unchanged. a_i: SplitMix64.
-About 0.1 µs a record of 50 bytes in NumPy, the GIL mostly free.
+otherwise two records could exchange a field at the same place and leave the sum unchanged. The a_i are from SplitMix64.
+It takes about 0.1 µs a record of 50 bytes in NumPy, the GIL mostly free.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ NAME: Final = "multilinear64-fmix64-sum"
 Hashes = npt.NDArray[np.uint64]
 
 _WORD: Final = 8
-# Below this mean length all records of a block are hashed side by side, a word of each at a time; above, one by one.
+# Below this mean length all records of a block are hashed side by side, one word of each at a time; above, one by one.
 _SIDE_BY_SIDE_BYTES: Final = 2048
 _BLOCK_ROWS: Final = 16_384
 _MASKS: Final = np.array([(1 << (8 * n)) - 1 for n in range(9)], dtype=np.uint64)
@@ -50,7 +50,7 @@ def _finalize(h: Hashes) -> Hashes:
 
 
 def hash_records(values: pa.Array, keys: pa.Array | None = None, headers: pa.Array | None = None) -> Hashes:
-    """One hash a record; arrays are binary and of one length, `headers` is list<struct<name, value>>."""
+    """Return one hash a record; arrays are binary and of one length, `headers` is list<struct<name, value>>."""
     with np.errstate(over="ignore"):
         h = hash_binary(values)
         if keys is not None:
@@ -61,7 +61,7 @@ def hash_records(values: pa.Array, keys: pa.Array | None = None, headers: pa.Arr
 
 
 def sum_hashes(hashes: Hashes) -> int:
-    """The order-free sum, modulo 2^64."""
+    """Return the order-free sum, modulo 2^64."""
     return int(hashes.sum(dtype=np.uint64))
 
 
@@ -71,7 +71,7 @@ def _shifted(h: Hashes) -> Hashes:
 
 
 def hash_binary(array: pa.Array) -> Hashes:
-    """One hash an entry of a binary array; null has a value of its own."""
+    """Return one hash for each entry of a binary array; null has a value of its own."""
     offsets, data = binary_buffers(array)
     starts = offsets[:-1].astype(np.int64)
     lengths = np.diff(offsets).astype(np.int64)
@@ -86,7 +86,7 @@ def hash_binary(array: pa.Array) -> Hashes:
 
 
 def _padded(data: pa.Buffer | None, offsets: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    """The data with at least a word readable behind the last entry."""
+    """Return the data with at least one readable word behind the last entry."""
     if data is None:
         return np.zeros(_WORD, np.uint8)
     buffer = np.frombuffer(data, np.uint8)
@@ -137,7 +137,7 @@ def _sum_one_by_one(
 
 
 def flatten_headers(headers: pa.Array) -> pa.Array:
-    """Headers as one binary value a record, lengths first, so that no two lists flatten alike; null if none."""
+    """Encode headers as one binary value a record, lengths first, so that no two lists encode alike; null if none."""
     return pa.array([_flatten(item) for item in headers.to_pylist()], pa.binary())
 
 

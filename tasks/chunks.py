@@ -1,7 +1,7 @@
-"""Chunk files: Parquet with a manifest beside it, which says what the chunk holds and what its bytes are.
+"""Chunk files: Parquet with a manifest beside each, which says what the chunk holds and what its bytes are.
 
-A chunk appears by rename, and counts only with a manifest that fits: one that was cut off, altered or made for another
-snapshot is as good as absent, and is made again.
+A chunk appears by rename, and counts only with a manifest that fits. A chunk that was cut off, altered or made for
+another snapshot counts as absent, and is recreated.
 """
 
 import json
@@ -20,12 +20,12 @@ from tasks.manifests import Chunk, LostRange, OffsetRange, SortedRows
 
 
 def name_unfinished(path: Path) -> Path:
-    """A name for the file until it is whole, which no other attempt uses, also if one that failed still writes."""
+    """Return a name for the unfinished file that no other attempt uses, even if a failed one still writes."""
     return path.with_name(f"{path.name}.{uuid4().hex}.part")
 
 
 class TableWriter:
-    """Parquet, a row group a table, at a temporary name until it is whole; no file without rows."""
+    """Writes Parquet, a row group a table, under a temporary name until the file is whole; no file without rows."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.rows = 0
@@ -44,7 +44,7 @@ class TableWriter:
                 self._writer.close()
             whole = kind is None
         finally:
-            # Where the disk is full, the next attempt needs the space.
+            # If the disk is full, the next attempt needs the space.
             if not whole:
                 self._unfinished.unlink(missing_ok=True)
 
@@ -53,7 +53,7 @@ class TableWriter:
         if not table.num_rows:
             return
         if self._writer is None:
-            # A full sort has no use for dictionaries and statistics. Plain pages: 118 ns a record where lz4 takes 247
+            # A full sort has no use for dictionaries and statistics. Plain pages cost 118 ns a record; lz4 costs 247
             # and saves a quarter (70 of 95 bytes a record), which every sort would have to unpack again.
             self._writer = pq.ParquetWriter(
                 self._unfinished, self._schema, compression="none", use_dictionary=False, write_statistics=False
@@ -62,7 +62,7 @@ class TableWriter:
         self.rows += table.num_rows
 
     def finish(self) -> Path | None:
-        """Give the file its name; None if there were no rows."""
+        """Give the file its name; return None if there were no rows."""
         if not self.rows:
             return None
         os.replace(self._unfinished, self._path)
@@ -78,18 +78,18 @@ class ChunkFolder:
     topic_id: str
 
     def path(self, part: OffsetRange) -> Path:
-        """Where the part's chunk lies, once it is whole."""
+        """Return the path of the part's chunk, where it lies once it is whole."""
         return self.folder / f"chunk-{part.partition:05}-{part.start:016}.parquet"
 
     def write_manifest(self, chunk: Chunk) -> None:
-        """Write the chunk's manifest: from here on it counts."""
+        """Write the chunk's manifest: from now on the chunk counts."""
         path = self._manifest(chunk.range)
         unfinished = name_unfinished(path)
         unfinished.write_text(json.dumps({**self._identity(chunk), "chunk": asdict(chunk)}, default=str))
         os.replace(unfinished, path)
 
     def find(self, part: OffsetRange) -> Chunk | None:
-        """The chunk of a former attempt, if its manifest and its bytes fit; else None."""
+        """Find the chunk of a former attempt; None unless its manifest and its bytes fit."""
         try:
             raw = json.loads(self._manifest(part).read_text())
             fields = raw.pop("chunk")
@@ -116,7 +116,7 @@ class ChunkFolder:
 
 
 def drop_divided(chunks: Iterable[Chunk], sorts: Iterable[SortedRows]) -> None:
-    """Remove the chunks whose rows every sort has in parts of its own; dead letters stay."""
+    """Remove the chunks whose rows every sort has in its own parts; dead letters stay."""
     needed = frozenset[Path]().union(*(rows.files for rows in sorts))
     for chunk in chunks:
         if chunk.path is not None and chunk.path not in needed:

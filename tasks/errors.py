@@ -19,7 +19,7 @@ class KafkaSortError(Exception):
     at_risk: ClassVar[str] = "No."
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Text and facts cross processes as they are; the arguments that made the text are not needed again."""
+        """Carry text and facts to other processes as they are; the arguments behind the text are not needed again."""
         return _restore, (type(self), self.args, self.__dict__)
 
 
@@ -31,19 +31,19 @@ def _restore(kind: type[KafkaSortError], args: tuple[Any, ...], facts: dict[str,
 
 
 class TransientError(KafkaSortError):
-    """May succeed when tried again: a lost connection, a broker that restarts."""
+    """A retry may succeed: a lost connection, a broker that restarts."""
 
     category = "transient"
     action = (
-        "Nothing at first: the task is tried again. If the run fails all the same, mend what the line names and "
-        "start it again."
+        "Nothing at first: the task is retried. If the run fails all the same, correct what the line names and start "
+        "it again."
     )
-    # Whether nothing of the run is visible for certain.
+    # True where it is certain that nothing of the run is visible.
     settled: ClassVar[bool] = True
 
 
 class TerminalError(KafkaSortError):
-    """Will not succeed when tried again, until somebody changes something."""
+    """A retry will not succeed until somebody changes something."""
 
     action = "Change what the line names, then start again."
 
@@ -71,12 +71,12 @@ class EmbeddedBrokerError(TerminalError):
     action = "Read the broker's last log lines, which come with it: a port in use, a full disk, a missing extra."
 
 
-# What a stop means for a run that sorts; other flows say what it means for them.
+# The consequence of a stop for a run that sorts; other flows give their own.
 NOTHING_VISIBLE: Final = "nothing of this run is visible; the next start goes on where the last committed run ended"
 
 
 class StoppedError(TerminalError):
-    """It was asked to stop before it was done: by what `reason` says, and by `signal`, or None."""
+    """The run was asked to stop before it was done: `reason` says by what, `signal` is its number, or None."""
 
     category = "stopped"
     action = "Start again when it suits. The exit status is 128 and the number of the signal, where one asked."
@@ -130,7 +130,7 @@ class VerificationError(KafkaSortError):
 
     exit_code = 3
     action = (
-        "Stop what writes to the outputs, keep them as they are, and read the differences in the log. Sorting "
-        "anew takes another `--job-name` and other outputs."
+        "Stop what writes to the outputs, keep them as they are, and read the differences in the log. To sort again, "
+        "take another `--job-name` and other outputs."
     )
     at_risk = "**Yes**: outputs and source differ, as the log lists."

@@ -37,7 +37,7 @@ class InjectedError(TransientError):
 
 
 def reach(name: str) -> None:
-    """Do what the environment says of this failpoint; nothing where it is not armed."""
+    """Do what the environment says for this failpoint; nothing if it is not armed."""
     armed, _, action = os.environ.get(VARIABLE, "").partition("=")
     if armed != name:
         return

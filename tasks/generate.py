@@ -1,7 +1,8 @@
 """The sample data: rows `id,name,address,continent`, made and sent a block at a time.
 
 Guarantee: record i is a function of the seed and of i alone, and goes to partition i mod the number of partitions. When
-a call returns, each record is in the topic once, acknowledged by all in-sync replicas, behind what was there before.
+a call returns, each record is in the topic once, acknowledged by all in-sync replicas, behind the records that were
+there before.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,7 @@ _LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _NAME_LENGTHS: Final = (10, 15)
 _ADDRESS_LENGTHS: Final = (15, 20)
 
-# The random bytes of one record, and what is made of them. Two steps of Philox's counter give 64 bytes.
+# The random bytes of one record, and their uses. Two steps of Philox's counter give 64 bytes.
 _STEPS: Final = 2
 _ID: Final = slice(0, 4)
 _NAME_LENGTH: Final = 4
@@ -51,14 +52,14 @@ _ADDRESS: Final = slice(24, 24 + _ADDRESS_LENGTHS[1])
 _QUEUE: Final = {
     "queue.buffering.max.messages": 400_000,
     "queue.buffering.max.kbytes": 65_536,
-    # Without reports for what went well a record costs no Python; what went wrong is seen by the topic's growth.
+    # Without reports for successful records a record costs no Python; the topic's growth reveals a failed one.
     "delivery.report.only.error": True,
 }
 _ANSWER_SECONDS: Final = 60.0
 
 
 class GenerationStoppedError(StoppedError):
-    """Stopped between two blocks. `sent` records stay in the topic."""
+    """The generation stopped between two blocks. `sent` records stay in the topic."""
 
     action = "Start again for more records."
     at_risk = "No: what was sent stays in the topic."
@@ -81,10 +82,10 @@ def generate_records(
     replication_factor: int | None = None,
     make: BlockMaker | None = None,
 ) -> int:
-    """Append sample records to `topic`; how many were delivered.
+    """Append sample records to `topic`; return how many were delivered.
 
-    `make` makes other records than the sample data. The topic is made with `partitions` partitions if absent; one that
-    exists keeps its own. TerminalError if it did not grow by what was sent, which also another writer causes.
+    `make` makes other records than the sample data. An absent topic is created with `partitions` partitions; an
+    existing one keeps its own. TerminalError if it did not grow by what was sent, which another writer also causes.
     """
     _check_settings(topic, records, seed)
     admin = make_admin(connection)
@@ -105,7 +106,7 @@ def generate_records(
 
 
 def _visible_settings(admin: AdminClient, topic: str) -> dict[str, str]:
-    """The topic's settings; none where the principal may not see them: to fill a topic takes Write alone."""
+    """Return the topic's settings; none if the principal may not see them, since Write is enough to fill a topic."""
     try:
         return topic_settings(admin, topic)
     except NotPermittedError:
@@ -113,9 +114,9 @@ def _visible_settings(admin: AdminClient, topic: str) -> dict[str, str]:
 
 
 def make_block(seed: int, first: int, count: int) -> pa.Array:
-    """Records `first` to `first + count` of a seed, as an Arrow binary array.
+    """Make the records `first` to `first + count` of a seed, as an Arrow binary array.
 
-    Philox gives any part of its stream without what is before it, and its raw output is the same in every NumPy.
+    Philox can begin anywhere in its stream, and its raw output is the same in every NumPy.
     """
     raw = np.random.Philox(key=seed, counter=first * _STEPS).random_raw(count * _STEPS * 4)
     bits = raw.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
@@ -129,16 +130,16 @@ def make_block(seed: int, first: int, count: int) -> pa.Array:
 
 
 def _make_ids(random: Bytes) -> pa.Array:
-    """Decimal numbers from 0 to 2**31 - 1."""
+    """Make decimal numbers from 0 to 2**31 - 1."""
     numbers = np.ascontiguousarray(random).view("<u4")[:, 0] >> 1
     return pa.array(numbers).cast(pa.string()).cast(pa.binary())
 
 
 def _make_texts(random: Bytes, random_lengths: Bytes, bounds: tuple[int, int], table: Bytes) -> pa.Array:
-    """Texts of bounds[0] to bounds[1] characters: the first ones of each row, by `table`."""
+    """Make texts of bounds[0] to bounds[1] characters: the first ones of each row, by `table`."""
     shortest, longest = bounds
     lengths = shortest + random_lengths % (longest - shortest + 1)
-    # Row k keeps the first k characters. "clip" spares the check of each index; a byte is within its table always.
+    # Row k keeps the first k characters. "clip" saves the check of each index; a byte is always within its table.
     kept = np.take(np.tri(longest + 1, longest, -1, bool), lengths, axis=0, mode="clip")
     characters = np.take(table, random, mode="clip")[kept]
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
@@ -146,7 +147,7 @@ def _make_texts(random: Bytes, random_lengths: Bytes, bounds: tuple[int, int], t
 
 
 def _make_table(alphabet: bytes) -> Bytes:
-    """Random byte → character of the alphabet."""
+    """Make the table random byte → character of the alphabet."""
     return np.frombuffer(alphabet, np.uint8)[np.arange(256) % len(alphabet)]
 
 
@@ -165,7 +166,7 @@ def _check_settings(topic: str, records: int, seed: int) -> None:
         raise SettingsError(f"seed {seed}: give a number from 0 to {MAX_SEED}")
 
 
-# A topic that was just made has a leader before that leader knows of it (NOT_LEADER_FOR_PARTITION).
+# A new topic has a leader before that leader knows of it (NOT_LEADER_FOR_PARTITION).
 @retry(
     retry=retry_if_exception_type(TransientError),
     wait=wait_exponential(multiplier=0.05, max=1.0),
@@ -195,13 +196,13 @@ def _send_all(producer: Producer, topic: Topic, records: int, seed: int, make: B
 
 
 def deal(first: int, partitions: tuple[int, ...]) -> Iterator[tuple[int, slice]]:
-    """Each partition with the rows that go there, of a block that begins at record `first`."""
+    """Yield each partition with its rows, for a block that begins at record `first`."""
     for index, partition in enumerate(partitions):
         yield partition, slice((index - first) % len(partitions), None, len(partitions))
 
 
 def _check_growth(topic: Topic, before: Mapping[int, int], after: Mapping[int, int], records: int) -> None:
-    """What librdkafka could not deliver is reported to nobody here: the topic itself says what arrived."""
+    """Compare the topic's growth with what was sent: nothing here reports a record that could not be delivered."""
     for partition, rows in deal(0, topic.partitions):
         sent, grown = len(range(records)[rows]), after[partition] - before[partition]
         if grown != sent:

@@ -1,10 +1,10 @@
-"""What the stages hand each other: frozen, small, picklable."""
+"""The data that the stages hand each other: frozen, small, picklable."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# Bytes while rows are cut, text once it is to be shown or recorded; None where a record has no such key.
+# Keys are bytes while rows are cut, and text once they are shown or recorded; None where a record has no such key.
 Key = tuple[int | str | bytes | None, ...]
 
 
@@ -18,7 +18,7 @@ class OffsetRange:
 
     @property
     def span(self) -> int:
-        """Offsets in the range: at least the number of its records."""
+        """The number of offsets in the range: at least the number of its records."""
         return self.end - self.start
 
 
@@ -36,7 +36,7 @@ class LostRange:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one run reads, and the ledger's state that it follows on."""
+    """The offsets that one run reads, and the state of the ledger that it follows."""
 
     run: int
     source_topic_id: str
@@ -48,7 +48,7 @@ class Snapshot:
     capped: str = ""
     # Source partition → offsets that no run has read, before the snapshot was capped.
     lag: Mapping[int, int] = field(default_factory=dict)
-    # Of the work folder that the run may need.
+    # The space in the work folder that the run may need.
     disk_bytes: int = 0
 
     @property
@@ -58,7 +58,7 @@ class Snapshot:
 
     @property
     def span(self) -> int:
-        """Offsets to read over all partitions."""
+        """The number of offsets to read over all partitions."""
         return sum(r.span for r in self.ranges)
 
 
@@ -66,7 +66,7 @@ class Snapshot:
 class Chunk:
     """Manifest of one Parquet chunk: the records of `range`, in offset order, whole.
 
-    `record_bytes`: of keys, values and headers together. `times`: timestamps (ms) of every thousandth record or so.
+    `record_bytes`: keys, values and headers together. `times`: timestamps (ms) of about every thousandth record.
     """
 
     path: Path | None
@@ -81,13 +81,13 @@ class Chunk:
     file_bytes: int = 0
     record_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
-    # Which ones depends on how they came, block by block.
+    # The choice depends on how the records came, block by block.
     times: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
 class Dumped:
-    """What a dump gave: all records of one source partition's range, in chunks. `seconds`: what it took."""
+    """The result of a dump: all records of one source partition's range, in chunks. `seconds`: the time it took."""
 
     range: OffsetRange
     chunks: tuple[Chunk, ...]
@@ -95,17 +95,17 @@ class Dumped:
 
     @property
     def records(self) -> int:
-        """Records that sorts can place."""
+        """The number of records that sorts can place."""
         return sum(chunk.records for chunk in self.chunks)
 
     @property
     def record_bytes(self) -> int:
-        """Key, value and headers of these records."""
+        """The bytes of key, value and headers of these records."""
         return sum(chunk.record_bytes for chunk in self.chunks)
 
     @property
     def dead_letters(self) -> int:
-        """Records that some sort cannot place."""
+        """The number of records that some sort cannot place."""
         return sum(chunk.dead_letters for chunk in self.chunks)
 
 
@@ -113,7 +113,7 @@ class Dumped:
 class KeyRange:
     """Rows [first_row, end_row) of a sort, which go to one output partition.
 
-    `first_bound`, `last_bound`: the keys as the order encodes them, as KeyBound writes them.
+    `first_bound`, `last_bound`: the keys as the order encodes them, in the form of KeyBound.
     """
 
     partition: int
@@ -126,7 +126,7 @@ class KeyRange:
 
     @property
     def count(self) -> int:
-        """Rows of the range."""
+        """The number of rows in the range."""
         return self.end_row - self.first_row
 
 
@@ -146,7 +146,7 @@ class SortedPart:
 class SortedRows:
     """Manifest of the sort named `sort`: its rows in total order, part by part, and their division among partitions.
 
-    `columns`: of a record. `batch_rows`: how many records may be gathered at once. `seconds`: what sorting took.
+    `columns`: of a record. `batch_rows`: how many records may be gathered at once. `seconds`: the time sorting took.
     """
 
     sort: str
@@ -159,5 +159,5 @@ class SortedRows:
 
     @property
     def files(self) -> frozenset[Path]:
-        """All files that its rows are in."""
+        """All files that hold its rows."""
         return frozenset(path for part in self.parts for path in (*part.files, part.order))

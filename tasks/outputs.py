@@ -1,7 +1,7 @@
-"""Outputs and dead-letter topic: what they must be before a run, and how absent ones are made.
+"""Outputs and dead-letter topic: the checks before a run, and the creation of absent ones.
 
 Guarantee 2 (all or nothing, exactly once) needs outputs that nothing else writes to, and whose settings remove no
-record of a run: those that do not fit are refused before any work.
+record of a run: others are refused before any work.
 """
 
 import time
@@ -33,14 +33,14 @@ from tasks.targets.kafka_topics import KafkaTopics
 
 
 def check_outputs(job: Job, admin: AdminClient) -> None:
-    """SettingsError where an output or the dead-letter topic exists and its settings would break a promise."""
+    """Raise SettingsError if an output or the dead-letter topic exists with settings that would break a promise."""
     wanted = _rules(job, admin)
     for topic in describe_topics(admin, list(wanted)).values():
         wanted[topic.name].check(topic, topic_settings(admin, topic.name))
 
 
 def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
-    """The rules of each topic that the job writes to, but its ledger."""
+    """Return the rules of each topic that the job writes to, except its ledger."""
     source = topic_settings(admin, job.source_topic)
     outputs = output_rules(source, keep_timestamps=job.timestamps == "keep")
     return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
@@ -51,22 +51,22 @@ def _outputs(job: Job) -> list[str]:
 
 
 def check_former_runs(owner: Owner) -> None:
-    """SettingsError where the outputs do not hold what the ledger says: records before any run, or none after one."""
+    """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = owner.job, owner.ledger
     if job.append:
         return
     if ledger.last is not None and ledger.placed:
         _check_same_outputs(owner.admin, ledger.last)
     elif problem := _find_former_run(owner):
-        # Who was away may have read it before a successor's first run, which then is what was found.
+        # If we were away for long, the ledger was read before a successor's first run, which then is what was found.
         owner.require_current_ledger()
         raise SettingsError(problem)
 
 
 def prepare_outputs(owner: Owner) -> Target:
-    """The outputs as they are now. They and the dead-letter topic are made where they are absent.
+    """Return the outputs as they are now; absent ones and an absent dead-letter topic are created.
 
-    A property that puts a promise at risk is told.
+    A property that puts a promise at risk is reported.
     """
     job, admin = owner.job, owner.admin
     source, wanted = describe_topic(admin, job.source_topic), _rules(job, admin)
@@ -81,7 +81,7 @@ def prepare_outputs(owner: Owner) -> Target:
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
-    """One line for each property and value, with all topics that have it."""
+    """Log one line for each property and value, with all topics that have it."""
     risks: dict[str, list[str]] = defaultdict(list)
     for name, rules in wanted.items():
         for breach in rules.breaches(found[name], topic_settings(admin, name), refused=False):
@@ -91,24 +91,24 @@ def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Map
 
 
 def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
-    """SettingsError where an output is not the topic that the last run wrote: what the runs wrote there is gone."""
+    """Raise SettingsError if an output is not the topic that the last run wrote: what the runs wrote there is gone."""
     for sort in last.sorts:
         topic = describe_topic(admin, sort.topic)
         if topic is None or topic.id != sort.topic_id:
             raise SettingsError(
-                f"output {sort.topic} was deleted{' and made again' if topic else ''} since run {last.run} of job "
-                f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source anew "
-                "with another --job-name"
+                f"output {sort.topic} was deleted{' and recreated' if topic else ''} since run {last.run} of job "
+                f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source "
+                "again with another --job-name"
             )
 
 
 def _find_former_run(owner: Owner) -> str | None:
-    """What tells of a run that the ledger does not have, and what to do; None if nothing does."""
+    """Return a sign of a run that the ledger does not have, and what to do; None if there is none."""
     job, admin = owner.job, owner.admin
     if owner.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
         return (
             f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
-            "go on behind these offsets with --start group --append, or anew with --append or another --job-name"
+            "go on behind these offsets with --start group --append, or sort all again (--append or another --job-name)"
         )
     for topic in describe_topics(admin, _outputs(job)).values():
         if _holds_records(owner, topic):
@@ -121,7 +121,7 @@ def _find_former_run(owner: Owner) -> str | None:
 
 
 def _holds_records(owner: Owner, topic: Topic) -> bool:
-    """Whether a `read_committed` reader finds anything. What aborted runs left does not count."""
+    """Whether a `read_committed` reader finds any record. Records of aborted runs do not count."""
     admin = owner.admin
     ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
     starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
@@ -142,5 +142,5 @@ def _holds_records(owner: Owner, topic: Topic) -> bool:
                     left.discard(position.partition)
     finally:
         consumer.close()
-    # Not read to its end: refusing is the side that loses nothing.
+    # A topic that was not read to its end counts: a refusal loses nothing.
     return bool(left)

@@ -1,7 +1,7 @@
 """Ownership of a job: lease, fence, ledger, in this order. Steps 1 to 3 of the protocol.
 
-Why a run is exactly once: a commit succeeds only for the newest holder of the transactional id, and every holder reads
-the ledger *after* it became one. `Owner.fence` is the one place where both happen.
+A run is exactly once because a commit succeeds only for the newest holder of the transactional id, and every holder
+reads the ledger *after* it became the holder. `Owner.fence` is the one place where both happen.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 
-# The broker's default of transaction.max.timeout.ms, for those who may not read it.
+# The broker's default of transaction.max.timeout.ms, for principals that may not read it.
 _DEFAULT_TRANSACTION_MS = 900_000
 
 
@@ -45,33 +45,33 @@ class Owner:
                 "lower --transaction-timeout, or raise the broker's transaction.max.timeout.ms"
             )
         self.transaction_seconds = job.transaction_timeout or allowed / 1000
-        # Outputs take at least what the source takes, ledger and dead letters what the broker does.
+        # Outputs take at least what the source takes; ledger and dead letters take what the broker takes.
         limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
         self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
 
     def acquire(self, *, standby: bool = False) -> None:
-        """Take the lease, fence, read the ledger. LeaseTakenError names who is alive; a standby waits for his end."""
+        """Take the lease, fence, read the ledger. LeaseTakenError names the holder; a standby waits for its end."""
         reach("before-lease")
         if not (native_produce.AVAILABLE and native_fetch.AVAILABLE):
             get_logger().warning("librdkafka's batch calls were not found: records go one by one, half as fast")
         self._lease.acquire(self.admin, self.job.name, standby=standby)
         reach("after-lease")
-        # Who was away for longer than the session timeout has decided nothing yet: he may as well start anew.
+        # If we were away for longer than the session timeout, a new start costs nothing: nothing was decided yet.
         self._lease.require()
         self._fence()
 
     def fence(self) -> None:
-        """Become the newest holder of the transactional id anew, and read the ledger again.
+        """Become the newest holder of the transactional id again, and read the ledger again.
 
-        Looks at the lease first: while another run has it, LeaseTakenError, and that one is not fenced. Where it was
-        lost and regained, a successor may have been there and gone; what he committed, the ledger now says.
+        The lease comes first: if another run has it, this raises LeaseTakenError and does not fence that run. If the
+        lease was lost and regained, a successor may have run in between; then the ledger has what it committed.
         """
         self._lease.regain(self.admin, self.job.name)
         self._fence()
 
     def _fence(self) -> None:
         self._close_producer()
-        # NewerLedgerError, before anything is fenced: what this version does not understand it must not disturb.
+        # NewerLedgerError comes before fencing: this version must not disturb what it does not understand.
         read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout, fenced=False)
         reach("before-init")
         self._producer = TransactionalProducer(
@@ -87,16 +87,16 @@ class Owner:
         reach("before-ledger-read")
         self.ledger = self._read_ledger()
         reach("after-ledger-read")
-        # Whose lease went while he fenced goes too: a successor may have fenced before him.
+        # If the lease was lost while fencing, stop: a successor may have fenced first.
         self._lease.require()
 
     def require_current_ledger(self) -> None:
-        """LeaseLostError where a run was committed since the ledger was read: a successor's."""
+        """Raise LeaseLostError if a run was committed since the ledger was read: a successor's."""
         if self._read_ledger().last != self.ledger.last:
             raise LeaseLostError(self.job.owner_group, "another run was committed; start again, if it left anything")
 
     def healthy_producer(self) -> TransactionalProducer:
-        """The producer of the last fence; fenced anew, with the ledger read again, where that one is spent."""
+        """Return the producer of the last fence; if that one is spent, fence and read the ledger again first."""
         if self._producer is not None and not self._producer.spent:
             self._producer.poll()
         if self._producer is None or self._producer.spent:
@@ -106,14 +106,14 @@ class Owner:
         return self._producer
 
     def note_committed(self, record: RunRecord) -> None:
-        """The ledger is what was read after fencing and what was committed since, by this very producer."""
+        """Add the record to the ledger: what was read after fencing, and what this very producer committed since."""
         self.ledger = self.ledger.followed_by(record)
 
     def _read_ledger(self) -> Ledger:
         return read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout)
 
     def close(self) -> None:
-        """Give everything back; the lease last, so that a successor finds nothing of ours open."""
+        """Give everything back, the lease last, so that a successor finds nothing of ours open."""
         self._close_producer()
         self._lease.close()
 
@@ -125,7 +125,7 @@ class Owner:
 
 @contextlib.contextmanager
 def own_job(job: Job, connection: Connection, *, standby: bool = False) -> Iterator[Owner]:
-    """The job, owned for the duration of the block."""
+    """Own the job for the duration of the block."""
     owner = Owner(job, connection)
     with name_refusals(job, owner.admin):
         try:

@@ -1,7 +1,7 @@
-"""What a job may do on the cluster: asked before any work, so that all that is missing is told at once.
+"""The permissions of a job on the cluster, asked for before any work, so that all missing ones are reported at once.
 
-Kafka says which operations a principal has on a topic or a group (KIP-430). It does not say so of transactional ids,
-or of topics that are yet to be made: those are told one by one, when they are needed.
+Kafka says which operations a principal has on a topic or a group (KIP-430). It does not say so for transactional ids,
+or for topics that do not exist yet: those are reported one by one, when they are needed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,20 +27,20 @@ _WRITE = frozenset({AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS})
 
 
 def check_permissions(job: Job, admin: AdminClient) -> None:
-    """NotPermittedError that names every operation which the job needs to sort, and does not have."""
+    """Raise NotPermittedError, which names every operation that the job needs for sorting and does not have."""
     outputs = [*(sort.topic for sort in job.sort_list), job.dead_letters]
     topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, **dict.fromkeys(outputs, _WRITE)}
     _check(job, admin, topics, dict.fromkeys((job.group, job.owner_group), _READ))
 
 
 def check_reading(job: Job, admin: AdminClient, topics: Iterable[str]) -> None:
-    """NotPermittedError that names what is missing to read these topics, as verification does."""
+    """Raise NotPermittedError, which names what is missing to read these topics, as verification does."""
     _check(job, admin, dict.fromkeys(topics, _READ), {job.group: frozenset({AclOperation.DESCRIBE})})
 
 
 @contextmanager
 def name_refusals(job: Job, admin: AdminClient) -> Iterator[None]:
-    """Of what was refused while a run worked, Kafka often tells the kind alone: ask what is missing now."""
+    """Name what is missing now: for a refusal during the run, Kafka often names only the kind of resource."""
     try:
         yield
     except NotPermittedError:
@@ -49,7 +49,7 @@ def name_refusals(job: Job, admin: AdminClient) -> Iterator[None]:
 
 
 def _check(job: Job, admin: AdminClient, topics: Needs, groups: Needs) -> None:
-    """Read and Write bring Describe with them, which is why it is rarely asked for."""
+    """Read and Write include Describe, so it is rarely asked for."""
     options: dict[str, Any] = {"include_authorized_operations": True}
     of_topics = admin.describe_topics(TopicCollection(list(topics)), request_timeout=_REQUEST_TIMEOUT, **options)
     of_groups = admin.describe_consumer_groups(list(groups), request_timeout=GROUP_REQUEST_TIMEOUT, **options)
@@ -69,7 +69,7 @@ def _missing(kind: str, needs: Needs, answers: Mapping[str, Future[Any]]) -> Ite
 
 
 def _permitted(answer: Future[Any], otherwise: Operations) -> Operations:
-    """What the answer says; `otherwise` where it says nothing, as of a topic that does not exist yet."""
+    """Return the permitted operations; `otherwise` if Kafka gives none, as for a topic that does not exist yet."""
     try:
         found = await_answer(answer, _REQUEST_TIMEOUT).authorized_operations
     except KafkaException as error:
@@ -78,5 +78,5 @@ def _permitted(answer: Future[Any], otherwise: Operations) -> Operations:
 
 
 def _title(operation: AclOperation) -> str:
-    """`DESCRIBE_CONFIGS` → `DescribeConfigs`."""
+    """Turn `DESCRIBE_CONFIGS` into `DescribeConfigs`."""
     return operation.name.title().replace("_", "")

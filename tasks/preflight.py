@@ -1,6 +1,6 @@
-"""What must be right before any work: topics, their settings, the ledger, the work folder.
+"""The checks before any work: topics, their settings, the ledger, the work folder.
 
-Every finding is one line that names the setting and the way out. Nothing is changed, and only an absent ledger is made.
+Every finding is one line that names the setting and the way out. Nothing is changed; only an absent ledger is created.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 
 
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Broker, limits, work folder, permissions, source, ledger: SettingsError and others of exit status 2."""
+    """Check broker, limits, work folder, permissions, source and ledger: SettingsError and others of exit status 2."""
     Budget.of(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
@@ -39,9 +39,9 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
 
 
 def check_job_unchanged(job: Job, ledger: Ledger) -> None:
-    """SettingsError where the job differs from the one its ledger records.
+    """Raise SettingsError if the job differs from the one that its ledger records.
 
-    Until a run has placed a record only the source is fixed: nothing was sorted by what else the job was.
+    Until a run has placed a record only the source is fixed: nothing was sorted by the job's other settings.
     """
     last = ledger.last
     if last is None:

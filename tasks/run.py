@@ -1,4 +1,4 @@
-"""One run of a job, written once: steps 4 to 6 of the protocol, wherever its stages are run.
+"""One run of a job, written once: steps 4 to 6 of the protocol, for every runner of its stages.
 
 Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before step 6, so the stages before it may be
 retried freely; step 6 publishes all of the run in one transaction, or nothing.
@@ -27,20 +27,20 @@ from tasks.targets.base import Target
 
 
 class Runner(Protocol):
-    """Where the stages of a run are run, and how often each is tried.
+    """The interface that runs the stages of a run; it decides where, and how often each is tried.
 
-    Dump and sort are told all they need by picklable requests, and give their facts back; snapshot and publish need
-    the owner, so they run in its process.
+    Requests to dump and sort are picklable and hold all that these need, and their facts are returned; snapshot and
+    publish need the owner, so they run in its process.
     """
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Note the offset range of every source partition."""
 
     def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Read each range into chunks; the results in the order of the requests."""
+        """Read each range into chunks; return the results in the order of the requests."""
 
     def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Order all rows by each sort; the results in the order of the requests."""
+        """Order all rows by each sort; return the results in the order of the requests."""
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
         """Publish the run and commit, or find it committed."""
@@ -48,10 +48,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """An owned job on its way through one run. `attempt`: names it in the ledger.
+    """An owned job on its way through one run. `attempt`: its name in the ledger.
 
-    `open_target`: makes absent outputs. It is called once there is work to do, so that a run that is refused by what
-    it would read leaves no topic.
+    `open_target`: creates absent outputs. It is called once there is work to do, so that a run that refuses what it
+    would read leaves no topic.
     """
 
     owner: Owner
@@ -66,7 +66,7 @@ class Run:
         return self.open_target()
 
     def take_snapshot(self, limits: BatchLimits | None = None) -> Snapshot:
-        """Step 4. `limits`: of a micro-batch."""
+        """Do step 4. `limits`: those of a micro-batch."""
         snapshot = self.runner.snapshot(self.owner, limits)
         current_metrics().set_lag(snapshot.lag)
         return snapshot
@@ -76,14 +76,14 @@ class Run:
         return bool(snapshot.span or snapshot.lost) or records_start(self.owner.job, self.owner.ledger)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
-        """Step 5, dump and sort: all that is to be published."""
+        """Do step 5, dump and sort: afterwards all is there for publishing."""
         target = self.target
         chunks = self._dump(snapshot, folder)
         sorts = self._sort(snapshot, chunks, folder)
         return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
-        """Step 6, publish and commit."""
+        """Do step 6, publish and commit."""
         snapshot = publication.snapshot
         with _stage("publish", snapshot, publication.records * len(publication.sorts)):
             record = self.runner.publish(self.owner, publication)
@@ -117,7 +117,7 @@ class Run:
 
 @contextmanager
 def _stage(name: str, snapshot: Snapshot, total: int) -> Iterator[None]:
-    """Progress, duration and the run's number on every log line of the stage."""
+    """Measure the stage's progress and duration, and put the run's number on each of its log lines."""
     with log_context(run=snapshot.run), current_run().progress.stage(name, total) as meter:
         try:
             yield
@@ -127,7 +127,7 @@ def _stage(name: str, snapshot: Snapshot, total: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run. `record`: None where there was nothing to do."""
+    """The result of a run. `record`: None if there was nothing to do."""
 
     snapshot: Snapshot
     chunks: tuple[Chunk, ...] = ()
@@ -135,7 +135,7 @@ class RunResult:
 
 
 def _show_nothing(_: Snapshot) -> None:
-    """A micro-batch has no plan that a person could read in time."""
+    """Show nothing: no person could read a micro-batch's plan in time."""
 
 
 def run_job(

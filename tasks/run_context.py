@@ -1,6 +1,6 @@
-"""What every stage of a run can reach without being handed it: the stop flag and the progress meters.
+"""The context of a run, which every stage can reach without a parameter: the stop flag and the progress meters.
 
-A context variable, because tasks are given small picklable values only; Prefect copies the context into task threads.
+It is a context variable, because tasks get small picklable values only; Prefect copies the context into task threads.
 """
 
 import threading
@@ -17,25 +17,25 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Stop:
-    """A request to stop, seen by every loop of a run within one block of records.
+    """A request to stop, which every loop of a run sees within one block of records.
 
-    `consequence`: what it means that the run is stopped, for the errors that say so.
+    `consequence`: what the stop means for the run, for the errors that say so.
     """
 
     def __init__(self, consequence: str = NOTHING_VISIBLE) -> None:
         self.consequence = consequence
-        # What was asked for, and is raised by who sees it; None where one task's failure stops the others.
+        # The error of the request, raised where the stop is seen; None where one task's failure stops the others.
         self.asked: StoppedError | None = None
         self._event = threading.Event()
         self._interrupts: set[Callable[[], object]] = set()
 
     def ask(self, error: StoppedError) -> None:
-        """Ask the run to stop, with the error it is to end with. The first to ask is the one who is named."""
+        """Ask the run to stop, with the error it is to end with. The first request counts."""
         self.asked = self.asked or error
         self.set()
 
     def set(self) -> None:
-        """Stop the run's tasks, and interrupt what cannot look."""
+        """Stop the run's tasks, and interrupt calls that cannot check the flag."""
         self._event.set()
         for interrupt in tuple(self._interrupts):
             interrupt()
@@ -45,24 +45,24 @@ class Stop:
         return self._event.is_set()
 
     def check(self) -> None:
-        """StoppedError if the run is to stop."""
+        """Raise StoppedError if the run is to stop."""
         if self._event.is_set():
             raise self.asked or StoppedError(consequence=self.consequence)
 
     def cause_of(self, error: E) -> E | StoppedError:
-        """What ended the run: a transient error that a stop kept from being tried again is the stop.
+        """Return what ended the run: the stop, if it kept a transient error from its retry.
 
-        A commit of unknown outcome is not: a stop says that nothing is visible.
+        A commit of unknown outcome stays what it is: a stop says that nothing is visible.
         """
         passing = isinstance(error, TransientError) and error.settled
         return self.asked if self.asked is not None and passing else error
 
     def sleep(self, seconds: float) -> bool:
-        """Sleep, unless the run is to stop: False at once then."""
+        """Sleep, unless the run is to stop: then return False at once."""
         return not self._event.wait(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Sleep, unless the run is to stop: then StoppedError at once."""
+        """Sleep, unless the run is to stop: then raise StoppedError at once."""
         self._event.wait(seconds)
         self.check()
 
@@ -71,7 +71,7 @@ class Stop:
         """Call `interrupt` from another thread if the stop comes while the block runs."""
         self._interrupts.add(interrupt)
         try:
-            # One that came before would interrupt nothing: a query that is long begins after it.
+            # An earlier stop would interrupt nothing: the long query begins after it.
             self.check()
             yield
         finally:
@@ -90,27 +90,27 @@ class Meter:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, records: int) -> None:
-        """Count records as done; from any thread, a block at a time."""
+        """Count records as done; any thread may call it, once a block."""
         with self._lock:
             self.done += records
 
     def end(self) -> None:
-        """The stage is over."""
+        """Note that the stage is over."""
         self.ended = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Time the stage has taken so far."""
+        """The time the stage has taken so far."""
         return (self.ended or time.monotonic()) - self.started
 
     @property
     def rate(self) -> float:
-        """Records per second."""
+        """The records per second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """At the present rate; None while that is unknown."""
+        """The time left at the present rate; None while that is unknown."""
         return (self.total - self.done) / self.rate if self.total and self.done else None
 
 
@@ -122,7 +122,7 @@ class Progress:
         self._lock = threading.Lock()
 
     def meter(self, stage: str, total: int = 0) -> Meter:
-        """The stage's meter, made at its first use."""
+        """Return the stage's meter, made at its first use."""
         with self._lock:
             meter = self._meters.setdefault(stage, Meter(stage))
             meter.total = total or meter.total
@@ -130,13 +130,13 @@ class Progress:
 
     @property
     def meters(self) -> list[Meter]:
-        """All meters so far."""
+        """List all meters so far."""
         with self._lock:
             return list(self._meters.values())
 
     @contextmanager
     def stage(self, name: str, total: int = 0) -> Iterator[Meter]:
-        """The stage's meter, ended with the block."""
+        """Yield the stage's meter, and end it with the block."""
         meter = self.meter(name, total)
         try:
             yield meter
@@ -145,13 +145,13 @@ class Progress:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Stage → seconds."""
+        """Return stage → seconds."""
         return {meter.stage: round(meter.seconds, 3) for meter in self.meters}
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """Stop flag and progress of the run that is under way."""
+    """Stop flag and progress of the current run."""
 
     stop: Stop = field(default_factory=Stop)
     progress: Progress = field(default_factory=Progress)
@@ -161,13 +161,13 @@ _current: ContextVar[RunContext | None] = ContextVar("run_context", default=None
 
 
 def current_run() -> RunContext:
-    """The run under way; outside of one, a context of its own that nobody stops."""
+    """Return the current run's context; outside of a run, a context of its own that nothing stops."""
     return _current.get() or RunContext()
 
 
 @contextmanager
 def run_context(stop: Stop | None = None) -> Iterator[RunContext]:
-    """A new run's context, for this block and the tasks started in it. `stop`: of a whole that the run is part of."""
+    """Make a context for this block and the tasks started in it. `stop`: that of a whole that the run is part of."""
     context = RunContext(stop or Stop())
     token = _current.set(context)
     try:

@@ -1,7 +1,7 @@
 """The run record: what one run read and wrote, as the ledger keeps it, in JSON with a format version.
 
-A record says which features a process must understand to go on from it; fields that a process does not know are passed
-over. Format 1 had no version, no encoded bounds and no checksum of each sort; it is read as it is.
+A record says which features a process must understand to go on from it. Fields that a process does not know are
+ignored. Format 1 had no version, no encoded bounds and no checksum of each sort; it is read as it is.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 from tasks.manifests import Key, LostRange
 
 FORMAT: Final = 2
-# What this version can go on from, of the features that a record may require.
+# The features that a record may require and from which this version can go on.
 UNDERSTOOD: Final[frozenset[str]] = frozenset()
 _MODULUS: Final = 2**64
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ReadRange:
-    """Offsets [start, end) that were read of one source partition."""
+    """Offsets [start, end) of one source partition that were read."""
 
     partition: int
     start: int
@@ -30,9 +30,9 @@ class ReadRange:
 
 @dataclass(frozen=True)
 class WrittenRange:
-    """What was written to one output partition. Offsets first to last, both included.
+    """The records written to one output partition. Offsets first to last, both included.
 
-    `first_key`, `last_key`: for a person. `first_bound`, `last_bound`: encoded, as KeyBound writes them.
+    `first_key`, `last_key`: for a person. `first_bound`, `last_bound`: encoded, in the form of KeyBound.
     """
 
     partition: int
@@ -47,7 +47,7 @@ class WrittenRange:
 
 @dataclass(frozen=True)
 class WrittenSort:
-    """One sort and its output. `checksum`: of the records that were written, in hexadecimal; empty in format 1."""
+    """One sort and its output. `checksum`: of the written records, in hexadecimal; empty in format 1."""
 
     topic: str
     topic_id: str
@@ -58,7 +58,7 @@ class WrittenSort:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: committed in the transaction of the rows themselves.
+    """One run, which was committed in the transaction of the rows themselves.
 
     `ledger`: version of this format. `requires`: features that must be understood to go on from this record.
     """
@@ -87,17 +87,17 @@ class RunRecord:
 
     @property
     def placed(self) -> int:
-        """Records in each output."""
+        """The number of records in each output."""
         return self.records - self.dead_letters
 
     @property
     def keeps_timestamps(self) -> bool:
-        """Whether the outputs' records have the timestamps of the source's."""
+        """Whether the outputs' records have the source's timestamps."""
         return self.options.get("timestamps") == "keep"
 
     @property
     def is_mostly_dead(self) -> bool:
-        """Whether more than half of what the run read are dead letters."""
+        """Whether more than half of the records that the run read are dead letters."""
         return 2 * self.dead_letters > self.records
 
     @property
@@ -107,16 +107,16 @@ class RunRecord:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Topics that the run read and wrote."""
+        """The topics that the run read and wrote."""
         return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
 
     def to_json(self) -> bytes:
-        """The ledger's bytes."""
+        """Return the bytes for the ledger."""
         return _to_json(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
+        """Read the record from the ledger's bytes; ValueError, KeyError or TypeError if it is none."""
         raw = json.loads(data)
         nested = {
             "read": _all(ReadRange, raw["read"]),
@@ -130,10 +130,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """The runs `first_run` to `last_run`, whose records are folded into this one.
+    """The runs `first_run` to `last_run`, folded into this one record.
 
-    `sorts`: for each output the offsets, counts and checksums of these runs together; between first and last may be
-    offsets without a record.
+    `sorts`: for each output the offsets, counts and checksums of these runs together; there may be offsets without a
+    record between first and last.
     """
 
     job: str
@@ -147,12 +147,12 @@ class EarlierRuns:
 
     @property
     def placed(self) -> int:
-        """Records in each output."""
+        """The number of records in each output."""
         return self.records - self.dead_letters
 
     @classmethod
     def of(cls, record: RunRecord) -> Self:
-        """One run, without its keys."""
+        """Return one run, without its keys."""
         sorts = (
             replace(s, partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions))
             for s in record.sorts
@@ -160,7 +160,7 @@ class EarlierRuns:
         return cls(record.job, record.run, record.run, record.records, record.dead_letters, tuple(sorts))
 
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
-        """These runs and later ones together."""
+        """Join these runs with later ones."""
         return replace(
             self,
             last_run=later.last_run,
@@ -170,19 +170,19 @@ class EarlierRuns:
         )
 
     def to_json(self) -> bytes:
-        """The ledger's bytes."""
+        """Return the bytes for the ledger."""
         return _to_json(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """The record of the ledger's bytes; ValueError, KeyError or TypeError where it is none."""
+        """Read the record from the ledger's bytes; ValueError, KeyError or TypeError if it is none."""
         raw = json.loads(data)
         nested = {"sorts": _read_sorts(raw["sorts"]), "requires": tuple(raw.get("requires", ()))}
         return cls(**(_known(cls, raw) | nested))
 
 
 def _join_outputs(sorts: Iterable[WrittenSort]) -> tuple[WrittenSort, ...]:
-    """One of each output. A topic that was recreated is another output."""
+    """Join the entries of each output. A topic that was recreated is another output."""
     joined: dict[tuple[str, str], WrittenSort] = {}
     for sort in sorts:
         former = joined.get((sort.topic, sort.topic_id))
@@ -195,7 +195,7 @@ def _join_sorts(former: WrittenSort, sort: WrittenSort) -> WrittenSort:
     for w in sort.partitions:
         known = ranges.get(w.partition)
         ranges[w.partition] = replace(known, last=w.last, count=known.count + w.count) if known else w
-    # A run of format 1 has no checksum of its sorts, and neither has what it is folded into.
+    # A run of format 1 has no checksum of its sorts, so a record that folds it has none either.
     known_sums = former.checksum and sort.checksum
     total = (int(former.checksum, 16) + int(sort.checksum, 16)) % _MODULUS if known_sums else None
     checksum = "" if total is None else f"{total:016x}"
@@ -203,13 +203,13 @@ def _join_sorts(former: WrittenSort, sort: WrittenSort) -> WrittenSort:
 
 
 def missing_features(data: bytes) -> frozenset[str]:
-    """Features that a record requires and this version does not know; ValueError or TypeError where it is no record."""
+    """Return required features that this version does not know; ValueError or TypeError if it is no record."""
     raw = json.loads(data)
     return frozenset(raw.get("requires", ())) - UNDERSTOOD if isinstance(raw, dict) else frozenset()
 
 
 def is_of_newer_format(data: bytes) -> bool:
-    """Whether a record was written by a later format, which may have keys of its own; ValueError where it is none."""
+    """Whether a later format wrote the record, which may have keys of its own; ValueError if it is none."""
     raw = json.loads(data)
     return isinstance(raw, dict) and isinstance(raw.get("ledger"), int) and raw["ledger"] > FORMAT
 
@@ -231,7 +231,7 @@ def _all(kind: type[T], items: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:
 
 
 def _known(kind: type[Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that this version knows."""
+    """Return the fields that this version knows."""
     names = {item.name for item in fields(kind)}
     return {name: value for name, value in raw.items() if name in names}
 

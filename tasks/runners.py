@@ -1,4 +1,4 @@
-"""Where the stages of a run are run: as Prefect tasks with retries, or in plain threads."""
+"""Runners of the stages of a run: as Prefect tasks with retries, or in plain threads."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,33 +22,33 @@ R = TypeVar("R")
 
 
 class PrefectRunner:
-    """Each stage is a Prefect task, or one a partition or a sort, retried as the job says."""
+    """Runs each stage as a Prefect task, or as one a partition or a sort; the job sets the retries."""
 
     def __init__(self, job: Job, stop: Stop) -> None:
         self._job = job
         self._stop = stop
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
-        """One task."""
+        """Run it as one task."""
         return with_retries(snapshot_source, self._job)(owner, limits)
 
     def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """A task a source partition."""
+        """Run one task for each source partition."""
         return run_each(with_retries(dump_partition, self._job), requests, self._job.dump_concurrency, self._stop.set)
 
     def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """A task a sort."""
+        """Run one task for each sort."""
         return run_each(with_retries(sort_records, self._job), requests, self._job.sort_concurrency, self._stop.set)
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """One task."""
+        """Run it as one task."""
         return with_retries(publish_and_commit, self._job)(owner, publication)
 
 
 class ThreadRunner:
-    """Each stage is tried once, in threads that Prefect does not see; without an executor, in the calling thread.
+    """Tries each stage once, in threads that Prefect does not see; without an executor, in the calling thread.
 
-    `consumers`: of a caller that runs batch after batch.
+    `consumers`: the pool of a caller that makes run after run.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class ThreadRunner:
         self._consumers = consumers
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
-        """In the calling thread."""
+        """Run it in the calling thread."""
         return take_snapshot(owner, limits)
 
     def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """A thread a source partition."""
+        """Run one thread for each source partition."""
         return _run_all(partial(dump_range, consumers=self._consumers), requests, self._dumping)
 
     def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """A thread a sort."""
+        """Run one thread for each sort."""
         return _run_all(sort_chunks, requests, self._sorting)
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """In the calling thread."""
+        """Run it in the calling thread."""
         return publish_run(owner, publication)
 
 

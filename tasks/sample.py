@@ -1,4 +1,4 @@
-"""A bounded sample of what a run will read: the mean size of a record, and whether a first run is worth its while.
+"""A bounded sample of what a run will read: the mean size of a record, and whether a first run is worth starting.
 
 Guarantee 3 (nothing lost in silence): a job whose settings do not fit its source is refused before anything is written.
 It would turn all into dead letters, move its offsets on, and be bound to the wrong columns.
@@ -30,12 +30,12 @@ _SIZED_SECONDS = 0.5
 _JUDGED_SECONDS = 10.0
 _CONSUME_RECORDS = 100
 _CONSUME_SECONDS = 0.05
-# A fetch that waits at one partition's end holds up the others.
+# A fetch that waits at one partition's end delays the others.
 _FETCH_WAIT_MS = 10
 _SHOWN_REASONS = 3
 _SHOWN_LETTERS = 60
 
-# Partition → offsets [start, end) to take records from.
+# Partition → offsets [start, end) from which records are taken.
 Windows = Mapping[int, tuple[int, int]]
 
 
@@ -50,7 +50,7 @@ class MostlyDeadLettersError(SettingsError):
 
 @dataclass(frozen=True)
 class SampledRecord:
-    """`size`: of all of it. `value`: as far as a guess looks at it. `reason`: empty if it can be placed."""
+    """A record. `size`: all its bytes. `value`: the part that a guess needs. `reason`: empty if it can be placed."""
 
     partition: int
     offset: int
@@ -67,17 +67,17 @@ class Sample:
 
     @property
     def mean_record_bytes(self) -> float:
-        """Mean size of key, value and headers; 0 without a record."""
+        """The mean size of key, value and headers; 0 without a record."""
         return sum(record.size for record in self.records) / max(len(self.records), 1)
 
     def within(self, snapshot: Snapshot) -> "Sample":
-        """The records that the snapshot reads, which may be less than what it was when the sample was taken."""
+        """Return the records that the snapshot reads, which may be fewer than when the sample was taken."""
         ranges = {r.partition: r for r in snapshot.ranges}
         return Sample(tuple(r for r in self.records if r.offset < ranges[r.partition].end))
 
 
 def is_judged(owner: Owner) -> bool:
-    """Whether this run is the job's first, so that its sample decides whether it begins."""
+    """Whether this is the job's first run, so that its sample decides whether it begins."""
     return not (owner.ledger.placed or owner.job.allow_dead_letters)
 
 
@@ -106,7 +106,7 @@ def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
 
 
 def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
-    """What is read of each range, in turns: from its beginning, and if `thorough` from its middle and end."""
+    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end."""
     turns = 3 if thorough else 1
     size = max(1, most // (turns * len(ranges)))
     for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
@@ -121,7 +121,7 @@ def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
 
 
 def _read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:
-    """The windows' messages. A window is read when the position is at its end: some offsets hold no record."""
+    """Read the windows' messages. A window is read when the position is at its end: some offsets hold no record."""
     left = dict(windows)
     consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in windows.items()])
     while left and time.monotonic() < deadline:
@@ -148,7 +148,7 @@ def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
 
 
 def refuse_mostly_dead(job: Job, sample: Sample) -> None:
-    """MostlyDeadLettersError where more than half of the sample would be dead letters."""
+    """Raise MostlyDeadLettersError if more than half of the sample would be dead letters."""
     dead = [record for record in sample.records if record.reason]
     if 2 * len(dead) <= len(sample.records):
         return
@@ -165,7 +165,7 @@ def refuse_mostly_dead(job: Job, sample: Sample) -> None:
 
 
 def _kind(reason: str) -> str:
-    """The reason without the value that it names, so that reasons can be counted."""
+    """Return the reason without the value that it names, so that reasons can be counted."""
     return printable(re.sub(r":? (['\"`]).*\1", "", reason))
 
 

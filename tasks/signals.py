@@ -1,8 +1,8 @@
 """Signals that ask this process to stop: SIGINT, SIGTERM, and SIGHUP unless it is ignored.
 
-Guarantee: none is lost. The first one is kept. Whatever listens is told, and whatever begins to listen later is told
-too. A second one ends the process at once, which is as safe as any kill. This module imports nothing that takes time,
-since a command watches for signals before it does anything else.
+Guarantee: no signal is lost. The first one is kept: it reaches each listener, including those that begin to listen
+later. A second one ends the process at once, which is as safe as any kill. This module imports nothing that takes
+time, since a command watches for signals before it does anything else.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from typing import Final, NoReturn
 Listener = Callable[[int], object]
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# `timeout` and wrappers that pass Ctrl-C on send the same wish twice.
+# `timeout` and wrappers that pass Ctrl-C on send the same request twice.
 _SAME_SECONDS: Final = 0.3
-# From the end of the last listener to the end of the command, for its last lines.
+# The longest time from the end of the last listener to the end of the command, for its last lines.
 _UNWIND_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.1
 _STDERR: Final = 2
@@ -31,12 +31,12 @@ _STDERR: Final = 2
 class Signals:
     """The handlers, installed from `install` to `restore`, both in the main thread; `serve` does what they ask for.
 
-    What a handler of Python does may wait for the very code that it interrupts, and is done when the main thread wakes,
-    although the signal came to another thread. So the system's handler writes the number to a pipe, and `serve` reads.
+    A handler in Python may wait for the very code that it interrupts, and it runs only when the main thread wakes, even
+    if the signal came to another thread. So the system's handler writes the number to a pipe, and `serve` reads it.
     """
 
     def __init__(self, *, abandons: bool = False) -> None:
-        # Whether the process ends as soon as it is asked to, where nothing listens.
+        # True if the process ends as soon as it is asked to while nothing listens.
         self._abandons = abandons
         self.first: int | None = None
         self.settled: int | None = None
@@ -52,7 +52,7 @@ class Signals:
         os.set_blocking(self._writer, False)
 
     def install(self) -> None:
-        """Watch from now on. SIGINT too where it is ignored, as shells do to background jobs; SIGHUP not: `nohup`."""
+        """Watch from now on: SIGINT even if a shell ignores it for a background job, SIGHUP unless it is ignored."""
         self._former_pipe = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -65,7 +65,7 @@ class Signals:
         signal.set_wakeup_fd(self._former_pipe)
 
     def serve(self, is_over: Callable[[], bool]) -> None:
-        """Do what the signals ask for, until it is over; `wake` makes this look."""
+        """Do what the signals ask for, until the work is over; `wake` makes this check."""
         while not is_over():
             ready = select.select([self._reader], [], [], None if self._told is None else _LOOK_SECONDS)[0]
             for number in os.read(self._reader, 64) if ready else b"":
@@ -75,7 +75,7 @@ class Signals:
                 self._abandon(self._told)
 
     def wake(self) -> None:
-        """Have `serve` look whether it is over."""
+        """Make `serve` check whether the work is over."""
         os.write(self._writer, b"\0")
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Signals:
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Call `listener` once with the signal's number, if one comes while the block runs, or has come before."""
+        """Call `listener` once with the signal's number, if one comes while the block runs, or came before."""
         with self._lock:
             self._listeners.append(listener)
             late = self._told
@@ -98,16 +98,16 @@ class Signals:
                 self._listeners.remove(listener)
 
     def settle(self, status: int) -> None:
-        """The work is done, and reported: whatever comes now ends the process with this status."""
+        """Note that the work is done and reported: a signal from now on ends the process with this status."""
         self.settled = status
 
     def answer(self) -> None:
-        """The signal that came, if one did, was how this command ends: that is no stop."""
+        """Note that the signal, if one came, was the way to end this command: that is no stop."""
         if self.first is not None:
             self.first, self.settled = None, 0
 
     def _leave_if_settled(self, _: int, __: FrameType | None) -> None:
-        """All that is left to the handler itself: the main thread closes things then, and does not serve."""
+        """Leave from the handler itself: at the end the main thread closes things, and does not serve."""
         if self.settled is not None:
             os._exit(self.settled)
 
@@ -128,17 +128,17 @@ class Signals:
             listener(number)
 
     def _is_unwound(self) -> bool:
-        """Whether nothing has listened for so long that the command should have ended; or nothing did at all."""
+        """Whether nothing has listened for so long that the command should have ended, or nothing ever listened."""
         if self._listeners:
             self._quiet_since = time.monotonic()
         return time.monotonic() > self._quiet_since + _UNWIND_SECONDS
 
     def _abandon(self, number: int) -> NoReturn:
-        """End the process now. Nothing is under way that has to end in order, or it does not come to its end."""
+        """End the process now: nothing is left that must end in order, or it does not come to its end."""
         status = 128 + number if self.settled is None else self.settled
         if self.settled is None:
             say(f"{signal.Signals(number).name}: stopped")
-        # The command works on until the last line here, and may not tell of what it loses.
+        # The command works on until the last line here, and must not report the output that it loses.
         with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
@@ -150,25 +150,25 @@ class Signals:
 
 
 def _lift(descriptor: int) -> int:
-    """The same above the standard streams, which may be closed, and are looked at later."""
+    """Move the descriptor above the standard streams, which may be closed, and are checked later."""
     lifted = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(descriptor)
     return lifted
 
 
 def say(line: str) -> None:
-    """A line on standard error, unless that would have to wait, or cannot be."""
+    """Write a line to standard error, unless that would have to wait, or fails."""
     with contextlib.suppress(OSError, ValueError):
         if select.select([], [_STDERR], [], 0)[1]:
             os.write(_STDERR, f"kafka-sort: {line}\n".encode())
 
 
-# Of a command. Flows that Prefect starts in processes of its own have none.
+# The signals of a command. Flows that Prefect starts in processes of its own have none.
 _process: Signals | None = None
 
 
 def watch() -> Signals:
-    """Watch for the rest of this process, which is a command. Again: the same."""
+    """Watch for the rest of this process, which is a command. A second call returns the same."""
     global _process  # noqa: PLW0603  # a process has its signals once
     if _process is None:
         _process = Signals(abandons=True)
@@ -177,7 +177,7 @@ def watch() -> Signals:
 
 
 def asked() -> int | None:
-    """Number of the signal that asked this command to stop, or None."""
+    """Return the number of the signal that asked this command to stop, or None."""
     return _process.first if _process else None
 
 
@@ -191,7 +191,7 @@ def answer() -> None:
 def listening(listener: Listener) -> Iterator[None]:
     """Call `listener` once with a signal's number, from another thread, if one comes while the block runs.
 
-    In a command also if one came before. In other processes the handlers are there for the block, in the main thread
+    In a command, an earlier signal counts too. In other processes the handlers exist for the block, in the main thread
     only: other threads cannot handle signals.
     """
     if _process is None and threading.current_thread() is not threading.main_thread():
@@ -203,7 +203,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_of_block() -> Iterator[Signals]:
-    """Handlers for the block only, and a thread that serves them."""
+    """Install handlers for the block only, with a thread that serves them."""
     signals, ended = Signals(), threading.Event()
     thread = threading.Thread(target=signals.serve, args=(ended.is_set,), name="signals", daemon=True)
     thread.start()
@@ -219,19 +219,19 @@ def _signals_of_block() -> Iterator[Signals]:
 
 
 def _go_on(_: int) -> None:
-    """No answer to a signal but to come to an end."""
+    """Do not stop at a signal: the block comes to its end."""
 
 
 @contextlib.contextmanager
 def holding() -> Iterator[None]:
-    """A block that comes to its end also when the command is asked to stop: what it does has to be told."""
+    """Let the block come to its end even if the command is asked to stop: what it does has to be reported."""
     with listening(_go_on):
         yield
 
 
 @contextlib.contextmanager
 def stop_event() -> Iterator[threading.Event]:
-    """An event that a signal sets, for loops that go on until then."""
+    """Yield an event that a signal sets, for loops that go on until then."""
     event = threading.Event()
     with listening(lambda _: event.set()):
         yield event
@@ -244,6 +244,6 @@ def add_cleanup(cleanup: Callable[[], object]) -> None:
 
 
 def remove_cleanup(cleanup: Callable[[], object]) -> None:
-    """It is done, or not needed any more."""
+    """Drop the cleanup, which is done or not needed any more."""
     if _process and cleanup in _process.cleanups:
         _process.cleanups.remove(cleanup)

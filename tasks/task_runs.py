@@ -1,4 +1,4 @@
-"""How tasks are run: so many at once, tried again only on transient errors, told by the error's class."""
+"""Runs tasks: a limited number at once, with retries for transient errors only, which the error's class tells."""
 
 import asyncio
 import random
@@ -25,30 +25,31 @@ _SIGNAL_SECONDS = 0.5
 
 
 def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
-    """The task with the job's retry policy: exponential backoff with jitter, transient errors only.
+    """Give the task the job's retry policy: exponential backoff with jitter, transient errors only.
 
-    The delay is spent here, in the question whether to try again, and not by Prefect, whose sleep sees no stop: a run
-    that waits for its next attempt stops at once. A nested function: Prefect ignores callables of other kinds.
+    The delay is spent here, in the condition for a retry, and not by Prefect, whose sleep sees no stop: a run that
+    waits for its next attempt stops at once. The condition is a nested function: Prefect ignores callables of other
+    kinds.
     """
 
-    def try_again(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    def wants_retry(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
         error = state.result(raise_on_failure=False)
         if not isinstance(error, TransientError):
             return False
         delay = job.retry_delay * 2 ** (run.run_count - 1) * random.uniform(1, 1 + _JITTER)
         get_logger().warning(
-            "trying again", task=run.name, attempt=run.run_count + 1, in_seconds=round(delay, 1), after=str(error)
+            "retrying", task=run.name, attempt=run.run_count + 1, in_seconds=round(delay, 1), after=str(error)
         )
         if not current_run().stop.sleep(delay):
             return False
         current_metrics().count_retry(task.name)
         return True
 
-    return task.with_options(retries=job.retries, retry_condition_fn=try_again)
+    return task.with_options(retries=job.retries, retry_condition_fn=wants_retry)
 
 
 def run_each(task: Task[..., R], requests: Iterable[Any], at_once: int, stop: Callable[[], None]) -> list[R]:
-    """The task's results for all requests, at most `at_once` at a time. The first failure stops the others."""
+    """Return the task's results for all requests, at most `at_once` at a time. The first failure stops the others."""
     runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=at_once)
     with runner:
         futures: list[PrefectFuture[Any]] = [runner.submit(task, {"request": request}) for request in requests]
@@ -62,20 +63,20 @@ def run_each(task: Task[..., R], requests: Iterable[Any], at_once: int, stop: Ca
 
 
 def run_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor) -> list[R]:
-    """The results for all items, in threads that Prefect does not see; the first error, once all have ended."""
+    """Return the results for all items, in threads that Prefect does not see; raise the first error after all ended."""
     futures = [pool.submit(copy_context().run, work, item) for item in items]
     wait(futures)
     return [future.result() for future in futures]
 
 
 def run_in_thread(thread: ThreadPoolExecutor, flow: Flow[..., Coroutine[Any, Any, R]], *arguments: object) -> R:
-    """A flow run below the present one, in a thread, so that this process's signal handlers stay what they are."""
+    """Run a flow below the present one in a thread, so that this process's signal handlers stay what they are."""
 
     async def run() -> R:
         return await flow(*arguments)
 
     future = thread.submit(copy_context().run, lambda: asyncio.run(run()))
-    # A signal that another thread was given is handled by this one, once it wakes.
+    # This thread handles a signal that another thread received, once it wakes.
     while not wait([future], _SIGNAL_SECONDS).done:
         pass
     return future.result()

@@ -1,8 +1,8 @@
-"""The work folder: private to the user it runs as; each attempt has a folder of its own in it.
+"""The work folder: private to the user of the process; each attempt has a folder of its own in it.
 
-Guarantees: folders are 0700 and files 0600, whatever the umask; a folder that is somebody else's, or that somebody else
-could put another in place of, is refused; what an attempt leaves goes at its end, or, if it was killed, at the job's
-next start; a run that wakes up late meets nobody's files.
+Guarantees: folders are 0700 and files 0600, whatever the umask; a folder that belongs to another user, or that another
+user could replace, is refused; an attempt's files are removed at its end, or, if it was killed, at the job's next
+start; a run that wakes up late meets no other run's files.
 """
 
 import fcntl
@@ -18,7 +18,7 @@ from tasks.settings.job import Job
 
 
 def job_folder(job: Job) -> Path:
-    """The job's part of the work folder, made if absent. SettingsError unless it is safe to keep records in."""
+    """Return the job's part of the work folder, created if absent. SettingsError unless records are safe there."""
     folder = job.workdir / job.name
     with _private_files():
         _claim(job.workdir)
@@ -28,7 +28,7 @@ def job_folder(job: Job) -> Path:
 
 @contextmanager
 def attempt_folder(job: Job, attempt: str) -> Iterator[Path]:
-    """A private folder, removed at the end; folders of the job that no living process holds go first."""
+    """Create a private folder, removed at the end; folders of the job that no living process holds go first."""
     attempts = job_folder(job)
     folder = attempts / attempt
     with _private_files():
@@ -56,13 +56,13 @@ def _claim(folder: Path) -> None:
 
 
 def _why_unsafe(folder: Path) -> str:
-    """What speaks against keeping records there, and what to do; empty if nothing does."""
+    """Return why records are not safe there, and what to do; empty if they are."""
     found = folder.lstat()
     if stat.S_ISLNK(found.st_mode):
         return f"is a symbolic link: give the folder that it points to, {folder.resolve()}"
     if found.st_uid != os.geteuid():
         return f"belongs to another user (uid {found.st_uid}): take a folder of your own"
-    # In a sticky folder, as /tmp is one, nobody can put another in place of what is ours.
+    # In a sticky folder, such as /tmp, nobody can replace what is ours.
     if found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
         return f"can be written by others: chmod 700 {folder}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else "cannot be written: make it writable"
@@ -70,7 +70,7 @@ def _why_unsafe(folder: Path) -> str:
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """What the process makes in the block is for its user alone: also what Arrow and DuckDB make."""
+    """Make files that the process creates in the block private to its user, including those of Arrow and DuckDB."""
     former = os.umask(0o077)
     try:
         yield
@@ -79,7 +79,7 @@ def _private_files() -> Iterator[None]:
 
 
 def _remove_if_dead(folder: Path) -> None:
-    """A lock ends with the process that holds it, however it ends."""
+    """Remove the folder if nothing locks it: a lock ends with its process, in whatever way that ends."""
     with suppress(OSError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         shutil.rmtree(folder, ignore_errors=True)
 

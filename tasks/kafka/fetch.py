@@ -1,4 +1,4 @@
-"""Blocks: consecutive records of one partition as Arrow columns, whichever way they were fetched."""
+"""Blocks: consecutive records of one partition as Arrow columns, the same for both ways of fetching them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from tasks.arrow import HEADERS, RECORD
 
 @dataclass(frozen=True)
 class Block:
-    """Records in offset order; may be empty. `timestamps` in ms, `headers` null where there are none."""
+    """Records in offset order; a block may be empty. `timestamps` in ms, `headers` null where there are none."""
 
     values: pa.Array
     keys: pa.Array
@@ -24,7 +24,7 @@ class Block:
 
     @classmethod
     def of(cls, messages: Sequence[Message]) -> Self:
-        """The messages, which have no errors."""
+        """Make a block of messages, none of which is an error."""
         return cls(
             values=pa.array(list(map(Message.value, messages)), pa.binary()),
             keys=_column(list(map(Message.key, messages)), pa.binary()),
@@ -47,7 +47,7 @@ class Block:
         return pa.Table.from_arrays([pa.array(column) for column in columns], schema=RECORD)
 
     def divide(self, offset: int) -> tuple["Block", "Block"]:
-        """The records below the offset, and the others."""
+        """Split the block into the records below the offset, and the others."""
         row = int(np.searchsorted(self.offsets, offset))
         return self._part(slice(0, row)), self._part(slice(row, None))
 
@@ -57,7 +57,7 @@ class Block:
 
 
 def _column(items: list[Any], kind: pa.DataType) -> pa.Array:
-    """The items as Arrow; a column of nulls costs next to nothing."""
+    """Return the items as Arrow; a column of nulls takes next to no memory."""
     return pa.nulls(len(items), kind) if items.count(None) == len(items) else pa.array(items, kind)
 
 
@@ -65,38 +65,38 @@ class Fetcher(Protocol):
     """Fetches blocks of one partition at a time."""
 
     def assign(self, partition: int, offset: int) -> None:
-        """Go on from the offset."""
+        """Fetch from this offset of the partition from now on."""
 
     def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
-        """Up to so many records, and the error that came behind them; waits until they are there or the time is over.
+        """Fetch up to so many records, and the error behind them; waits until they are there or the time is over.
 
         The end of the partition is no error.
         """
 
     def release(self) -> None:
-        """Hold no partition, and nothing that was fetched."""
+        """Give up the partition, and all that was fetched."""
 
 
 class PlainFetcher:
-    """By confluent-kafka's own `consume`, an object a record."""
+    """A fetcher that uses confluent-kafka's own `consume`: one Python object a record."""
 
     def __init__(self, consumer: Consumer, topic: str) -> None:
         self._consumer = consumer
         self._topic = topic
 
     def assign(self, partition: int, offset: int) -> None:
-        """Go on from the offset."""
+        """Fetch from this offset of the partition from now on."""
         self._consumer.assign([TopicPartition(self._topic, partition, offset)])
 
     def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
-        """Up to so many records, and the error that came behind them."""
+        """Fetch up to so many records, and the error behind them."""
         messages, error = self._consumer.consume(most, seconds), None
         if any(map(Message.error, messages)):
             messages, error = _part_at_error(messages)
         return Block.of(messages), error
 
     def release(self) -> None:
-        """Hold no partition."""
+        """Give up the partition."""
         self._consumer.unassign()
 
 

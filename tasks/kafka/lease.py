@@ -1,8 +1,8 @@
-"""The lease: one owner of a job at a time, by membership in a consumer group. For liveness only.
+"""The lease: one owner of a job at a time, by membership in a consumer group. It serves liveness only.
 
-Guarantee 6 (one owner): the holder keeps the lease while it lives; who cannot get it learns who has it. A holder that
-lost it, as when the broker was away for longer than the session timeout, may regain it, if nobody else has it. Should
-the judgement ever be wrong, fencing by the transactional id keeps the data right.
+Guarantee 6 (one owner): the holder keeps the lease while it lives; a run that cannot get it learns which run has it. A
+holder may lose it, for example when the broker was away for longer than the session timeout; it may regain it if nobody
+else has it. If that judgement is ever wrong, fencing by the transactional id keeps the data right.
 """
 
 import math
@@ -27,10 +27,10 @@ from tasks.kafka.clients import (
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
-# Beyond the session timeout: joining, and the broker's initial rebalance delay (3 s by default).
+# A wait goes this far beyond the session timeout: for joining, and the broker's initial rebalance delay (default 3 s).
 _JOIN_MARGIN = 4.0
 _POLL_SECONDS = 0.2
-# Heartbeats come from librdkafka's thread: a process whose own threads are starved is noticed by this.
+# librdkafka's thread sends the heartbeats: this interval notices a process whose own threads are starved.
 _POLL_INTERVAL_MS = 60_000
 _DESCRIBE_SECONDS = 5.0
 _UNSEEN_SECONDS = 30.0
@@ -51,10 +51,10 @@ class LeaseTakenError(TerminalError):
 
 
 class LeaseLostError(TransientError):
-    """The lease was lost while this run worked. The next attempt regains it, or finds who has it now."""
+    """The lease was lost while this run worked. The next attempt regains it, or finds which run has it now."""
 
     action = (
-        "Nothing: the next attempt takes the lease again, or finds who has it. If it comes up often, raise "
+        "Nothing: the next attempt takes the lease again, or finds which run has it. If it happens often, raise "
         "`--session-timeout`."
     )
 
@@ -71,7 +71,7 @@ class Lease:
         self._session_timeout = session_timeout
         self._assigned = threading.Event()
         self._refused: Exception | None = None
-        # Each assignment begins a term. Who holds a later one than it took has lost the lease in between.
+        # Each assignment begins a term. A holder that is in a later term than it took has lost the lease in between.
         self._term = 0
         self._taken = 0
         # This member's ids: the broker may still list one that a session timeout has ended.
@@ -91,11 +91,11 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether the lease was ours when the broker was last heard, and has been since it was taken."""
+        """Whether the lease was ours when the broker was last heard, without a break since it was taken."""
         return self._assigned.is_set() and self._term == self._taken
 
     def acquire(self, admin: AdminClient, job: str, *, standby: bool = False) -> None:
-        """Wait until the lease is ours; LeaseTakenError once a dead holder's would have passed on, but to a standby."""
+        """Wait for the lease: a standby for ever, others as long as a dead holder keeps it, then LeaseTakenError."""
         self._consumer.subscribe(
             [self._ledger], on_assign=self._on_assign, on_revoke=self._on_gone, on_lost=self._on_gone
         )
@@ -103,13 +103,13 @@ class Lease:
         deadline = time.monotonic() + _UNSEEN_SECONDS
         while not self._take(standby=standby):
             owner = describe_owner(admin, self._group)
-            # Where nobody is seen, the group is on its way from one broker to another, or hidden from us.
+            # If no owner is seen, the group is moving from one broker to another, or we may not see it.
             if owner or time.monotonic() > deadline:
                 self.close()
                 raise LeaseTakenError(job, owner or f"a member of group {self._group}")
 
     def regain(self, admin: AdminClient, job: str) -> None:
-        """Hold the lease, anew where it was lost. LeaseTakenError if another run has it, LeaseLostError if none."""
+        """Take the lease again if it was lost. LeaseTakenError if another run has it, LeaseLostError if none has it."""
         if self.held or self._take():
             return
         # A broker that was away may still list the member that this run was before.
@@ -118,16 +118,16 @@ class Lease:
         raise LeaseLostError(self._group, "it has not come back yet: is a broker down?")
 
     def require(self) -> None:
-        """LeaseLostError unless the lease was held without a break since it was taken."""
+        """Raise LeaseLostError unless the lease was held without a break since it was taken."""
         if not self.held:
             raise LeaseLostError(self._group, "another run may have it now, which finishes or takes over")
 
     def _take(self, *, standby: bool = False) -> bool:
-        """Begin the term of an assignment: wait for one longer than a dead holder's would last, a standby for ever."""
+        """Wait for an assignment, longer than a dead holder's would last; a standby waits for ever. Begin its term."""
         deadline = math.inf if standby else time.monotonic() + self._session_timeout + _JOIN_MARGIN
         self._refused = None
         while not self.held and time.monotonic() < deadline:
-            # In this order: a term that begins in between is not mistaken for this one.
+            # The term is read first: one that begins in between is not mistaken for this one.
             term = self._term
             if self._assigned.wait(_POLL_SECONDS):
                 self._taken = term
@@ -154,7 +154,7 @@ class Lease:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
             consumer.incremental_assign(partitions)
-            # Membership is all that is wanted, not the ledger's records.
+            # Only membership is wanted, not the ledger's records.
             consumer.pause(partitions)
             self._members.add(consumer.memberid() or "")
             self._term += 1
@@ -167,7 +167,7 @@ class Lease:
 
 
 def describe_owner(admin: AdminClient, group: str, but: Collection[str] = ()) -> str | None:
-    """Who holds the lease: process and host; None if nobody does, the members `but` do, or it cannot be seen."""
+    """Name the lease's holder by process and host; None if there is none, if it is one of `but`, or if it is hidden."""
     try:
         asked = admin.describe_consumer_groups([group], request_timeout=GROUP_REQUEST_TIMEOUT)[group]
         found = await_answer(asked, _DESCRIBE_SECONDS)

@@ -1,6 +1,6 @@
-"""The ledger: a compacted topic that says what every run of a job read and wrote. Kafka's memory of what is done.
+"""The ledger: a compacted topic that says what every run of a job read and wrote. It is Kafka's memory of what is done.
 
-Read only after fencing: then nothing of this transactional id is open, and what is read is all there is.
+It is read only after fencing: then no transaction of this id is open, and what is read is all there is.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from tasks.settings.names import JobNames
 LAST = b"last"
 EARLIER = b"earlier"
 _RUN = b"run/"
-# Run records older than this many runs are folded into one within later transactions.
+# Later transactions fold run records that are older than this many runs into one.
 KEPT_RUNS = 1000
 
 R = TypeVar("R", RunRecord, EarlierRuns)
@@ -38,7 +38,7 @@ class LedgerError(TerminalError):
 
 
 class NewerLedgerError(TerminalError):
-    """The ledger was written by a newer version, and requires what this one does not know. `features` names it."""
+    """The ledger was written by a newer version, and requires features that this one does not know: `features`."""
 
     action = "Install the version that the line asks for, on every machine that runs the job."
 
@@ -52,10 +52,10 @@ class NewerLedgerError(TerminalError):
 
 @dataclass(frozen=True)
 class Ledger:
-    """What the ledger said after fencing: the newest run, the records by number, and the runs folded into one record.
+    """The ledger's content after fencing: the newest run, the records by number, and the runs folded into one record.
 
     `footprints`: run → what it left in the outputs, as bytes, for each run whose record lies in the topic. A stream
-    keeps these, and of the records the newest alone. `placed`: whether any run of the job has placed a record in an
+    keeps these, and only the newest of the records. `placed`: whether any run of the job has placed a record in an
     output; until then a run is the job's first.
     """
 
@@ -66,11 +66,11 @@ class Ledger:
     placed: bool = False
 
     def outdated(self, newest: int) -> list[int]:
-        """Runs whose records a transaction that writes run `newest` folds into `earlier` and tombstones."""
+        """List the runs that a transaction for run `newest` folds into `earlier` and tombstones."""
         return sorted(run for run in self.footprints if run <= newest - KEPT_RUNS)
 
     def folded(self, newest: int) -> EarlierRuns | None:
-        """The record `earlier` with these runs."""
+        """Return the record `earlier` with these runs added."""
         earlier = self.earlier
         for run in self.outdated(newest):
             later = EarlierRuns.from_json(self.footprints[run])
@@ -78,7 +78,7 @@ class Ledger:
         return earlier
 
     def followed_by(self, record: RunRecord) -> "Ledger":
-        """The ledger after a transaction that wrote this record."""
+        """Return the ledger after a transaction that wrote this record."""
         outdated = set(self.outdated(record.run))
         kept = {run: data for run, data in self.footprints.items() if run not in outdated}
         kept[record.run] = EarlierRuns.of(record).to_json()
@@ -87,12 +87,12 @@ class Ledger:
 
 
 def run_key(number: int) -> bytes:
-    """Key of a run's record."""
+    """Return the key of a run's record."""
     return _RUN + str(number).encode()
 
 
 def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None) -> bool:
-    """Make the ledger if absent, check its settings; whether it was made. SettingsError names what differs."""
+    """Create the ledger if absent, check its settings; return whether it was created. SettingsError if they differ."""
     rules, topic = ledger_rules(), describe_topic(admin, name)
     made = topic is None
     if topic is None:
@@ -112,9 +112,9 @@ def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None)
 def read_ledger(
     connection: Connection, admin: AdminClient, name: str, job: str, timeout: float, *, fenced: bool = True
 ) -> Ledger:
-    """All committed records, up to the high watermark at the time of the call.
+    """Read all committed records, up to the high watermark at the time of the call.
 
-    Who has not fenced, and only looks, shall say so: what is open then is somebody's work, and is not waited for.
+    A reader that has not fenced must say so: an open transaction is then another run's work, and is not waited for.
 
     The bound is the *uncommitted* high watermark, not the last stable offset and not an EOF event: with either, a
     committed record above somebody's open transaction would be missed (Materialize #23380, #19879).
@@ -136,7 +136,7 @@ def read_ledger(
 def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[bytes, bytes]:
     content: dict[bytes, bytes] = {}
     position = TopicPartition(name, 0)
-    # The position also moves over control records, so an aborted tail does not hold the reader.
+    # The position also moves past control records, so an aborted tail does not hold the reader.
     while (reached := consumer.position([position])[0].offset) < end:
         if time.monotonic() > deadline:
             raise TransientError(
@@ -179,7 +179,7 @@ def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
 
 
 def _require_understood(content: Mapping[bytes, bytes], name: str) -> None:
-    """NewerLedgerError where a record requires what this version does not know."""
+    """Raise NewerLedgerError if a record requires features that this version does not know."""
     missing: set[str] = set()
     for value in content.values():
         with contextlib.suppress(ValueError, TypeError):
@@ -199,7 +199,7 @@ def _read_record(kind: type[R], key: bytes, value: bytes, name: str, job: str) -
 
 
 def _is_newer(value: bytes) -> bool:
-    """A later format may have keys that this one does not know, and does not need."""
+    """Whether a later format wrote it, with keys that this version does not know and does not need."""
     try:
         return is_of_newer_format(value)
     except (ValueError, TypeError):

@@ -3,7 +3,8 @@
 The mirror of `native`: 0.4 to 0.45 µs of CPU a record, librdkafka's threads included, where `consume` and the accessors
 of its messages take 0.8; the dump as a whole is 1.6 times as fast. Like `native`, it needs the pinned minor version.
 
-Memory. Messages are librdkafka's, on loan to a `_Batch` until it gives all of them back. They, and the values, keys and
+Memory: the messages are librdkafka's, on loan to a `_Batch` until it gives all of them back. They, and the values, keys
+and headers they point to, may be read until then and no longer, so every function here copies what it reads.
 headers they point to, may be read until then and no longer, so every function here copies what it reads.
 """
 
@@ -35,10 +36,11 @@ _TIMESTAMP_WORD: Final = 12
 _MESSAGE_BYTES: Final = 8 * (_TIMESTAMP_WORD + 1)
 _PAGE: Final = 4096
 
-# Arrow's binary view of a value (its columnar format, "Variable-size Binary View"). Up to 12 bytes stand in the view.
+# Arrow's binary view of a value (its columnar format, "Variable-size Binary View"). Up to 12 bytes lie in the view.
 _VIEW: Final = np.dtype([("size", "<i4"), ("prefix", "<u4"), ("buffer", "<i4"), ("offset", "<i4")])
 _SHORT: Final = 12
-# A view's offset has 31 bits, memory addresses have 47: buffers of 2 GB that begin at each GB, of which each takes the
+# A view's offset has 31 bits, memory addresses have 47. So there are buffers of 2 GB that begin at each GB, and each
+# takes the values that begin in its first half. A record has less than 1 GB (librdkafka's message.max.bytes).
 # values that begin in its first half. A record has less than 1 GB (librdkafka's message.max.bytes).
 _WINDOW_BITS: Final = 30
 _WINDOW_BYTES: Final = 2**31 - 1
@@ -66,7 +68,7 @@ def _declare(library: Any) -> Any:
 
 
 def _load() -> tuple[Any, Any]:
-    """librdkafka, twice: for calls that let go of the GIL, and for short ones that take no locks and keep it."""
+    """Load librdkafka twice: for calls that release the GIL, and for short ones that take no locks and keep it."""
     path = confluent_kafka.cimpl.__file__
     try:
         return _declare(ctypes.CDLL(path)), _declare(ctypes.PyDLL(path))
@@ -78,7 +80,7 @@ _FREE, _HELD = _load()
 
 
 def _is_laid_out() -> bool:
-    """Whether rd_kafka_messages_t is what `_Batch` makes: a count, and so many pointers. Asked of its accessors."""
+    """Check with librdkafka's accessors that rd_kafka_messages_t is what `_Batch` makes: a count, then the pointers."""
     made = np.array([2, 11, 22], np.uint64)
     count, get = _FREE.rd_kafka_messages_count, _FREE.rd_kafka_messages_get
     return (count(made.ctypes.data), get(made.ctypes.data, 0), get(made.ctypes.data, 1)) == (2, 11, 22)
@@ -88,9 +90,9 @@ AVAILABLE: Final = native_produce.AVAILABLE and _FREE is not None and _is_laid_o
 
 
 class NativeFetcher:
-    """Fetches a partition at a time from the queue of that partition.
+    """A fetcher that takes the records of one partition at a time from that partition's queue.
 
-    The consumer's own queue is left to the consumer: its callbacks may run in its own methods only.
+    It does not touch the consumer's own queue: the consumer's callbacks may run in its own methods only.
     """
 
     def __init__(self, consumer: Consumer, topic: str) -> None:
@@ -99,32 +101,32 @@ class NativeFetcher:
         self._partition = -1
 
     def assign(self, partition: int, offset: int) -> None:
-        """Go on from the offset."""
+        """Fetch from this offset of the partition from now on."""
         self._partition = partition
         with self._queue() as queue:
-            # What is fetched stays in the partition's queue. An assignment leaves a queue as the application has set
-            # it (rdkafka_partition.c, rd_kafka_toppar_op_fetch_start), so this comes first: no record slips past.
+            # Fetched records stay in the partition's queue. An assignment leaves a queue as the application has set it
+            # (rdkafka_partition.c, rd_kafka_toppar_op_fetch_start), so this comes first: no record slips past.
             _FREE.rd_kafka_queue_forward(queue, None)
         self._consumer.assign([TopicPartition(self._topic, partition, offset)])
 
     def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
-        """Up to so many records, and the error that came behind them."""
+        """Fetch up to so many records, and the error behind them."""
         with self._queue() as queue, _Batch(most) as batch:
             batch.fill(queue, seconds)
             block, error = batch.read()
         return block, error or self._serve()
 
     def release(self) -> None:
-        """Hold no partition, and nothing that was fetched."""
+        """Give up the partition, and all that was fetched."""
         self._consumer.unassign()
         if self._partition >= 0:
-            # What was fetched for an assignment that ended is dropped when the queue is looked at, not before.
+            # librdkafka drops the records of an assignment that ended when the queue is looked at, not before.
             with self._queue() as queue, _Batch(1) as batch:
                 batch.fill(queue, 0)
 
     @contextmanager
     def _queue(self) -> Iterator[int]:
-        """The partition's queue, for one call: a handle that outlived the consumer would keep it from closing."""
+        """Get the partition's queue for one call: a handle that outlived the consumer would keep it from closing."""
         handle = native_produce.handle_of(self._consumer)
         if not handle:
             raise RuntimeError("the consumer is closed")
@@ -137,7 +139,7 @@ class NativeFetcher:
             _FREE.rd_kafka_queue_destroy(queue)
 
     def _serve(self) -> KafkaError | None:
-        """Let the consumer serve its callbacks; the error that its own queue holds, if any."""
+        """Let the consumer serve its callbacks; return the error in its own queue, if there is one."""
         message = self._consumer.poll(0)
         if message is None:
             return None
@@ -147,10 +149,10 @@ class NativeFetcher:
 
 
 class _Batch:
-    """Messages on loan, given back in one call, whatever happens in between.
+    """Messages on loan, which are given back in one call, whatever happens in between.
 
     Its memory is an rd_kafka_messages_t (`_is_laid_out`) from librdkafka's allocator: rd_kafka_messages_destroy gives
-    back the messages, and then that memory. An object a message, or a call, would cost more than all the rest.
+    back the messages, and then that memory. One object or one call a message would cost more than all the rest.
     """
 
     def __init__(self, most: int) -> None:
@@ -168,14 +170,14 @@ class _Batch:
         _FREE.rd_kafka_messages_destroy(self._memory)
 
     def fill(self, queue: int, seconds: float) -> None:
-        """Take what the queue has; once."""
+        """Take what the queue has, once."""
         milliseconds = round(seconds * 1000)
         self._count.value = max(
             0, _FREE.rd_kafka_consume_batch_queue(queue, milliseconds, self._memory + 8, self._most)
         )
 
     def read(self) -> tuple[Block, KafkaError | None]:
-        """The messages ahead of the first error, and that error."""
+        """Return the messages before the first error, and that error."""
         messages = _view(self._memory + 8, 8 * self._count.value, np.uint64).copy()
         codes = _read_words(messages, [_ERROR_WORD])[0].astype(np.int32)
         failed = np.flatnonzero((codes != 0) & (codes != KafkaError._PARTITION_EOF))
@@ -199,12 +201,12 @@ def _to_block(messages: Addresses) -> Block:
 
 
 def _view(address: int, size: int, kind: Any) -> npt.NDArray[Any]:
-    """Memory as an array that does not own it. It may span what is not mapped: only what is indexed is touched."""
+    """Return memory as an array that does not own it. It may span unmapped pages: only indexed items are touched."""
     return np.frombuffer(pa.foreign_buffer(address, size), kind) if size else np.empty(0, kind)
 
 
 def _read_words(messages: Addresses, words: Sequence[int]) -> list[npt.NDArray[np.uint64]]:
-    """These words of each message."""
+    """Return these words of each message."""
     if not len(messages):
         return [np.empty(0, np.uint64) for _ in words]
     base = int(messages.min())
@@ -214,7 +216,7 @@ def _read_words(messages: Addresses, words: Sequence[int]) -> list[npt.NDArray[n
 
 
 def gather(addresses: Addresses, lengths: npt.NDArray[np.uint64]) -> pa.Array:
-    """A binary array of copies; null where the address is 0. 0.01 µs an entry of 55 bytes: Arrow's C++ copies."""
+    """Copy values into a binary array; null where the address is 0. 0.01 µs for 55 bytes: Arrow's C++ copies."""
     there = addresses != 0
     if not there.any():
         return pa.nulls(len(addresses), pa.binary())
@@ -231,7 +233,7 @@ def gather(addresses: Addresses, lengths: npt.NDArray[np.uint64]) -> pa.Array:
 
 
 def _windows(far: npt.NDArray[np.uint64]) -> tuple[list[int], Any]:
-    """Which windows there are values in, and the number of its window for each."""
+    """Return the windows that have values, and for each value the number of its window."""
     if not int(far.max()) >> _WINDOW_BITS:
         return [0], 0
     windows, numbers = np.unique(far >> np.uint64(_WINDOW_BITS), return_inverse=True)
@@ -239,7 +241,7 @@ def _windows(far: npt.NDArray[np.uint64]) -> tuple[list[int], Any]:
 
 
 def _fill_short(views: npt.NDArray[Any], base: int, far: npt.NDArray[np.uint64], lengths: Addresses) -> None:
-    """Put values that are short enough into their views, a byte of each at a time."""
+    """Copy values that are short enough into their views, one byte of each at a time."""
     short = np.flatnonzero(lengths <= _SHORT)
     if not len(short):
         return
@@ -252,9 +254,9 @@ def _fill_short(views: npt.NDArray[Any], base: int, far: npt.NDArray[np.uint64],
 
 
 def _timestamps(messages: Addresses, read: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """What was read from the messages, if librdkafka says the same of the first and the last; else what it says.
+    """Return the timestamps read from the messages if librdkafka says the same of the first and the last; else ask it.
 
-    0.4 µs a record, for which alone the native path would not pay.
+    To ask costs 0.4 µs a record, for which alone the native path would not pay.
     """
     if not len(messages):
         return read
@@ -265,7 +267,7 @@ def _timestamps(messages: Addresses, read: npt.NDArray[np.int64]) -> npt.NDArray
 
 
 def _headers(messages: Addresses, payload: Addresses, lengths: Addresses) -> pa.Array:
-    """The headers, asked for where there may be any: a call a record would take as long as all the rest."""
+    """Read headers only where there may be any: one call for each record would take as long as all the rest."""
     rows = _with_headers(payload, lengths)
     lists = np.zeros(len(rows), np.uint64)
     codes = _each(_HELD.rd_kafka_message_headers, messages[rows].tolist(), _slots(lists))
@@ -274,7 +276,7 @@ def _headers(messages: Addresses, payload: Addresses, lengths: Addresses) -> pa.
     rows, lists = rows[codes == 0], lists[codes == 0]
     if not len(rows):
         return pa.nulls(len(messages), HEADERS)
-    # First the first header of every record, then the second of every one that has a second.
+    # First comes the first header of every record, then the second of every one that has a second.
     owners: list[npt.NDArray[np.int64]] = []
     names: list[bytes] = []
     values: list[pa.Array] = []
@@ -296,22 +298,22 @@ def _headers(messages: Addresses, payload: Addresses, lengths: Addresses) -> pa.
 
 
 def _each(function: Any, *arguments: Iterable[int | None]) -> npt.NDArray[np.int64]:
-    """What the function answers for each; a loop in C."""
+    """Call the function for each, in a loop in C; return the answers."""
     return np.fromiter(map(function, *arguments), np.int64)
 
 
 def _slots(array: Addresses) -> range:
-    """The addresses of its entries, for librdkafka to write to."""
+    """Return the addresses of the array's entries, for librdkafka to write to."""
     return range(array.ctypes.data, array.ctypes.data + array.nbytes, array.itemsize)
 
 
 def _with_headers(payload: Addresses, lengths: Addresses) -> npt.NDArray[np.int64]:
-    """Rows that may have headers; the others have none.
+    """Find the rows that may have headers; the others have none.
 
-    Since record format 2 the byte behind a value is the number of headers (or begins it), and older formats know no
-    headers: where it is 0 there are none. In older formats it may lie behind the end of librdkafka's buffer: within
-    the page of the value's last byte it can be read nevertheless, and whatever it is, the answer is right. Rows whose
-    byte is on the next page are asked for, and those without a value, which point nowhere.
+    Since record format 2 the byte behind a value is the number of headers (or begins it), and older formats have no
+    headers: where it is 0 there are none. In older formats it may lie behind the end of librdkafka's buffer. It can be
+    read all the same if it is on the page of the value's last byte, and any value of it leads to the right answer.
+    librdkafka is asked about rows whose byte is on the next page, and about rows without a value, which point nowhere.
     """
     if not len(payload):
         return np.empty(0, np.int64)

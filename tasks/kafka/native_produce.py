@@ -1,7 +1,7 @@
 """librdkafka's own batch produce over Arrow buffers: no Python object a record, the GIL free while it copies.
 
 1,900,000 to 2,150,000 records/s in a transaction, where `Producer.produce()` reaches 840,000 to 1,100,000. It carries
-no headers and no timestamps. Reads addresses out of the confluent-kafka objects, hence the pinned minor version.
+no headers and no timestamps. It reads addresses out of the confluent-kafka objects, hence the pinned minor version.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ _QUEUE_FULL: Final = KafkaError._QUEUE_FULL
 
 
 def _load() -> ctypes.CDLL | None:
-    """The librdkafka that confluent-kafka runs on, or None where its symbols cannot be found."""
+    """Load the librdkafka that confluent-kafka runs on, or return None where its symbols cannot be found."""
     try:
         library = ctypes.CDLL(confluent_kafka.cimpl.__file__)
         library.rd_kafka_produce_batch.argtypes = [
@@ -61,12 +61,12 @@ AVAILABLE: Final = (
 
 
 def handle_of(client: Producer | Consumer) -> int:
-    """Address of the client's rd_kafka_t: the first field after the Python object's header; 0 once it is closed."""
+    """Return the address of the client's rd_kafka_t, the first field after the object header; 0 once it is closed."""
     return ctypes.c_void_p.from_address(id(client) + object.__basicsize__).value or 0
 
 
 class NativeTopic:
-    """One topic of one producer, for whole batches."""
+    """One topic of one producer, which sends whole batches."""
 
     def __init__(self, producer: Producer, topic: str) -> None:
         if _LIBRARY is None:
@@ -76,16 +76,16 @@ class NativeTopic:
         self._topic = self._library.rd_kafka_topic_new(handle_of(producer), topic.encode(), None)
 
     def close(self) -> None:
-        """Give the topic handle back; must happen before the producer goes."""
+        """Give the topic handle back; this must happen before the producer is destroyed."""
         if self._topic:
             self._library.rd_kafka_topic_destroy(self._topic)
             self._topic = None
 
     def produce(self, partition: int, messages: Message) -> tuple[int, int]:
-        """Queue messages in order: (how many were taken, librdkafka's error for the first that was not, or 0).
+        """Queue messages in order; return how many were taken, and librdkafka's error for the first refused one, or 0.
 
-        After a full queue librdkafka refuses all that follow in the call, so taking up at the first refused one
-        keeps the order (rdkafka_msg.c, rd_kafka_produce_batch).
+        After a full queue librdkafka refuses all that follow in the call, so to go on at the first refused one keeps
+        the order (rdkafka_msg.c, rd_kafka_produce_batch).
         """
         taken = self._library.rd_kafka_produce_batch(self._topic, partition, _COPY, messages.ctypes.data, len(messages))
         if taken == len(messages):
@@ -95,12 +95,12 @@ class NativeTopic:
 
 
 def is_queue_full(code: int) -> bool:
-    """Whether to poll and go on."""
+    """Whether the error means that the caller should poll and go on."""
     return code == _QUEUE_FULL
 
 
 def lay_out(values: pa.Array, keys: pa.Array | None) -> Message:
-    """Messages that point into the Arrow buffers of `values` and `keys` (binary); nulls are sent as null.
+    """Lay out messages that point into the Arrow buffers of `values` and `keys` (binary); nulls are sent as null.
 
     The arrays must outlive the call that sends the messages.
     """

@@ -1,8 +1,8 @@
-"""Read a bounded range of offsets of one partition, in blocks.
+"""Reads a bounded range of offsets of one partition, in blocks.
 
-Guarantee 3 (nothing lost in silence): a range is read when the position is at or past its end, never by counting,
-since control, aborted and compacted records leave gaps. What was removed before it was read is an event, not a gap:
-the consumer has no reset policy, so the broker's "out of range" comes up as an error.
+Guarantee 3 (nothing lost in silence): a range has been read when the position is at or past its end. Records are never
+counted for that, since control, aborted and compacted records leave gaps. A record that was removed before it was read
+is an event, not a gap: the consumer has no reset policy, so the broker's "out of range" is reported as an error.
 """
 
 import time
@@ -19,7 +19,7 @@ from tasks.kafka.topics import EARLIEST, LATEST, list_offsets
 from tasks.manifests import LostRange, OffsetRange
 from tasks.run_context import Stop
 
-# 5000 messages stay in the processor's cache; 20,000 do not (FACTS: 490,000 → 1,650,000 records/s with the rest).
+# 5000 messages stay in the processor's cache; 20,000 do not (490,000 → 1,650,000 records/s, with the other settings).
 _BLOCK_RECORDS = 5000
 _BLOCK_BYTES = 8_000_000
 _FIRST_RECORDS = 10
@@ -37,7 +37,7 @@ class RangeEndError(TerminalError):
 class RangeReader:
     """Reads consecutive ranges of one partition with one consumer.
 
-    `consume_seconds`: how long a block waits for records, and the tail of a range for what is no record.
+    `consume_seconds`: how long a block waits for records, also at the end of a range where only control records follow.
     """
 
     def __init__(
@@ -59,19 +59,19 @@ class RangeReader:
         self._stop = stop
         self._timeout = request_timeout
         self._next = -1
-        # What lies below was removed: of this range, and of those behind it.
+        # Records below this offset were removed, in this range and in later ones.
         self._removed_to = 0
         self._carried: Block | None = None
-        # The first block is small: how large records are is not known yet.
+        # The first block is small: the size of records is not known yet.
         self._mean_bytes = _BLOCK_BYTES / _FIRST_RECORDS
 
     def read(self, wanted: OffsetRange) -> Iterator[Block]:
-        """Blocks of the records with offsets in the range, in order."""
+        """Yield the range's records in blocks, in offset order."""
         start = max(wanted.start, min(self._removed_to, wanted.end))
         if start > wanted.start:
             self._lost.append(LostRange(wanted.partition, wanted.start, start))
         if start == wanted.end:
-            # A fetch there would fail, and its error come up in the next range.
+            # A fetch there would fail, and its error would be reported in the next range.
             return
         if self._next != start:
             self._seek(wanted.partition, start)
@@ -87,12 +87,12 @@ class RangeReader:
         self._next = wanted.end
 
     def take_lost(self) -> tuple[LostRange, ...]:
-        """What was removed before it was read, since the last call."""
+        """Return the ranges that were removed before they were read, since the last call."""
         lost, self._lost = tuple(self._lost), []
         return lost
 
     def release(self) -> None:
-        """Hold no partition; the next range is sought anew."""
+        """Give up the partition; the next range seeks its start again."""
         self._next = -1
         self._fetcher.release()
 
@@ -105,20 +105,20 @@ class RangeReader:
         if self._carried:
             block, self._carried = self._carried, None
             return block
-        # No more than what is left: `fetch` waits out its time for records that are not to come.
+        # It asks for no more than what is left: `fetch` waits its full time for records that will not come.
         most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(_BLOCK_BYTES / self._mean_bytes)))
         block, error = self._fetcher.fetch(most, self._consume_seconds)
         if error is None:
             return block
         if error.code() not in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             raise translate(f"reading {self._topic} partition {wanted.partition}", error)
-        # What came ahead of the gap is read first.
+        # The records before the gap come first.
         if not block:
             self._skip_removed(wanted, error)
         return block
 
     def _skip_removed(self, wanted: OffsetRange, error: KafkaError) -> None:
-        """Note what retention removed under the reader, and go on behind it."""
+        """Note the records that retention removed meanwhile, and go on behind them."""
         partition = wanted.partition
         log_start = list_offsets(self._admin, self._topic, [partition], EARLIEST)[partition]
         if log_start <= self._next:
@@ -132,7 +132,7 @@ class RangeReader:
         self._seek(wanted.partition, log_start)
 
     def _cut(self, block: Block, end: int) -> Block | None:
-        """The records below `end`; those above are carried to the next range."""
+        """Return the records below `end`, and keep those above for the next range."""
         if not block:
             return None
         self._mean_bytes = block.nbytes / len(block) + 100
@@ -142,7 +142,7 @@ class RangeReader:
         return below or None
 
     def _advance(self, wanted: OffsetRange) -> bool:
-        """Move over what is no record: the consumer's position passes control records."""
+        """Move past offsets without a record: the consumer's position passes control records."""
         position = self._consumer.position([TopicPartition(self._topic, wanted.partition)])[0].offset
         if position > self._next:
             self._next = position
@@ -150,7 +150,7 @@ class RangeReader:
         return False
 
     def _check_stall(self, wanted: OffsetRange, progress: float) -> None:
-        """Nothing came for a while: removed, truncated, or the broker is slow."""
+        """Find out why nothing came for a while: records were removed, the log was truncated, or the broker is slow."""
         self._check_end(wanted)
         partition = wanted.partition
         log_start = list_offsets(self._admin, self._topic, [partition], EARLIEST)[partition]

@@ -1,4 +1,4 @@
-"""Whether a cluster can be reached from here: asked before any work, and answered within the start timeout.
+"""Checks before any work that a cluster can be reached from here, and answers within the start timeout.
 
 A client connects twice: to an address that it was given, and then to the addresses that the brokers give themselves
 (`advertised.listeners`). An error says which of the two does not work, and why.
@@ -20,10 +20,10 @@ from tasks.kafka.topics import EARLIEST, REQUEST_TIMEOUT, Topic, list_all_offset
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
-# A connection that is turned away is tried again and again: its reason shall not wait for the whole timeout.
+# A refused connection is retried for ever: its reason is reported before the whole timeout is over.
 _LOOK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.01
-# Of the start timeout, at its end: to learn what the brokers call themselves, and what is wrong with that.
+# The last part of the start timeout: it serves to learn the brokers' own addresses, and what is wrong with them.
 _LEARN_SECONDS = 2.0
 _PROBE_SECONDS = 1.0
 _PROBED_AT_ONCE = 32
@@ -34,7 +34,7 @@ _TURNED_AWAY = {
         "your own ssl.certificate.location"
     ),
 }
-# Node id → host and port, as the broker calls itself.
+# Node id → host and port, as the broker itself gives them.
 _Brokers = Mapping[int, tuple[str, int]]
 
 
@@ -49,10 +49,10 @@ def require_broker(admin: Admin, connection: Connection, timeout: float) -> None
         current_run().stop.check()
         seconds = max(min(_LOOK_SECONDS, last_look - time.monotonic()), _SHORTEST_SECONDS)
         try:
-            # The answer names a controller, another one by and by: a broker that is down does no harm.
+            # The answer names a controller, another one after a while: a broker that is down does no harm.
             admin.list_topics(timeout=seconds)
         except KafkaException as error:
-            # The call says only that it got no answer; the connections know why.
+            # The call says only that it got no answer; the errors of the connections say why.
             met = [*_met(admin), error.args[0]]
             for cause in met:
                 _raise_if_turned_away(connection, cause)
@@ -71,7 +71,7 @@ def require_broker(admin: Admin, connection: Connection, timeout: float) -> None
 def require_leaders(admin: Admin, connection: Connection, topics: Iterable[Topic], timeout: float) -> None:
     """Return when all leaders of the topics' partitions answer; BrokerUnavailableError names those that do not.
 
-    A partition without a leader is left out: a job may pass it by.
+    A partition without a leader is left out: a job may be permitted to skip it.
     """
     patience = stop_after_delay(max(timeout - REQUEST_TIMEOUT - _LEARN_SECONDS - _PROBE_SECONDS, 0))
     try:
@@ -92,10 +92,10 @@ def _explain(admin: Admin, connection: Connection, timeout: float, reason: str) 
 
 
 def _learn_brokers(connection: Connection, seconds: float) -> _Brokers:
-    """What the brokers call themselves, as a client of its own learns it from whichever answers; empty if none does.
+    """Learn the brokers' own addresses with a client of its own, from any broker that answers; empty if none does.
 
-    From librdkafka's statistics: once it knows the brokers, it forgets the addresses it was given, and a call for the
-    same waits for brokers that it cannot reach.
+    The addresses come from librdkafka's statistics. A client that knows the brokers forgets the addresses it was given,
+    and a metadata call then waits for brokers that it cannot reach.
     """
     told: list[str] = []
     watching: dict[str, Property] = {"statistics.interval.ms": 100, "stats_cb": told.append}
@@ -128,7 +128,7 @@ def _unreachable(admin: Admin, connection: Connection, brokers: _Brokers, timeou
 
 
 def _find_faults(brokers: _Brokers) -> dict[int, str]:
-    """Why brokers cannot be connected to, by node; those that can are left out."""
+    """Find why brokers cannot be connected to, by node; those that can are left out."""
     pool = ThreadPoolExecutor(_PROBED_AT_ONCE)
     try:
         probes = {node: pool.submit(_probe, *address) for node, address in sorted(brokers.items())}
@@ -141,12 +141,12 @@ def _find_faults(brokers: _Brokers) -> dict[int, str]:
                 found[node] = "which could not be looked up, or does not answer"
         return {node: why for node, why in found.items() if why}
     finally:
-        # A look-up that hangs is left to itself.
+        # A look-up that hangs is not waited for.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _probe(host: str, port: int) -> str:
-    """What is wrong with the address; empty if something listens there."""
+    """Return what is wrong with the address; empty if something listens there."""
     try:
         with socket.create_connection((host, port), _PROBE_SECONDS * 0.9):
             return ""
@@ -175,5 +175,5 @@ def _raise_if_turned_away(connection: Connection, error: KafkaError) -> None:
 
 
 def _reason(error: KafkaError) -> str:
-    """librdkafka's words, without its name for the connection and without times."""
+    """Return librdkafka's text without its name for the connection, and without times."""
     return re.sub(r"^[a-z_]+://[^ ]*: | \(after \d+ms in state [^)]*\)", "", error.str())

@@ -1,7 +1,7 @@
-"""Sending records over one producer, in order: blocks of Arrow columns, or one record at a time.
+"""Sends records over one producer, in order: blocks of Arrow columns, or one record at a time.
 
-A block goes by librdkafka's batch call where that can carry it. Nothing is reported for a record that went well; what
-failed is seen by the transaction, or by the topic's growth. No wait is longer than `timeout` without an answer.
+A block goes through librdkafka's batch call where that can carry it. Successful records are not reported. A failed one
+is noticed by the transaction, or by the topic's growth. No wait is longer than `timeout` without an answer.
 """
 
 import time
@@ -13,18 +13,18 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from tasks.kafka import native_produce
 from tasks.kafka.clients import Headers, kafka_errors, translate
 
-# A queue that is full is asked again after the broker had time for some batches.
+# A full queue is asked again after the broker had time for some batches.
 _FULL_QUEUE_SECONDS = 0.05
 _FLUSH_SECONDS = 1.0
 # 50,000 records a call: librdkafka's copy runs without the GIL for about 15 ms.
 _BATCH_ROWS = 50_000
 
-# Topic, librdkafka's error for a record → the error to raise.
+# Topic and librdkafka's error for a record → the error to raise.
 Explain = Callable[[str, KafkaError], Exception]
 
 
 def explain_refusal(topic: str, error: KafkaError) -> Exception:
-    """The record itself was refused."""
+    """Return the error for a record that was itself refused."""
     return translate(f"sending to topic {topic}", error)
 
 
@@ -76,7 +76,7 @@ class Sender:
         """Queue one record; a null value is sent as null."""
         while True:
             try:
-                # A BufferError that was swallowed would be a lost record that no commit reports.
+                # A swallowed BufferError would be a lost record that no commit reports.
                 self._producer.produce(topic, value, key, partition, headers=list(headers), timestamp=timestamp)
             except BufferError:
                 self._wait_for_space()
@@ -117,7 +117,7 @@ class Sender:
             self.send_one(topic, key, value, partition, pairs, max(timestamp or 0, 0))
 
     def serve(self, seconds: float) -> None:
-        """Poll; a fatal error comes up here, not in the error callback."""
+        """Poll; a fatal error is raised here, not in the error callback."""
         with kafka_errors(self._what):
             self._producer.poll(seconds)
 
@@ -130,7 +130,7 @@ class Sender:
         self._wait_below(len(self._producer), lambda: self.serve(_FULL_QUEUE_SECONDS))
 
     def _wait_below(self, count: int, serve: Callable[[], object]) -> None:
-        """Until fewer than `count` records are unanswered; KafkaTransientError once none was for `timeout` seconds.
+        """Wait until fewer than `count` records are unanswered; KafkaTransientError after `timeout` s without answer.
 
         librdkafka itself would wait for the transaction's timeout, a quarter of an hour, for a broker that is gone.
         """
@@ -145,7 +145,7 @@ class Sender:
                 raise translate(f"no record of {self._what} was answered", KafkaError(KafkaError._TIMED_OUT))
 
     def close(self) -> None:
-        """Give the topic handles back, and give up what is still queued. The producer itself stays its owner's."""
+        """Give the topic handles back, and drop what is still queued. The producer itself stays its owner's."""
         for handle in self._topics.values():
             handle.close()
         self._topics.clear()

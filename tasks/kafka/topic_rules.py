@@ -1,4 +1,4 @@
-"""The topic properties that promises depend on: the values that topics are made with, and those that do harm.
+"""The topic properties that promises depend on: the values that new topics get, and the values that do harm.
 
 Guarantee: no promise rests on a broker's defaults. `docs/topics.md` goes through all of Kafka's topic configuration,
 with the reason for each property that is here and for each that is not.
@@ -16,11 +16,11 @@ Settings = Mapping[str, str]
 
 # Java's largest long, which Kafka takes for "no limit".
 NO_LIMIT = "9223372036854775807"
-# A limit in ms that no time since 1970 reaches before the year 2286, and in bytes no log.
+# A limit in ms that no time since 1970 reaches before the year 2286, and that no log reaches in bytes.
 _EVERY_AGE_MS = 10**13
-# A dead letter is its record and the headers that say why.
+# A dead letter is its record plus the headers that say why.
 _ERROR_HEADER_BYTES = 65_536
-# The record of a run names each output partition: so much holds some hundreds of them.
+# A run's record names each output partition: this size is enough for some hundreds of them.
 _LEDGER_RECORD_BYTES = 65_536
 
 
@@ -28,9 +28,9 @@ _LEDGER_RECORD_BYTES = 65_536
 class Rule:
     """One property of a topic.
 
-    `made_with`: the value in a topic that the product makes; None leaves the broker's default. `fits` says whether the
-    value of a topic that exists does no harm; None: every value does. `harm` follows the value in a line.
-    `refused`: the value breaks a promise, so that no work begins; otherwise it is a risk that is told.
+    `made_with`: the value in a topic that the product creates; None leaves the broker's default. `fits` tells whether
+    the value in an existing topic does no harm; None: every value fits. `harm` follows the value in a message.
+    `refused`: a wrong value breaks a promise, so that no work begins; otherwise it is a risk that is reported.
     """
 
     name: str
@@ -67,42 +67,43 @@ class Breach:
 
 @dataclass(frozen=True)
 class TopicRules:
-    """The rules of one kind of topic, as `output` or `ledger`."""
+    """The rules of one kind of topic, such as `output` or `ledger`."""
 
     kind: str
     rules: tuple[Rule, ...]
 
     @property
     def config(self) -> dict[str, str]:
-        """The properties that a topic of this kind is made with."""
+        """The properties that a new topic of this kind gets."""
         return {rule.name: rule.made_with for rule in self.rules if rule.made_with is not None}
 
     def breaches(self, topic: Topic, settings: Settings, *, refused: bool) -> list[Breach]:
-        """The rules that the topic breaks: those that refuse it, or those that are told."""
+        """List the rules that the topic breaks: those that refuse it, or those that are only reported."""
         return [
             Breach(self.kind, topic.name, rule, value)
             for rule in self.rules
             if rule.refused is refused and rule.fits is not None
-            # A broker that is too old for a property does without it.
+            # A broker that is too old for a property works without it.
             if (value := settings.get(rule.name)) is not None and not rule.fits(value, topic)
         ]
 
     def check(self, topic: Topic, settings: Settings) -> None:
-        """SettingsError that names each property of the topic which breaks a promise."""
+        """Raise SettingsError, which names each property of the topic that breaks a promise."""
         if found := self.breaches(topic, settings, refused=True):
             told = "; ".join(map(str, found))
             raise SettingsError(f"{self.kind} {topic.name} has {told}, or choose another topic")
 
     def make(self, admin: AdminClient, name: str, partitions: int, replication_factor: int | None) -> Topic:
-        """Make the topic; it is returned as it is if it exists."""
+        """Create the topic; return it as it is if it exists."""
         config = self.config | _replicas_in_sync(broker_settings(admin), replication_factor)
         return create_topic(admin, name, partitions, replication_factor, config)
 
 
 def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[str, str]:
-    """`min.insync.replicas` of a topic that is made; the broker's default where that cannot be read.
+    """Return `min.insync.replicas` for a new topic; the broker's default stays where it cannot be read.
 
-    Three replicas are for the loss of one: two have each record then. More than there are replicas would make a broker
+    Three replicas are there for the loss of one: two have each record then. A value above the number of replicas would
+    make a broker before 3.7 refuse every record. In all other cases the broker's value is never lowered.
     before 3.7 refuse every record. What the broker has is never lowered otherwise.
     """
     replicas = replication_factor or int(broker.get("default.replication.factor", "0"))
@@ -114,16 +115,16 @@ def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[
 
 
 def output_rules(source: Settings, *, keep_timestamps: bool) -> TopicRules:
-    """An output, of a source with these settings. Its retention is the user's, except where timestamps are kept."""
+    """Return the rules of an output. Its retention is the user's choice, unless timestamps of the source are kept."""
     kept = (_CREATE_TIME, *_kept_limits(source, "records"))
     times = kept if keep_timestamps else (_ANY_AGE, _finite("retention.ms"))
     return TopicRules("output", (_DELETE, _as_large_as(source), *times, _finite("retention.bytes"), *_REPLICATION))
 
 
 def dead_letter_rules(source: Settings) -> TopicRules:
-    """A dead-letter topic: dead letters keep the timestamps of their records, which may be of any age.
+    """Return the rules of a dead-letter topic. Dead letters keep their records' timestamps, which may be of any age.
 
-    Limits are told, not refused: topics that earlier versions made have the broker's, and most jobs work with them.
+    Limits are reported, not refused: topics from earlier versions have the broker's, and most jobs work with them.
     """
     limits = (replace(rule, refused=False) for rule in _kept_limits(source, "dead letters"))
     room = _as_large_as(source, more=_ERROR_HEADER_BYTES)
@@ -132,7 +133,7 @@ def dead_letter_rules(source: Settings) -> TopicRules:
 
 
 def _kept_limits(source: Settings, what: str) -> tuple[Rule, ...]:
-    """For a topic whose records keep the timestamps that they have in a source with these settings."""
+    """Return rules for a topic whose records keep the timestamps of a source with these settings."""
     after = source.get("message.timestamp.after.max.ms", "0")
     age, ahead = "message.timestamp.before.max.ms", "message.timestamp.after.max.ms"
     return (
@@ -143,12 +144,12 @@ def _kept_limits(source: Settings, what: str) -> tuple[Rule, ...]:
 
 
 def generated_rules() -> TopicRules:
-    """A topic of sample data, of records without a key. Its retention is the user's."""
+    """Return the rules of a topic of sample data, whose records have no key. Its retention is the user's choice."""
     return TopicRules("topic", (_DELETE, _ANY_AGE, *_REPLICATION))
 
 
 def ledger_rules() -> TopicRules:
-    """The ledger. Only the newest record of a key counts, so that no limit in time or size may remove any."""
+    """Return the rules of the ledger. Only a key's newest record counts, so no limit in time or size may remove any."""
     return TopicRules(
         "the ledger",
         (
@@ -161,8 +162,8 @@ def ledger_rules() -> TopicRules:
                 f"{_LEDGER_RECORD_BYTES} or more",
                 "is too little for a run's record",
             ),
-            # Only closed segments are compacted: by default a stream's ledger would grow to 1 GB, which every start
-            # reads.
+            # Only closed segments are compacted: by default a stream's ledger would grow to 1 GB, and every start reads
+            # it all.
             Rule("segment.bytes", "16777216"),
             Rule("min.cleanable.dirty.ratio", "0.5"),
             Rule("min.compaction.lag.ms", "0"),
@@ -186,14 +187,14 @@ def _is_unlimited(value: str, _: Topic) -> bool:
 
 
 def _as_large_as(source: Settings, more: int = 0) -> Rule:
-    """It takes each record that the source takes; `more` is for the headers that a record gets."""
+    """Return the rule that it takes each record that the source takes; `more` bytes are for added headers."""
     limit = int(source["max.message.bytes"])
     harm = f"is below the source's {limit}, so that it may refuse a record"
     return Rule("max.message.bytes", str(limit + more), _at_least(limit), str(limit + more), harm)
 
 
 def _finite(name: str, made_with: str | None = None) -> Rule:
-    """Retention. It is no retention where the cleanup policy is empty, which costs one needless line."""
+    """Return the rule for retention. With an empty cleanup policy it is no retention, which costs a needless line."""
     return Rule(name, made_with, _is_unlimited, "-1", "removes records of former runs in time", refused=False)
 
 
@@ -212,7 +213,7 @@ _CREATE_TIME = Rule(
     "CreateTime",
     "gives each record the broker's time in place of its own",
 )
-# Records get the time at which they are queued. Those that wait for the broker for longer would be refused.
+# A record's time is when it was queued. Records that wait longer than the limit for the broker would be refused.
 _ANY_AGE = Rule("message.timestamp.before.max.ms", NO_LIMIT)
 _IN_SYNC = Rule(
     "min.insync.replicas",

@@ -31,7 +31,7 @@ from tasks.kafka.clients import (
 )
 from tasks.settings.sorts import describe_collision, find_collision
 
-# Asking for a thousand partitions at once stays far below a broker's request limits. Whom librdkafka asks may be dead:
+# A thousand partitions at once stay far below a broker's request limits. The broker that librdkafka asks may be dead:
 # the next attempt asks another, so it must not come too late.
 REQUEST_TIMEOUT = 10.0
 _VISIBLE_TIMEOUT = 30.0
@@ -40,18 +40,18 @@ _LOOK_SECONDS = 1.0
 
 
 def _may_pass_soon(error: BaseException) -> bool:
-    """A topic that was just made is unknown to some brokers for a moment."""
+    """Whether it may pass soon: some brokers do not know a new topic for a moment."""
     unknown = isinstance(error, KafkaTerminalError) and error.code == KafkaError.UNKNOWN_TOPIC_OR_PART
     return unknown or isinstance(error, KafkaTransientError)
 
 
 def _look_again(state: RetryCallState) -> None:
-    """An admin client asks the controller it knows, also one that cannot be reached, until it sees all the metadata."""
+    """Refresh the metadata: until then an admin client asks the controller it knows, even an unreachable one."""
     with suppress(KafkaException):
         state.args[0].list_topics(timeout=_LOOK_SECONDS)
 
 
-# A broker that restarts, a leader that moves, a topic that was just made: the same question has an answer soon.
+# A broker that restarts, a leader that moves, a new topic: the same question is answered soon.
 _patiently = retry(
     retry=retry_if_exception(_may_pass_soon),
     wait=wait_exponential_jitter(multiplier=0.1, max=2.0, jitter=0.1),
@@ -66,13 +66,13 @@ LATEST = OffsetSpec.latest()
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic by its id: one that was deleted and made again has another."""
+    """A topic by its id: one that was deleted and recreated has another."""
 
     name: str
     id: str
     partitions: tuple[int, ...]
     leaderless: tuple[int, ...] = ()
-    # Of the partition that has the fewest.
+    # The number of replicas of the partition that has the fewest.
     replicas: int = 1
 
     @property
@@ -82,13 +82,13 @@ class Topic:
 
 
 def describe_topic(admin: AdminClient, name: str) -> Topic | None:
-    """The topic, or None if there is none."""
+    """Describe the topic; None if it does not exist."""
     return describe_topics(admin, [name]).get(name)
 
 
 @_patiently
 def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Topic]:
-    """Those of the topics that exist, by name, in one request."""
+    """Describe those of the topics that exist, by name, in one request."""
     found = {}
     with kafka_errors(f"topic {', '.join(names)}"):
         futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT)
@@ -108,12 +108,12 @@ def _topic(name: str, found: Any) -> Topic:  # the client's types deny that a le
 
 
 def topic_settings(admin: AdminClient, name: str) -> dict[str, str]:
-    """The topic's effective configuration."""
+    """Return the topic's effective configuration."""
     return _settings(admin, ResourceType.TOPIC, name)
 
 
 def broker_settings(admin: AdminClient) -> dict[str, str]:
-    """The configuration of one broker; empty where the principal may not see it."""
+    """Return the configuration of one broker; empty where the principal may not see it."""
     with kafka_errors("cluster"):
         node = next(iter(admin.list_topics(timeout=REQUEST_TIMEOUT).brokers))
     try:
@@ -137,7 +137,7 @@ def create_topic(
     replication_factor: int | None = None,
     config: Mapping[str, str] | None = None,
 ) -> Topic:
-    """Make the topic unless it exists, and wait until it is visible: creation is answered before it propagates."""
+    """Create the topic unless it exists, and wait until it is visible: Kafka answers before a creation propagates."""
     new = NewTopic(
         name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
     )
@@ -149,11 +149,11 @@ def create_topic(
     while time.monotonic() < deadline:
         topic = describe_topic(admin, name)
         if topic and topic.partitions and not topic.leaderless:
-            # The leaders answer for it a moment later than the controller does.
+            # The leaders know it a moment later than the controller does.
             list_offsets(admin, name, topic.partitions, EARLIEST)
             return topic
         time.sleep(0.05)
-    raise TransientError(f"topic {name} was made, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+    raise TransientError(f"topic {name} was created, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
 
 
 def _raise_unless_made(name: str, error: KafkaException) -> None:
@@ -161,16 +161,16 @@ def _raise_unless_made(name: str, error: KafkaException) -> None:
     if cause.code() == KafkaError.TOPIC_EXCEPTION:
         # Kafka names the topic that it collides with.
         raise SettingsError(
-            f"topic {name} cannot be made: {cause.str().rstrip('.')}: to Kafka's metrics . and _ in a name are the "
+            f"topic {name} cannot be created: {cause.str().rstrip('.')}: to Kafka's metrics . and _ in a name are the "
             "same; take another name"
         ) from error
     if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:
         refused = " (that needs Create on it, or on the cluster)" * (cause.code() in REFUSALS)
-        raise translate(f"topic {name} could not be made{refused}", cause) from error
+        raise translate(f"topic {name} could not be created{refused}", cause) from error
 
 
 def require_no_collision(admin: AdminClient, names: Iterable[str]) -> None:
-    """SettingsError where Kafka could not make a topic of that name beside one that exists (`.` and `_` are one)."""
+    """Raise SettingsError if Kafka could not create the topic beside an existing one (`.` and `_` are one to it)."""
     with kafka_errors("list of topics"):
         there = admin.list_topics(timeout=REQUEST_TIMEOUT).topics
     for name in names:
@@ -186,7 +186,7 @@ def list_offsets(
     *,
     committed: bool = True,
 ) -> dict[int, int]:
-    """Partition → offset, of one topic; see `list_all_offsets`."""
+    """Return partition → offset of one topic; see `list_all_offsets`."""
     return list_all_offsets(admin, {topic: partitions}, spec, committed=committed)[topic]
 
 
@@ -198,9 +198,9 @@ def list_all_offsets(
     *,
     committed: bool = True,
 ) -> dict[str, dict[int, int]]:
-    """Topic → partition → offset. `committed`: LATEST is the last stable offset, else the high watermark.
+    """Return topic → partition → offset. `committed`: LATEST is the last stable offset, else the high watermark.
 
-    The admin client's own default is the high watermark, also for a reader that is `read_committed`.
+    The admin client's own default is the high watermark, even for a `read_committed` reader.
     """
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     asked = {TopicPartition(topic, partition): spec for topic, partitions in topics.items() for partition in partitions}
@@ -214,7 +214,7 @@ def list_all_offsets(
                 offsets[place.topic][place.partition] = _known(place, future.result().offset)
         except KafkaException as error:
             if error.args[0].code() == KafkaError._NOENT:
-                # No leader is known of a topic that was hidden from us, either: this says so then.
+                # A topic that we may not see has no known leader either: this call says so.
                 for topic in topics:
                     describe_topic(admin, topic)
             raise
@@ -222,7 +222,7 @@ def list_all_offsets(
 
 
 def _known(place: TopicPartition, offset: int) -> int:
-    """The offset; KafkaTransientError for what librdkafka gives, without an error, where a leader died while asked."""
+    """Return the offset; KafkaTransientError for the result that librdkafka gives if a leader dies meanwhile."""
     if offset == OFFSET_INVALID:
         error = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
         raise translate(f"offsets of topic {place.topic} partition {place.partition}", error)
@@ -231,10 +231,10 @@ def _known(place: TopicPartition, offset: int) -> int:
 
 @_patiently
 def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
-    """Partition → committed offset of the group, for partitions that have one."""
+    """Return partition → committed offset of the group, for the partitions that have one."""
     with kafka_errors(f"offsets of group {group}"):
         asked = [ConsumerGroupTopicPartitions(group)]
-        # A commit is answered before its offsets are there: stable ones are waited for.
+        # Kafka answers a commit before its offsets are stable: this waits for stable ones.
         found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=GROUP_REQUEST_TIMEOUT)
         offsets = await_answer(found[group], REQUEST_TIMEOUT).topic_partitions or []
     return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}

@@ -1,8 +1,8 @@
-"""One transaction on one producer instance: begun, filled, committed; whatever fails, the instance is thrown away.
+"""One transaction on one producer instance: begun, filled, committed. After any failure the instance is thrown away.
 
 Guarantee 2 (all or nothing, exactly once): a commit succeeds only for the newest holder of the transactional id, and
-nothing is begun again on a producer that has seen trouble. librdkafka 2.16 lacks the client side of KIP-890, so a late
-commit of an older transaction must find a newer epoch, which only `init_transactions` of a new instance gives.
+a producer that has seen an error begins no other transaction. librdkafka 2.16 lacks the client side of KIP-890, so a
+late commit of an older transaction must find a newer epoch, which only `init_transactions` of a new instance gives.
 """
 
 import contextlib
@@ -28,25 +28,25 @@ from tasks.kafka.sender import Sender
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
-# An answer that was due when a connection broke may never come: what is not there this much later is given up.
+# An answer may never come if its connection broke: a call that has none this much later is given up.
 _LOST_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
-# Behind its own timeout librdkafka may take a while to notice it.
+# librdkafka may notice its own timeout some time later.
 _GRACE_SECONDS = 5.0
 
 
 def _check_stop() -> None:
-    """Of the run that is under way when it is called: a producer outlives the batches of a stream."""
+    """Check the stop of the present run, by the time of the call: a producer outlives the batches of a stream."""
     current_run().stop.check()
 
 
 def is_retriable(error: BaseException) -> bool:
-    """Whether librdkafka says that the very same call may be made again."""
+    """Whether librdkafka says that the very same call may be repeated."""
     return isinstance(error, KafkaException) and bool(error.args[0].retriable())
 
 
 class TransactionalProducer:
-    """A producer that holds a transactional id from `init` on; spent after any error since."""
+    """A producer that holds a transactional id from `init` on; any error after that makes it spent."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class TransactionalProducer:
         over: dict[str, Property] = {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": round(transaction_seconds * 1000),
-            # Without delivery reports for what went well, a record costs no Python at all; what went wrong makes the
+            # Without delivery reports for successful records, a record costs no Python at all; a failed one makes the
             # commit fail.
             "delivery.report.only.error": True,
             # In kB; never 0, which is not "no limit". The default is 1 GB. librdkafka counts the bytes of records, and
-            # not the 170 that each of them takes beside: hence the limit in records.
+            # not the 170 bytes that it needs for each besides: hence the limit in records.
             "queue.buffering.max.kbytes": max(queue_bytes // 1024, 1024),
             "queue.buffering.max.messages": max(queue_bytes // 128, 10_000),
             # librdkafka does not split a batch that a topic refuses as too large.
@@ -77,16 +77,17 @@ class TransactionalProducer:
         self._producer: Producer = make_producer(connection, **over)
         what = f"transaction {transactional_id}"
         self.sender = Sender(self._producer, what, timeout, _check_stop, self._cause)
-        # Only carries the group's name: assigned, never subscribed, so its commits are unfenced by the group.
+        # This consumer only carries the group's name: it never subscribes, so the group does not fence its commits.
         self._group: Consumer = make_consumer(connection, transactional_id)
 
     def _on_error(self, _: KafkaError) -> None:
         self.spent = True
 
     def init(self, topic: str) -> None:
-        """Fence whoever held the id, and settle its transaction. `topic`: any that exists.
+        """Fence the former holder of the id, and settle its transaction. `topic`: any topic that exists.
 
-        Asking for it connects first: without a connection librdkafka looks for the coordinator twice a second only.
+        To ask for it makes the client connect first: without a connection librdkafka looks for the coordinator only
+        twice a second.
         """
         with kafka_errors(f"fencing as {self._id}"):
             self._producer.list_topics(topic, self._timeout)
@@ -96,7 +97,7 @@ class TransactionalProducer:
         self.spent = False
 
     def poll(self) -> None:
-        """Serve callbacks, so that trouble is seen."""
+        """Serve callbacks, so that errors are noticed."""
         try:
             self._producer.poll(0)
         except KafkaException:
@@ -108,21 +109,21 @@ class TransactionalProducer:
             self._producer.begin_transaction()
 
     def flush(self) -> None:
-        """Wait until every record queued is answered; the error of one that failed."""
+        """Wait until every queued record is answered; raise the error of a failed one."""
         self.sender.flush()
         self.require_healthy()
 
     def require_healthy(self) -> None:
-        """The error that made the transaction fail, if one did."""
+        """Raise the error that made the transaction fail, if there is one."""
         try:
-            # In a transaction that goes well this is refused for being in one; in one that failed, with its reason.
+            # librdkafka refuses this: in a healthy transaction because one is open, in a failed one with its reason.
             self._producer.begin_transaction()
         except KafkaException as error:
             if error.args[0].code() != KafkaError._STATE:
                 raise translate(f"transaction {self._id}", error.args[0]) from error
 
     def _cause(self, topic: str, refused: KafkaError) -> Exception:
-        """Why the transaction failed, in place of "erroneous state" for the record that came after."""
+        """Return why the transaction failed, in place of "erroneous state", which later records get."""
         try:
             self.require_healthy()
         except Exception as cause:  # noqa: BLE001  # returned, not swallowed
@@ -130,7 +131,7 @@ class TransactionalProducer:
         return translate(f"sending to {topic}", refused)
 
     def send_offsets(self, topic: str, offsets: dict[int, int]) -> None:
-        """Source partition → next offset, committed with the transaction to the group named as the id is."""
+        """Add source partition → next offset to the transaction, for the group that has the id's name."""
         positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
         with kafka_errors(f"offsets of group {self._id}"):
             for attempt in self._while_retriable():
@@ -140,7 +141,7 @@ class TransactionalProducer:
                     self._within_time("offsets", partial(send, positions, metadata, self._timeout))
 
     def commit(self) -> None:
-        """Commit. CommitUnknownError: the ledger has the outcome."""
+        """Commit. CommitUnknownError if there is no answer: the ledger has the outcome."""
         try:
             with kafka_errors(f"commit of transaction {self._id}"):
                 for attempt in self._while_retriable():
@@ -148,10 +149,10 @@ class TransactionalProducer:
                         commit = self._producer.commit_transaction
                         self._within_time("commit", partial(commit, self._timeout))
         except KafkaTransientError as error:
-            raise CommitUnknownError(f"{error}; the ledger has whether it was committed", error.code) from error
+            raise CommitUnknownError(f"{error}; the ledger has the outcome", error.code) from error
 
     def abort(self) -> None:
-        """Try to settle the transaction now, for the readers that wait behind it; fencing would do it otherwise."""
+        """Try to settle the transaction now, for the readers that wait behind it; else the next fencing does it."""
         self.spent = True
         with contextlib.suppress(KafkaException, KafkaTransientError):
             self._producer.purge(in_queue=True, in_flight=True)
@@ -159,21 +160,21 @@ class TransactionalProducer:
             self._within_time("abort", partial(abort, _LOST_SECONDS))
 
     def close(self) -> None:
-        """Give up the instance. What it had in the air is settled by the next `init`."""
+        """Give up the instance. The next `init` settles a transaction that it left open."""
         self.spent = True
         with contextlib.suppress(KafkaException):
             self.sender.close()
         self._group.close()
-        # It ends with its last reference.
+        # The producer ends with its last reference.
         del self._producer, self.sender
 
     def _within_time(self, what: str, call: Callable[[], object]) -> None:
         """Make a call that librdkafka should bound by the request timeout; KafkaTransientError where it does not.
 
-        2.16 may never answer `send_offsets_to_transaction` if the broker goes away while it asks, also once the broker
-        is back, and meanwhile readers wait behind the transaction: after trouble, or where the run is to stop, it is
-        given up much sooner. Such a call keeps its thread, and the producer, which is thrown away: it begins and
-        commits no more.
+        librdkafka 2.16 may never answer `send_offsets_to_transaction` if the broker goes away during the call, even
+        once the broker is back, and meanwhile readers wait behind the transaction. So the call is given up much sooner
+        after an error, or when the run is to stop. Such a call keeps its thread and the producer, which is thrown away:
+        it begins and commits nothing more.
         """
         outcome: Future[None] = Future()
 

@@ -1,4 +1,4 @@
-"""What a person or a machine sees of a run: log lines, metrics, artifacts, and the final state in Prefect.
+"""The view of a run for a person or a machine: log lines, metrics, artifacts, and the final state in Prefect.
 
 Guarantee: nothing here ends a run.
 """

@@ -1,6 +1,7 @@
-"""Runs measured, and how metrics leave the process: scraped while it runs, pushed or written to a file at its end.
+"""Measures runs, and exports their metrics: scraped while a run works, pushed or written to a file at its end.
 
-Settings of the process, by environment. Guarantee: nothing here ends a run; what cannot be exported is a warning.
+The settings are those of the process, from its environment. Guarantee: nothing here ends a run; metrics that cannot be
+exported are a warning.
 """
 
 import fcntl
@@ -23,18 +24,18 @@ from tasks.settings.proxies import bypass_proxies
 PORT: Final = "KAFKA_SORT_METRICS_PORT"
 GATEWAY: Final = "KAFKA_SORT_PUSHGATEWAY"
 FILE: Final = "KAFKA_SORT_METRICS_FILE"
-# A gateway that hangs must not hold a run that was asked to stop.
+# A gateway that hangs must not delay a run that was asked to stop.
 _TIMEOUT_SECONDS = 3.0
 _GOES_ON = frozenset({"counter", "histogram"})
 
 T = TypeVar("T")
-# Name and labels of a sample.
+# The name and labels of a sample.
 Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @contextmanager
 def export_metrics(job: str) -> Iterator[RunMetrics]:
-    """Measure the block: PORT serves its metrics meanwhile; at its end, however it ends, GATEWAY and FILE get them."""
+    """Measure the block: PORT serves its metrics meanwhile, GATEWAY and FILE get them at its end, whatever that is."""
     metrics = RunMetrics(job)
     try:
         with use_metrics(metrics), _served(metrics.registry):
@@ -46,7 +47,7 @@ def export_metrics(job: str) -> Iterator[RunMetrics]:
 
 @contextmanager
 def measure_run(stop: Stop) -> Iterator[None]:
-    """Count the block as one run, by its outcome; what ended it is one line of the log."""
+    """Count the block as one run, by its outcome; the error that ended it is one line of the log."""
     try:
         yield
     except BaseException as error:
@@ -58,10 +59,10 @@ def measure_run(stop: Stop) -> Iterator[None]:
 
 
 def push(metrics: RunMetrics, gateway: str) -> None:
-    """Add to the job's group in the gateway. What this run does not set stays: a failed one keeps the last success."""
+    """Add to the job's group in the gateway. What this run does not set stays: a failed run keeps the last success."""
     address = gateway if "://" in gateway else f"http://{gateway}"
     bypass_proxies(address)
-    with urllib.request.urlopen(f"{address.rstrip('/')}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # the user's own
+    with urllib.request.urlopen(f"{address.rstrip('/')}/metrics", timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # the user set the address
         before = read_samples(answer.read().decode(), metrics.job)
     pushadd_to_gateway(gateway, metrics.job, continued(metrics.registry, before), timeout=_TIMEOUT_SECONDS)
 
@@ -70,7 +71,7 @@ def write(metrics: RunMetrics, path: Path) -> None:
     """Write the file for the node exporter's textfile collector, by rename; other jobs' metrics in it stay."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # Of two jobs that end at once, each must see what the other wrote.
+        # Two jobs may end at once: each must see what the other wrote.
         fcntl.flock(folder, fcntl.LOCK_EX)
         before = read_samples(path.read_text()) if path.exists() else {}
         write_to_textfile(str(path), continued(metrics.registry, before))
@@ -79,7 +80,7 @@ def write(metrics: RunMetrics, path: Path) -> None:
 
 
 def read_samples(text: str, job: str | None = None) -> dict[Key, float]:
-    """Our samples in an exposition, of one job or of all."""
+    """Read our samples from an exposition, for one job or for all."""
     return {
         _key(sample.name, sample.labels): sample.value
         for family in text_string_to_metric_families(text)
@@ -90,7 +91,7 @@ def read_samples(text: str, job: str | None = None) -> dict[Key, float]:
 
 
 def continued(registry: Collector, before: Mapping[Key, float]) -> CollectorRegistry:
-    """The registry's metrics, on top of what was exported before.
+    """Return the registry's metrics, added to those that were exported before.
 
     A batch run is a new process, so its counters begin at zero: exported as they are, Prometheus would see the same
     value run after run, and no increase.
@@ -123,7 +124,7 @@ def _belongs(sample: str, metric: Metric) -> bool:
 
 
 def _key(name: str, labels: Mapping[str, str]) -> Key:
-    """The same for a sample of ours and for what a gateway made of it: `le="1"`, and an empty instance."""
+    """Return the same key for a sample of ours and for the gateway's form of it: `le="1"`, and an empty instance."""
     given = {label: value for label, value in labels.items() if value}
     if "le" in given:
         given["le"] = str(float(given["le"])).replace("inf", "+Inf")
@@ -141,7 +142,7 @@ def _served(registry: CollectorRegistry) -> Iterator[None]:
 
 
 def _serve(registry: CollectorRegistry, address: str) -> Callable[[], None]:
-    """Serve at `PORT` of the loopback address, or at `HOST:PORT`; what ends it."""
+    """Serve at `PORT` of the loopback address, or at `HOST:PORT`; return the function that ends it."""
     host, _, port = address.rpartition(":")
     server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
 
@@ -160,7 +161,7 @@ def _attempt(setting: str, action: Callable[[str], T]) -> T | None:
         return None
     try:
         return action(value)
-    except Exception as error:  # noqa: BLE001  # nothing of metrics may end a run
+    except Exception as error:  # noqa: BLE001  # no error of metrics may end a run
         # The value may hold a password, and so may the message of anything but an OSError.
         reason = str(error) if isinstance(error, OSError) else type(error).__name__
         get_logger().warning("metrics could not be exported", setting=setting, error=reason)

@@ -1,8 +1,8 @@
 """A run as the run history shows it: observed while it works, and ended in a state that says what happened.
 
-Guarantee: a flow run's final state has one line as its message, the error's own where it failed, and one event
-`kafka-sort.…` tells of it. Who calls the flow gets its result, or the error, as if nobody had looked. The one exception
-is a run that Prefect's runner cancels: the runner gives it its state, the line is in its log.
+Guarantee: a flow run's final state has one line as its message, which is the error's own if the run failed. One event
+`kafka-sort.…` reports it. The flow's caller gets its result, or the error, as if nothing were observed. The one
+exception is a run that Prefect's runner cancels: the runner sets the state, and the line is in the run's log.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,12 @@ from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 
 NOTHING_NEW: Final = "nothing new"
-# From a cancel to the SIGTERM of a runner that looks only every 10 s, having lost its connection for events.
+# A runner that lost its event connection polls every 10 s: this is the longest time from a cancel to its SIGTERM.
 _RUNNER_SECONDS: Final = 30.0
-# By kind: what it means that one was stopped.
+# What a stop means, by kind of run.
 _CONSEQUENCES: Final = {
     "run": NOTHING_VISIBLE,
-    "generation": "the records that were sent until then stay in the topic",
+    "generation": "the records sent before that stay in the topic",
     "verification": "not all was verified; nothing was changed",
 }
 _EVENTS: Final = {
@@ -42,10 +42,10 @@ _EVENTS: Final = {
 
 
 def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], run_timeout: float | None = None) -> Any:
-    """Do a flow's work with a log, progress, signals, cancellation and a timeout; the state it is to end in.
+    """Do a flow's work with a log, progress, signals, cancellation and a timeout; return the state it is to end in.
 
-    `kind` begins the names of its events: `run` gives `kafka-sort.run.completed` and so on. The state is for the flow
-    to return: Prefect takes it apart, so that the flow's caller gets what is in it.
+    `kind` begins the names of its events: `run` gives `kafka-sort.run.completed` and so on. The flow returns the state:
+    Prefect takes it apart, so that the flow's caller gets the result in it.
     """
     key = artifact_key("progress", *([] if kind == "run" else [kind]), job)
     stop = Stop(_CONSEQUENCES[kind])
@@ -54,7 +54,7 @@ def observe_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], r
 
 
 def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], context: RunContext) -> Any:
-    """As `observe_run`, for who reports the progress in its own way."""
+    """Do the same as `observe_run`, for a flow that reports its progress in its own way."""
     configure_logging()
     with stop_on_signals(context.stop) as signals, untagged_tasks():
         tag_run(f"job:{job}")
@@ -70,20 +70,20 @@ def end_run(kind: str, job: str, work: Callable[[RunContext], State[Any]], conte
 
 
 def show_plan(job: Job, snapshot: Snapshot) -> None:
-    """What the run is going to do, in its name and an artifact."""
+    """Show what the run is going to do, in its name and an artifact."""
     rename_run(_name(job, snapshot.run, snapshot.span))
     publish_plan(job, snapshot)
 
 
 def nothing_new(job: Job) -> State[None]:
-    """The state of a run that had nothing to do."""
+    """Return the state of a run that had nothing to do."""
     rename_run(f"{job.title} · {NOTHING_NEW}")
     return Completed(message=NOTHING_NEW, data=None)
 
 
 def published(job: Job, record: RunRecord) -> State[RunRecord]:
-    """The state of a run that was committed, and its summary."""
-    # Of the snapshot only the offsets were known, some of which hold no record.
+    """Return the state of a run that was committed, and publish its summary."""
+    # The snapshot knew only the offsets, some of which hold no record.
     rename_run(_name(job, record.run, record.records))
     publish_summary(record)
     return Completed(message=headline(record), data=record)
@@ -99,14 +99,14 @@ def _end(context: RunContext, work: Callable[[RunContext], State[Any]]) -> State
     except KafkaSortError as error:
         return _unfinished(context.stop, error)
     if context.stop.is_set() and not state.is_cancelled() and is_cancelled():
-        # Prefect lets a run that is being cancelled end as nothing else.
+        # Prefect gives a run that is being cancelled no other final state.
         late = KafkaSortError(f"done before it saw that it was cancelled: {state.message}")
         return Cancelled(message=str(late), data=late)
     return state
 
 
 def _unfinished(stop: Stop, error: KafkaSortError) -> State[KafkaSortError]:
-    """The state for an error. Prefect's own message would put its words before the line."""
+    """Return the state for an error. Prefect's own message would put its words before the line."""
     error = stop.cause_of(error)
     if isinstance(error, CancelledError) or (isinstance(error, StoppedError) and is_cancelled()):
         return Cancelled(message=str(error), data=error)
@@ -118,10 +118,11 @@ def _unfinished(stop: Stop, error: KafkaSortError) -> State[KafkaSortError]:
 
 
 def _leave_to_runner(state: State[Any], signals: SimpleQueue[int]) -> None:
-    """Abort, which ends the process and not the run, once the runner has sent its SIGTERM.
+    """Abort once the runner has sent its SIGTERM, which ends the process and not the run.
 
-    It marks the run Cancelled when it finds the process gone, seconds later, whatever the run is by then: were it
-    Cancelled already, and tried again, the retry would be lost. A runner that does not come is gone.
+    Seconds later the runner finds that the process is gone, and marks the run Cancelled, whatever state it has by then.
+    If it were Cancelled already, and retried, the retry would be lost. If no SIGTERM comes, there is no runner any
+    more.
     """
     try:
         signals.get(timeout=_RUNNER_SECONDS)

@@ -24,13 +24,13 @@ _PLACE = ("job", "run", "stage", "partition", "sort")
 
 
 def _render(_: object, __: str, event: MutableMapping[str, Any]) -> tuple[tuple[str], dict[str, Any]]:
-    """The message is what Prefect stores, so it is the whole line; our own handlers render the fields anew."""
+    """Render the whole line as the message, which Prefect stores; our own handlers render the fields again."""
     ordered = {"event": event.pop("event"), **{name: event.pop(name) for name in _PLACE if name in event}, **event}
     return (_LOGFMT(None, "", dict(ordered)),), {"extra": {"fields": ordered}}
 
 
 def json_wanted() -> bool:
-    """Whether standard output is a collector's. SettingsError where the format is neither json nor console."""
+    """Whether standard output belongs to a collector. SettingsError if the format is neither json nor console."""
     wanted = os.environ.get(FORMAT) or "console"
     if wanted not in {"json", "console"}:
         raise SettingsError(f"{FORMAT}={wanted}: use json or console")
@@ -55,7 +55,7 @@ def configure_logging(*, terminal: bool = False) -> None:
 
 
 def get_logger() -> structlog.stdlib.BoundLogger:
-    """The project's logger; context comes from `log_context`."""
+    """Return the project's logger; its context comes from `log_context`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(LOGGER)
     return logger
 
@@ -66,7 +66,7 @@ def log_context(**fields: object) -> AbstractContextManager[None]:
 
 
 class _LineHandler(logging.StreamHandler[Any]):
-    """A handler of ours, of which there is one."""
+    """A handler of ours; the logger has at most one."""
 
     @staticmethod
     def fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -74,13 +74,13 @@ class _LineHandler(logging.StreamHandler[Any]):
 
 
 class _TerminalHandler(_LineHandler):
-    """Time, event, then the fields: for a person."""
+    """Shows time, event, then the fields: for a person."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
         colors = sys.stderr.isatty()
         self._console = structlog.dev.ConsoleRenderer(colors=colors, sort_keys=False, pad_event_to=28)
-        # What ended a run is the command's last line.
+        # The command's last line reports the error that ended a run.
         self.addFilter(lambda record: record.levelno < logging.ERROR)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -90,7 +90,7 @@ class _TerminalHandler(_LineHandler):
 
 
 class _JsonHandler(_LineHandler):
-    """Time, level, the flow run, then the fields: for a collector."""
+    """Writes time, level, the flow run, then the fields: for a collector."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
@@ -103,7 +103,7 @@ class _JsonHandler(_LineHandler):
 
 
 def _flow_run_id() -> str | None:
-    """Of the flow run that this line is of. Prefect, which takes seconds to import, is not imported for it."""
+    """Return the id of the line's flow run. Prefect takes seconds to import, and is not imported for this."""
     if "prefect" not in sys.modules:
         return None
     from prefect.runtime import flow_run

@@ -1,7 +1,8 @@
-"""What a run is measured by: Prometheus metrics in a registry of the run's own.
+"""The measures of a run: Prometheus metrics in a registry of its own.
 
-Told where a stage or a run ends, never for a record. The series are bounded by a job's partitions, sorts and stages.
-Prefect's client metrics are not used: they bind one fixed port, which ends the second flow on a machine.
+They are updated at the end of a stage or run, never for a single record. A job's partitions, sorts and stages bound the
+number of series. Prefect's client metrics are not used: they bind one fixed port, which ends the second flow on a
+machine.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,11 @@ from tasks.run_record import RunRecord
 PREFIX: Final = "kafka_sort_"
 OUTCOMES: Final = ("completed", "failed", "stopped", "refused")
 CATEGORIES: Final = ("transient", "terminal", "settings", "unexpected")
-# From an empty run's stages to the transaction timeout that brokers allow by default.
+# The range is from the stages of an empty run to the transaction timeout that brokers permit by default.
 _DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600, 900)
 _LATENCY_BUCKETS = (0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 300, 900, 3600)
 
-# Without them each counter would have a second series, with the time it was made.
+# With them each counter has a second series, the time of its creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -35,8 +36,8 @@ class RunMetrics:
         self._bytes = self._counter("bytes", "Bytes of key, value and headers of these records", *_PLACE)
         self._dead_letters = self._counter("dead_letters", "Records that went to the dead-letter topic")
         self._runs = self._counter("runs", "Runs that ended, by outcome", "outcome")
-        self._errors = self._counter("errors", "Errors that ended a run, or were tried again, by category", "category")
-        self._retries = self._counter("task_retries", "Times a task was tried again", "task")
+        self._errors = self._counter("errors", "Errors that ended a run, or caused a retry, by category", "category")
+        self._retries = self._counter("task_retries", "Times a task was retried", "task")
         self._durations = self._histogram("stage_duration_seconds", "Time a stage took", _DURATION_BUCKETS, "stage")
         self._latency = self._histogram(
             "end_to_end_latency_seconds", "From a record's timestamp to the commit of its run", _LATENCY_BUCKETS
@@ -47,7 +48,7 @@ class RunMetrics:
         self._start_at_zero()
 
     def _start_at_zero(self) -> None:
-        """Series that alerts look at exist from the beginning: `increase` does not see the first value of a series."""
+        """Create the series that alerts use at once: `increase` does not see the first value of a series."""
         self._dead_letters.labels(self.job)
         for outcome in OUTCOMES:
             self._runs.labels(self.job, outcome)
@@ -55,13 +56,13 @@ class RunMetrics:
             self._errors.labels(self.job, category)
 
     def count(self, stage: str, records: int, size: int, *, partition: int | None = None, sort: str = "") -> None:
-        """Records and bytes that a stage finished: of one source partition, or of one sort."""
+        """Count the records and bytes that a stage finished: of one source partition, or of one sort."""
         place = (self.job, stage, "" if partition is None else str(partition), sort)
         self._records.labels(*place).inc(records)
         self._bytes.labels(*place).inc(size)
 
     def count_committed(self, record: RunRecord, size: int) -> None:
-        """A committed run, of `size` bytes a sort; what it read is no lag any more."""
+        """Count a committed run, of `size` bytes a sort; what it read is no lag any more."""
         for sort in record.sorts:
             self.count("publish", record.records - record.dead_letters, size, sort=sort.topic)
         self._dead_letters.labels(self.job).inc(record.dead_letters)
@@ -69,32 +70,32 @@ class RunMetrics:
             self._lag.labels(self.job, str(r.partition)).dec(r.end - r.start)
 
     def set_lag(self, offsets: Mapping[int, int]) -> None:
-        """Source partition → offsets that are there and were not read. None at all is a success: of an idle stream."""
+        """Set source partition → offsets that are there and unread. None at all is a success: the stream is idle."""
         for partition, count in offsets.items():
             self._lag.labels(self.job, str(partition)).set(count)
         if not any(offsets.values()):
             self._success.labels(self.job).set_to_current_time()
 
     def count_retry(self, task: str) -> None:
-        """A task failed with a transient error, and is tried again."""
+        """Count a retry: a task failed with a transient error."""
         self._retries.labels(self.job, task).inc()
         self._errors.labels(self.job, "transient").inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """A stage ended, in whatever way."""
+        """Note the time of a stage that ended, in whatever way."""
         self._durations.labels(self.job, stage).observe(seconds)
 
     def observe_latency(self, seconds: float) -> None:
-        """How old a record was when it was committed."""
+        """Note the age of a record at its commit."""
         self._latency.labels(self.job).observe(seconds)
 
     def count_success(self) -> None:
-        """A run completed, also one with nothing new."""
+        """Note that a run completed, even one with nothing new."""
         self._runs.labels(self.job, "completed").inc()
         self._success.labels(self.job).set_to_current_time()
 
     def count_error(self, error: BaseException) -> None:
-        """A run ended with this error. A stop is none, and neither is a run that another one made needless."""
+        """Count the error that ended a run. A stop is no error, and neither is a run that another one made needless."""
         category = category_of(error)
         if category in CATEGORIES:
             self._errors.labels(self.job, category).inc()
@@ -111,20 +112,20 @@ class RunMetrics:
         return Histogram(PREFIX + name, text, ("job", *labels), registry=self.registry, buckets=buckets)
 
 
-# A source partition, or a sort; the other is empty, which Prometheus takes for absent.
+# A place is a source partition or a sort; the other label is empty, which is the same as absent to Prometheus.
 _PLACE = ("stage", "partition", "sort")
 _current: ContextVar[RunMetrics | None] = ContextVar("run_metrics", default=None)
 
 
 def category_of(error: BaseException) -> str:
-    """One of CATEGORIES, or `stopped` or `refused`."""
+    """Return one of CATEGORIES, or `stopped` or `refused`."""
     if isinstance(error, KafkaSortError):
         return error.category
     return "unexpected" if isinstance(error, Exception) else "stopped"
 
 
 def current_metrics() -> RunMetrics:
-    """Those of the job under way; outside of one, metrics that nobody looks at."""
+    """Return the metrics of the current job; outside of a job, metrics that nobody reads."""
     return _current.get() or RunMetrics("")
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: its plan, progress while it works, and a summary at its end."""
+"""The report of a run for a person: its plan, progress while it works, and a summary at its end."""
 
 import contextlib
 import re
@@ -22,22 +22,22 @@ from tasks.settings.job import Job
 
 _ARTIFACT_SECONDS = 2.0
 _LOG_SECONDS = 60.0
-# Of the longest bar of the chart of stages.
+# The longest bar in the chart of stages.
 _BAR_WIDTH = 24
 
 
 def artifact_key(*parts: str) -> str:
-    """Prefect's artifact keys have lowercase letters, digits and dashes only."""
+    """Return a key of lowercase letters, digits and dashes, the only characters in Prefect's artifact keys."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 def format_duration(seconds: float) -> str:
-    """`8.3 s`, `2:05 min`."""
+    """Return a duration such as `8.3 s` or `2:05 min`."""
     return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
 
 
 def format_count(number: int) -> str:
-    """`9,999`, `10.5k`, `10.0M`: short, for names."""
+    """Return a short number for names, such as `9,999`, `10.5k` or `10.0M`."""
     if number < 10_000:
         return f"{number:,}"
     size, unit = next((size, unit) for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")) if number >= size)
@@ -45,7 +45,7 @@ def format_count(number: int) -> str:
 
 
 def format_progress(meters: Sequence[Meter]) -> str:
-    """The stage under way: `sort 1,200,000 of 3,000,000, 800,000/s, 2.3 s left`."""
+    """Describe the current stage: `sort 1,200,000 of 3,000,000, 800,000/s, 2.3 s left`."""
     running = [m for m in meters if m.ended is None] or list(meters[-1:])
     if not running:
         return "starting"
@@ -59,13 +59,13 @@ def format_progress(meters: Sequence[Meter]) -> str:
 
 @contextlib.contextmanager
 def report_progress(progress: Progress, key: str, run_timeout: float | None = None) -> Iterator[None]:
-    """While the block runs: a progress artifact every 2 s, a log line a minute.
+    """Update a progress artifact every 2 s and log a line every minute, while the block runs.
 
-    As often it is asked whether the run was cancelled in Prefect, or takes longer than `run_timeout` seconds: the run
-    is asked to stop then.
+    Every 2 s this also checks whether the run was cancelled in Prefect, or takes longer than `run_timeout` seconds, and
+    then asks it to stop.
     """
     ended = threading.Event()
-    # A thread starts with an empty context: without this one it would not know the flow run.
+    # A thread starts with an empty context: only with this one does it know the flow run.
     thread = threading.Thread(
         target=copy_context().run, args=(_watch, progress, key, run_timeout, ended), name="progress", daemon=True
     )
@@ -91,7 +91,7 @@ def _watch(progress: Progress, key: str, run_timeout: float | None, ended: threa
 
 
 def stop_if_due(run_timeout: float | None = None, deadline: float | None = None) -> None:
-    """Ask the run to stop, if it was cancelled in Prefect or its time is over."""
+    """Ask the run to stop if it was cancelled in Prefect or its time is over."""
     stop = current_run().stop
     if run_timeout is not None and deadline is not None and time.monotonic() > deadline:
         stop.ask(RunTimeoutError(run_timeout, stop.consequence))
@@ -100,7 +100,7 @@ def stop_if_due(run_timeout: float | None = None, deadline: float | None = None)
 
 
 def _update_artifact(artifact: UUID | None, progress: Progress, key: str) -> UUID | None:
-    """Made at the first use; that it cannot be shown must not end a run."""
+    """Update the artifact, created at its first use. An artifact that cannot be shown must not end a run."""
     done, total = sum(m.done for m in progress.meters), sum(m.total for m in progress.meters)
     percent = min(100.0, 100.0 * done / total) if total else 0.0
     with contextlib.suppress(Exception):
@@ -115,7 +115,7 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
 def outputs_table(record: RunRecord) -> Table:
-    """Per sort and partition: records, first and last key, offsets."""
+    """Make the table of outputs: for each sort and partition its records, first and last key, offsets."""
     rows = [
         (
             sort.topic,
@@ -132,7 +132,7 @@ def outputs_table(record: RunRecord) -> Table:
 
 
 def stages_table(record: RunRecord) -> Table:
-    """Per stage: time and rate."""
+    """Make the table of stages: the time and rate of each."""
     rows = []
     for stage, seconds in record.seconds.items():
         count = record.records if stage == "dump" else (record.records - record.dead_letters) * len(record.sorts)
@@ -142,7 +142,7 @@ def stages_table(record: RunRecord) -> Table:
 
 
 def headline(record: RunRecord) -> str:
-    """One line: what the run was."""
+    """Say in one line what the run was."""
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}"]
     parts.append(f"sorted by {', '.join(sort.columns for sort in record.sorts)}")
     if record.dead_letters:
@@ -154,7 +154,7 @@ def headline(record: RunRecord) -> str:
 
 
 def publish_plan(job: Job, snapshot: Snapshot) -> None:
-    """What the run is going to read, and what it takes, as a markdown artifact."""
+    """Publish what the run is going to read, and what that takes, as a markdown artifact."""
     key, text = artifact_key("plan", job.name), _plan_text(job, snapshot)
     with contextlib.suppress(Exception):
         create_markdown_artifact(text, key=key, description=_plan_line(job, snapshot))
@@ -186,7 +186,7 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
 
 
 def publish_summary(record: RunRecord) -> None:
-    """The summary as a markdown artifact; its history by job shows under one key."""
+    """Publish the summary as a markdown artifact; its history by job shows under one key."""
     tables = (_with_bars(stages_table(record), list(record.seconds.values())), outputs_table(record))
     text = "\n\n".join([f"### {headline(record)}", *map(_markdown, tables)])
     with contextlib.suppress(Exception):
@@ -194,7 +194,7 @@ def publish_summary(record: RunRecord) -> None:
 
 
 def _with_bars(table: Table, values: Sequence[float]) -> Table:
-    """The table with a chart as its last column."""
+    """Return the table with a chart as its last column."""
     header, rows = table
     most = max(values, default=0) or 1
     bars = ("█" * max(1, round(_BAR_WIDTH * value / most)) for value in values)
@@ -208,7 +208,7 @@ def _markdown(table: Table) -> str:
 
 
 def _escape(cell: str) -> str:
-    """What a record holds is text: no markup, no link, no picture that a browser would fetch."""
+    """Escape a record's text: it must be no markup, no link, and no picture that a browser would fetch."""
     return re.sub(r"([\\`*_{}\[\]()#+!|<>~&@/])", r"\\\1", cell)
 
 

@@ -1,4 +1,4 @@
-"""Signals ask a flow to stop."""
+"""Stops a flow when a signal asks for it."""
 
 import signal
 import threading
@@ -15,16 +15,16 @@ from tasks.signals import listening
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[SimpleQueue[int]]:
-    """Ask for the stop if a signal comes while the block runs, or has come before to this command. It is queued too."""
+    """Ask for the stop if a signal comes while the block runs, or came before. The request is queued, too."""
     came: SimpleQueue[int] = SimpleQueue()
-    # The log line is of the flow run that this block is in.
+    # The log line belongs to the flow run that this block is in.
     context = copy_context()
 
     def ask(number: int) -> None:
         name = signal.Signals(number).name
         stop.ask(StoppedError(name, number, stop.consequence))
         came.put(number)
-        # In a thread: whoever should read the line may not read, and the next signal is to be seen.
+        # A thread of its own writes the line: its reader may not read, and the next signal must still be seen.
         line = f"{name}: stopping; a second signal ends it at once"
         threading.Thread(target=context.run, args=(get_logger().warning, line), daemon=True).start()
 

@@ -1,1 +1,1 @@
-"""What a stream is made of, besides the stages of a run: intake, end, statistics and their display."""
+"""The parts of a stream besides the stages of a run: intake, end, statistics and their display."""

@@ -1,6 +1,6 @@
-"""A stream's end, asked for from outside: by a signal, or by a cancellation in Prefect.
+"""A stream's end, requested from outside by a signal or by a cancellation in Prefect.
 
-Guarantee: whatever the policy, all is over within the drain time, and what was not committed is not visible.
+Guarantee: whatever the policy, the stream ends within the drain time, and what was not committed is not visible.
 """
 
 import threading
@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from tasks.run_context import Stop
 from tasks.settings.streaming import Streaming
 
-# Of the drain time, for aborting a transaction and closing.
+# The last part of the drain time, for aborting a transaction and closing.
 _CLOSING_SHARE = 0.25
 
 
 class Drain(Stop):
-    """Asked to end, a stream takes no further batch; the one under way has its time, then the hard stop ends it."""
+    """A request to end: the stream takes no further batch; its current one has its time, then the hard stop ends it."""
 
     def __init__(self, stop: Stop, streaming: Streaming) -> None:
         super().__init__()
-        # While nothing is under way, as in waiting for the lease, there is nothing to drain.
+        # Without a batch under way, as in waiting for the lease, there is nothing to drain.
         self._at_work = False
         self._hard = stop
         self._seconds = streaming.drain_timeout * (1 - _CLOSING_SHARE) if streaming.drain == "finish" else 0.0
@@ -34,10 +34,10 @@ class Drain(Stop):
             self._at_work = False
 
     def set(self) -> None:
-        """End in order. A second call changes nothing."""
+        """Ask for an orderly end. A second call changes nothing."""
         if self.is_set():
             return
-        # Also for the hard stop's own error: what asked is named by whoever sees it first.
+        # The hard stop's own error needs it too: whoever sees it first names the cause.
         self._hard.asked = self.asked
         super().set()
         timer = threading.Timer(self._seconds if self._at_work else 0.0, self._hard.set)

@@ -1,6 +1,6 @@
-"""What a person sees of a stream: its status while it goes on, and a summary at its end.
+"""The report of a stream for a person: its status while it works, and a summary at its end.
 
-Guarantee: that Prefect's server is away, or refuses, never ends a stream.
+Guarantee: a Prefect server that is away, or refuses, never ends a stream.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _LOOK_SECONDS = 2.0
 
 
 def stream_headline(status: StreamStatus) -> str:
-    """One line: what the stream has done."""
+    """Say in one line what the stream has done."""
     parts = [f"{status.job}: {status.records:,} records in {status.batches:,} batches"]
     parts.append(f"{format_duration(status.seconds)}")
     if status.last is not None:
@@ -38,7 +38,7 @@ def stream_headline(status: StreamStatus) -> str:
 
 @contextlib.contextmanager
 def quiet_tasks() -> Iterator[None]:
-    """Without Prefect's own line for each task run that ends: of batches these would be most of the log."""
+    """Drop Prefect's own line for each task run that ends: with one a batch they would be most of the log."""
     logger = logging.getLogger("prefect.task_runs")
     former = logger.level
     logger.setLevel(logging.WARNING)
@@ -50,7 +50,7 @@ def quiet_tasks() -> Iterator[None]:
 
 @contextlib.contextmanager
 def report_stream(stats: StreamStats) -> Iterator[None]:
-    """While the block runs: one status artifact, rewritten every 10 s; and a look whether Prefect cancelled the run."""
+    """Rewrite one status artifact every 10 s while the block runs, and check whether Prefect cancelled the run."""
     ended = threading.Event()
     thread = threading.Thread(target=copy_context().run, args=(_report, stats, ended), name="status", daemon=True)
     thread.start()
@@ -76,7 +76,7 @@ def _show(artifact: UUID | None, status: StreamStatus) -> UUID | None:
         if artifact is None:
             made = create_markdown_artifact(text, key=artifact_key("stream", status.job), description=headline)
             return made if isinstance(made, UUID) else None
-        # Rewritten, not added to: a day has 8,640 times ten seconds.
+        # The artifact is rewritten, not added to: a day has 8,640 times ten seconds.
         update = ArtifactUpdate(data=text, description=headline)
         with get_client(sync_client=True) as client:
             client.update_artifact(artifact, update)
@@ -84,7 +84,7 @@ def _show(artifact: UUID | None, status: StreamStatus) -> UUID | None:
 
 
 def status_markdown(status: StreamStatus) -> str:
-    """The status as a page: rate and latency of the last minute, lag by partition, the last batch."""
+    """Return the status as a page: rate and latency of the last minute, lag by partition, the last batch."""
     last = status.last
     lines = [
         f"### {stream_headline(status)}",

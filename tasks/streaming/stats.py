@@ -1,4 +1,4 @@
-"""What a stream has done, and how late records were: counted by batch, read by whoever shows it."""
+"""The counts of a stream and the delay of its records, kept by batch for the reports."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ from tasks.run_record import RunRecord
 Seconds = npt.NDArray[np.float64]
 
 _WINDOW_SECONDS = 60.0
-# Batches whose latencies are kept: at two a second those of eight minutes.
+# Batches whose latencies are kept: eight minutes at two batches a second.
 _KEPT_BATCHES = 1000
 
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """A stream at one moment.
+    """The state of a stream at one moment.
 
-    `rate`, records/s, `p50` and `p99`, seconds from a record's time to its commit: of the last minute, None without a
-    batch in it. `lag`: source partition → offsets that no run has read.
+    `rate` is in records/s, `p50` and `p99` in seconds from a record's time to its commit. All three are of the last
+    minute, and None if it has no batch. `lag`: source partition → offsets that no run has read.
     """
 
     job: str
@@ -42,7 +42,7 @@ class StreamStatus:
 
 
 class StreamStats:
-    """Counts by batch, from the thread that makes them; `status` from any."""
+    """Counts by batch, from the thread that makes the batches; any thread may ask for `status`."""
 
     def __init__(self, job: str) -> None:
         self._job = job
@@ -55,7 +55,7 @@ class StreamStats:
         self._last: RunRecord | None = None
 
     def add(self, record: RunRecord, times: Iterable[int] = ()) -> Seconds:
-        """Count a committed batch; the latencies of its records, of which `times` (ms) are some."""
+        """Count a committed batch, with the latencies of its records; `times` (ms) are a sample of them."""
         # A record may have no time, which is -1; clocks of two machines may differ a little.
         known = np.fromiter((millis for millis in times if millis > 0), np.float64)
         latencies = np.maximum(0.0, time.time() - known / 1000)
@@ -68,23 +68,23 @@ class StreamStats:
         return latencies
 
     def note_lag(self, lag: Mapping[int, int]) -> None:
-        """What waits now, by partition."""
+        """Note the offsets that wait now, by partition."""
         self._lag = lag
         current_metrics().set_lag(lag)
 
     def note_skipped(self, partitions: tuple[int, ...]) -> None:
-        """Partitions that have no leader now."""
+        """Note the partitions that have no leader now."""
         if partitions and partitions != self._skipped:
             get_logger().warning("partitions have no leader, and wait", partitions=",".join(map(str, partitions)))
         self._skipped = partitions
 
     @property
     def batches(self) -> int:
-        """Batches committed so far."""
+        """The number of batches committed so far."""
         return self._batches
 
     def status(self, window: float = _WINDOW_SECONDS) -> StreamStatus:
-        """The stream as it is now; rate and latencies of the last `window` seconds."""
+        """Return the present status; rate and latencies are of the last `window` seconds."""
         with self._lock:
             now = time.monotonic()
             recent = [(records, late) for at, records, late in self._recent if at >= now - window]

@@ -1,8 +1,8 @@
-"""When a micro-batch closes, and how much it may hold.
+"""Decides when a micro-batch closes, and how much it may hold.
 
-A batch closes at `chunk_size` records, at `max_bytes`, or `max_latency` after its first record, whichever comes first;
-what waits when the stream ends is flushed. While more waits than a batch takes, batches double, up to what memory
-allows; when the stream has caught up they shrink again. Nothing is polled but the partitions' ends.
+A batch closes at `chunk_size` records, at `max_bytes`, or `max_latency` after its first record, whichever comes first.
+When the stream ends, the waiting records are flushed. While more waits than a batch takes, batches double, up to what
+memory permits; when the stream has caught up they shrink again. Only the partitions' ends are polled.
 """
 
 import time
@@ -18,26 +18,26 @@ from tasks.source import check_leaders, check_same_topic, require_source, start_
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import StreamStats
 
-# Under backlog a batch grows to so many times its usual size: beyond it throughput gains little.
+# With a backlog a batch grows to so many times its usual size: beyond it throughput gains little.
 _GROWTH = 16
-# What DuckDB needs for a byte that it sorts without spilling, with room to spare: keys may be as large as records.
+# The memory that DuckDB needs for a byte to sort it without spilling, with room to spare: keys may be long as records.
 _SORT_FACTOR = 3
-# Between two looks at the partitions' ends: a part of the latency, less while a batch fills, within these seconds.
+# The pause between two polls of the partitions' ends: a part of the latency, less while a batch fills, within limits.
 _IDLE_SHARE, _FILLING_SHARE = 0.25, 0.1
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-# New partitions are seen within this time.
+# New partitions are noticed within this time.
 _DESCRIBE_SECONDS = 10.0
 
 
 class Pace:
-    """How many records a batch may take: twice as many after each that left more behind than it took."""
+    """The number of records that a batch may take: twice as many after each that left more behind than it took."""
 
     def __init__(self, chunk_size: int) -> None:
         self.records = chunk_size
         self._least = chunk_size
 
     def note_waiting(self, waiting: int) -> None:
-        """What waits right after a batch."""
+        """Note the offsets that wait right after a batch."""
         if waiting >= self.records:
             self.records = min(self.records * 2, self._least * _GROWTH)
         else:
@@ -45,7 +45,7 @@ class Pace:
 
 
 class BatchTrigger:
-    """The source of an owned job, watched."""
+    """Watches the source of an owned job."""
 
     def __init__(self, owner: Owner, streaming: Streaming, drain: Drain, stats: StreamStats) -> None:
         self._owner = owner
@@ -58,14 +58,14 @@ class BatchTrigger:
             parse_size(streaming.max_bytes) if streaming.max_bytes else owner.budget.duckdb_bytes // _SORT_FACTOR,
         )
         self._is_behind_batch = False
-        # The first record of a batch came after this time.
+        # The first record of a batch arrived after this time.
         self._since = time.monotonic()
         self._described = 0.0
         self._source: Topic | None = None
         self._starts: Mapping[int, int] = {}
 
     def wait(self, deadline: float) -> BatchLimits | None:
-        """Block until a batch closes; its limits, or None if the stream ends, at `deadline` or by its drain."""
+        """Block until a batch closes, and return its limits; None if the stream ends, at `deadline` or by its drain."""
         while True:
             ending = self._drain.is_set() or time.monotonic() >= deadline
             lag = self._look()
@@ -80,7 +80,7 @@ class BatchTrigger:
             self._drain.sleep(min(self._pause(lag), max(deadline - time.monotonic(), 0.0)))
 
     def note_batch(self, records: int, record_bytes: int) -> None:
-        """What the batch held: the measure of bytes for the next one."""
+        """Note what the batch held: the next one measures bytes by it."""
         self._is_behind_batch = True
         if records:
             self._limits = replace(self._limits, mean_record_bytes=record_bytes / records)
@@ -88,7 +88,7 @@ class BatchTrigger:
     def _is_closed(self, lag: Mapping[int, int], *, ending: bool) -> bool:
         waiting, now = sum(lag.values()), time.monotonic()
         if records_start(self._owner.job, self._owner.ledger) or min(lag.values(), default=0) < 0:
-            # A first position that is to be recorded; or a log that was truncated, as the snapshot will say.
+            # There is a first position to record; or a log was truncated, which the snapshot reports.
             return True
         if not waiting:
             self._since = now
@@ -104,7 +104,7 @@ class BatchTrigger:
         return max(0.0, min(max(latency * _FILLING_SHARE, _SHORTEST_PAUSE), _LONGEST_PAUSE, left))
 
     def _look(self) -> dict[int, int]:
-        """Partition → offsets that no run has read; less than none where the log was truncated."""
+        """Return partition → offsets that no run has read; negative where the log was truncated."""
         owner, source = self._owner, self._describe()
         ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
         starts = {**self._starts, **(owner.ledger.last.ends if owner.ledger.last else {})}
@@ -113,7 +113,7 @@ class BatchTrigger:
         return lag
 
     def _describe(self) -> Topic:
-        """The source, described anew now and then: its partitions with a leader."""
+        """Return the source with the partitions that have a leader; it is described again from time to time."""
         if self._source is None or time.monotonic() >= self._described + _DESCRIBE_SECONDS:
             job, last = self._owner.job, self._owner.ledger.last
             source = require_source(self._owner.admin, job.source_topic)

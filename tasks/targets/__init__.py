@@ -1,1 +1,1 @@
-"""Where sorted rows go: one file a kind of output, behind the protocol `Target`."""
+"""Kinds of output: one file for each, behind the protocol `Target`."""

@@ -1,4 +1,4 @@
-"""What a run asks of its outputs, of whatever kind they are."""
+"""The interface between a run and its outputs, of whatever kind they are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import SortedRows
 from tasks.run_record import WrittenSort
 
-# Columns of records: value, and key, headers and timestamp where any record has them.
+# The columns of a record: value, and key, headers and timestamp if any record has them.
 Columns = Mapping[str, pa.Array]
 
 
 class OutputChangedError(TerminalError):
     """An output was replaced, changed its partitions, or has another writer."""
 
-    action = "Stop whatever else writes to the outputs, or deletes them; then start again."
+    action = "Stop the other program that writes to the outputs or deletes them; then start again."
     at_risk = "Perhaps: what others wrote to or removed from the outputs. This run has published nothing."
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A sort whose rows were all written. `columns`: its keys as the job has them. `checksum`: of these records."""
+    """A sort whose rows were all written. `columns`: its keys as the job names them. `checksum`: of these records."""
 
     rows: SortedRows
     columns: str
@@ -38,17 +38,17 @@ class Writing(Protocol):
         """Append records to a partition of a sort's output, in order."""
 
     def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
-        """What was written, once the producer is flushed; OutputChangedError where it is not what was sent."""
+        """Return what was written, once the producer is flushed; OutputChangedError unless that was sent."""
 
 
 class Target(Protocol):
     """The outputs of a run, as they were when it began."""
 
     def partitions(self, sort: str) -> int:
-        """How many partitions a sort's output has."""
+        """Return the number of partitions of a sort's output."""
 
     def check(self) -> None:
-        """OutputChangedError unless the outputs are still those of the run's beginning."""
+        """Raise OutputChangedError unless the outputs are still those of the run's beginning."""
 
     def begin(self, producer: TransactionalProducer) -> Writing:
-        """Get ready to write, right before the transaction begins."""
+        """Prepare for writing, right before the transaction begins."""

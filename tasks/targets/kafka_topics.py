@@ -1,7 +1,7 @@
-"""Outputs that are Kafka topics: their state when a run began, and what it writes to them.
+"""Outputs that are Kafka topics: their state at the beginning of a run, and the records that it writes to them.
 
 Guarantee 2 (all or nothing, exactly once): an output has one writer, so its high watermarks move by what that writer
-delivered. What they grew by within the transaction must be what was sent.
+delivered. Their growth within the transaction must equal what was sent.
 """
 
 import time
@@ -35,15 +35,15 @@ class KafkaTopics:
 
     @classmethod
     def note(cls, admin: AdminClient, names: Collection[str], request_timeout: float) -> Self:
-        """The topics as they are now; OutputChangedError where one is gone."""
+        """Note the topics as they are now; OutputChangedError if one is gone."""
         return cls(admin, _require_topics(admin, names), request_timeout)
 
     def partitions(self, sort: str) -> int:
-        """Partitions of the topic."""
+        """Return the number of the topic's partitions."""
         return len(self.topics[sort].partitions)
 
     def check(self) -> None:
-        """OutputChangedError where a topic is gone or was recreated."""
+        """Raise OutputChangedError if a topic is gone or was recreated."""
         for name, now in _require_topics(self.admin, self.topics).items():
             if now.id != self.topics[name].id:
                 raise OutputChangedError(
@@ -51,9 +51,9 @@ class KafkaTopics:
                 )
 
     def begin(self, producer: TransactionalProducer) -> "_TopicWriting":
-        """The ends before this run: once all markers are written, since a commit is answered before they are.
+        """Note the ends before this run, once all markers are written: Kafka answers a commit before that.
 
-        OutputChangedError where a transaction stays open: it is none of this job's, which has fenced.
+        OutputChangedError if a transaction stays open. It is not this job's, which has fenced.
         """
         deadline = time.monotonic() + self.request_timeout
         while True:
@@ -69,7 +69,7 @@ class KafkaTopics:
             current_run().stop.wait(_MARKER_SECONDS)
 
     def ends(self) -> _Ends:
-        """High watermarks: of a partition with one writer they move by what it delivered, and by its markers."""
+        """Return the high watermarks: with one writer they move by its records and by its markers."""
         return list_all_offsets(self.admin, self._partitions, LATEST, committed=False)
 
     @property
@@ -79,7 +79,7 @@ class KafkaTopics:
 
 @dataclass(frozen=True)
 class _TopicWriting:
-    """One attempt. `firsts`: the ends before it."""
+    """The writing of one attempt. `firsts`: the ends before it."""
 
     target: KafkaTopics
     sender: Sender
@@ -92,7 +92,7 @@ class _TopicWriting:
         )
 
     def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
-        """What the topics grew by, which must be what was sent."""
+        """Return by how much the topics grew, which must be what was sent."""
         ends = self.target.ends()
         return tuple(self._finish_sort(done, ends[done.rows.sort]) for done in sent)
 

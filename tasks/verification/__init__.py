@@ -1,4 +1,5 @@
-"""Reads the outputs of recorded runs back and compares them with the source. Shares no code with the sorter's stages.
+"""Reads the outputs of recorded runs back and compares them with the source.
 
-A plan says what to read, from the ledger alone; the rest reads, digests, spills and compares.
+It shares no code with the sorter's stages. A plan says what to read, from the ledger alone; the other modules read,
+digest, spill and compare.
 """

@@ -1,8 +1,8 @@
-"""Compare what was read from the source with what was read from an output: content, and the order of equal keys.
+"""Compares what was read from the source with what was read from an output: content, and the order of equal keys.
 
-Both sides come as spills, in order of arrival and in order of output. Where the records of one key are the same on both
-sides, in the same order, for every key, the output holds the source's records, ties in arrival order; the order of
-different keys is checked elsewhere. Per key the first difference is told, with its kind.
+Both sides come as spills, in order of arrival and in order of output. If for every key both sides have the same records
+in the same order, then the output holds the source's records, and ties are in arrival order. The order of different
+keys is checked elsewhere. For each key the first difference is reported, with its kind.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from tasks.verification.content import Digests
 from tasks.verification.report import Place
 from tasks.verification.spill import BUCKET_ROWS, ROW, Rows, Spill, place_of
 
-# Records of one key looked at on both sides of its first difference, to tell what happened.
+# Records of one key that are examined on both sides of its first difference, to tell what happened.
 _WINDOW = 1000
-# Keys explained in one bucket: more than are ever listed.
+# Keys that are explained in one bucket: more than are ever listed.
 _EXPLAINED_KEYS = 1000
 
 
 class Kind(Enum):
-    """What happened to a record."""
+    """Kinds of difference: what happened to a record."""
 
     MISSING = "missing"
     ALTERED = "altered"
@@ -35,10 +35,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """`source`: the record that was expected. `output`: where; for a key that is missing altogether, None.
+    """One difference. `source`: the expected record. `output`: its place; None for a key that is missing altogether.
 
-    `actual`: for a misplaced or doubled record, the source's record that is there. `times`: of a retimed one, the
-    timestamp that was expected and that which it has.
+    `actual`: for a misplaced or doubled record, the source's record that is there. `times`: for a retimed one, the
+    expected and the actual timestamp.
     """
 
     kind: Kind
@@ -58,7 +58,7 @@ class _Group:
 
 
 def compare_spills(source: Spill, output: Spill, bucket_rows: int = BUCKET_ROWS) -> Iterator[Mismatch]:
-    """Mismatches, bucket by bucket; at most so many rows of each side in memory, a few times over."""
+    """Yield mismatches, bucket by bucket; memory holds at most so many rows of each side, a few times over."""
     for bucket in range(source.buckets):
         heavy = _find_heavy_keys(source, output, bucket, bucket_rows)
         yield from map(_explain, _compare_light(source, output, bucket, heavy))
@@ -67,7 +67,7 @@ def compare_spills(source: Spill, output: Spill, bucket_rows: int = BUCKET_ROWS)
 
 
 def _find_heavy_keys(source: Spill, output: Spill, bucket: int, bucket_rows: int) -> Digests:
-    """Keys that have too many records to be sorted in memory; a bucket of average size has none."""
+    """Find keys with too many records to be sorted in memory; a bucket of average size has none."""
     if max(source.count(bucket), output.count(bucket)) <= 3 * bucket_rows:
         return np.empty(0, np.uint64)
     sides = [_count_keys(spill, bucket) for spill in (source, output)]
@@ -90,9 +90,9 @@ def _compare_light(source: Spill, output: Spill, bucket: int, heavy: Digests) ->
 
 
 def _differ(source: Rows, output: Rows) -> npt.NDArray[np.bool_]:
-    """Row by row: whether the content differs, or the timestamp, if the source has one to compare.
+    """Return for each row whether the content differs, or the timestamp, if the source has one to compare.
 
-    A record without one is sent as any other, at the time of its sending.
+    A record without a timestamp is sent like any other, with the time of its sending.
     """
     expected = source["time"]
     retimed = (expected > 0) & (expected != output["time"])
@@ -100,7 +100,7 @@ def _differ(source: Rows, output: Rows) -> npt.NDArray[np.bool_]:
 
 
 def _load(spill: Spill, bucket: int, heavy: Digests) -> Rows:
-    """The bucket without its heavy keys, by key, in order within each."""
+    """Load the bucket without its heavy keys, ordered by key, and in the spill's order within each."""
     parts = [rows[~np.isin(rows["key"], heavy)] if len(heavy) else rows for rows in spill.read(bucket)]
     rows = np.concatenate([np.empty(0, ROW), *parts])
     return rows[np.argsort(rows["key"], kind="stable")]
@@ -110,7 +110,7 @@ def _differing_groups(source: Rows, output: Rows) -> Iterator[_Group]:
     keys = np.union1d(source["key"], output["key"])
     left, right = _bounds(source, keys), _bounds(output, keys)
     bad = np.diff(left) != np.diff(right)
-    # Without the keys whose counts differ, both sides are as long, row by row.
+    # Without the keys whose counts differ, both sides have the same length, row by row.
     paired = source[np.repeat(~bad, np.diff(left))], output[np.repeat(~bad, np.diff(right))]
     unequal = paired[0]["key"][_differ(*paired)]
     bad[np.searchsorted(keys, unequal)] = True
@@ -121,7 +121,7 @@ def _differing_groups(source: Rows, output: Rows) -> Iterator[_Group]:
 
 
 def _bounds(rows: Rows, keys: Digests) -> npt.NDArray[np.int64]:
-    """Where the rows of each of the sorted keys begin, and where those of the last one end."""
+    """Return where the rows of each of the sorted keys begin, and where those of the last one end."""
     return np.append(np.searchsorted(rows["key"], keys), len(rows))
 
 
@@ -134,7 +134,7 @@ def _cut_group(source: Rows, output: Rows) -> _Group:
 
 
 def _compare_heavy(source: Spill, output: Spill, bucket: int, key: np.uint64) -> Iterator[_Group]:
-    """The first difference of one key, by reading both sides in step."""
+    """Find the first difference of one key, by reading both sides in step."""
     at = _first_unequal(_read_key(source, bucket, key), _read_key(output, bucket, key))
     if at is not None:
         start = max(0, at - _WINDOW)
@@ -148,7 +148,7 @@ def _read_key(spill: Spill, bucket: int, key: np.uint64) -> Iterator[Rows]:
 
 
 def _first_unequal(left: Iterator[Rows], right: Iterator[Rows]) -> int | None:
-    """Index of the first row that differs in content, or is on one side alone; None if there is none."""
+    """Return the index of the first row that differs in content or has no partner; None if there is none."""
     index, a, b = 0, np.empty(0, ROW), np.empty(0, ROW)
     while True:
         a, b = _refill(a, left), _refill(b, right)
@@ -181,12 +181,12 @@ def _slice(parts: Iterator[Rows], start: int, end: int) -> Rows:
 
 
 def _explain(group: _Group) -> Mismatch:
-    """What happened at the first difference, as far as the records around it show."""
+    """Tell what happened at the first difference, as far as the records around it show."""
     at = group.at
     expected = place_of(group.source[at]) if at < len(group.source) else None
     if at < len(group.output):
         return _explain_present(group, expected, place_of(group.output[at]))
-    # The last one of its key in the output is the best place to look.
+    # The best place to look is behind the last record of the key in the output.
     last = place_of(group.output[-1]) if len(group.output) else None
     return Mismatch(Kind.MISSING, expected, last and Place(last.partition, last.offset + 1))
 

@@ -9,17 +9,17 @@ from xxhash import xxh3_64_digest
 Digests = npt.NDArray[np.uint64]
 Headers = Sequence[tuple[str, bytes | str | None]] | None
 
-# Told apart from records that are a value alone.
+# A record with key or headers has a digest of another kind than a value alone.
 _SEED_WITH_KEY = 1
 
 
 def digest_all(items: Sequence[bytes]) -> Digests:
-    """One digest an item."""
+    """Return one digest an item."""
     return np.frombuffer(b"".join(map(xxh3_64_digest, items)), ">u8").astype(np.uint64)
 
 
 def digest_records(values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: Sequence[Headers]) -> Digests:
-    """One digest a record, over value, key and headers, null told from empty."""
+    """Return one digest a record, over value, key and headers; null and empty differ."""
     if any(headers) or None in values or keys.count(None) < len(keys):
         digests = map(_digest_record, values, keys, headers)
         return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)

@@ -1,6 +1,6 @@
-"""Which offsets of which topics the verification of each run reads, from the ledger alone.
+"""Plans which offsets of which topics the verification of each run reads, from the ledger alone.
 
-Every committed record of an output belongs to a run: the offsets behind a run's range, up to the next one, are read
+Every committed record of an output belongs to a run. The offsets behind a run's range, up to the next range, are read
 with it, and must hold no record.
 """
 
@@ -51,20 +51,20 @@ class RunPlan:
 
     @property
     def total(self) -> int:
-        """Records to read: the source, and each output."""
+        """The number of records to read: the source, and each output."""
         return self.record.records * (1 + len(self.outputs))
 
 
 def plan_runs(job: Job, connection: Connection, admin: AdminClient, runs: int | None) -> tuple[RunPlan, ...]:
-    """Plans of the newest `runs` runs (None: of all in the ledger), in their order; none where a job has no run yet.
+    """Plan the newest `runs` runs (None: all in the ledger), in their order; none if a job has no run yet.
 
-    SettingsError where there is no such job.
+    SettingsError if there is no such job.
     """
     if runs is not None and runs < 1:
         raise SettingsError(f"{runs} runs cannot be verified: ask for 1 or more")
     if not (known := _read_records(job, connection, admin)):
         return ()
-    # A run that is committed in between must not look like a foreign writer: outputs first, then the ledger again.
+    # A run that commits meanwhile must not look like a foreign writer: outputs are read first, then the ledger again.
     tails = _read_tails(admin, known[-1])
     records = _read_records(job, connection, admin)
     plans = tuple(_plan_all(records, tails))
@@ -109,10 +109,10 @@ def _plan_output(record: RunRecord, sort: WrittenSort, ends: _Ends, tail: Mappin
 
 
 def _begin(record: RunRecord, written: WrittenRange | None) -> int | None:
-    """Where the first known run of an output begins to answer for it; None: nowhere before its own records.
+    """Return where the first known run of an output begins to answer for it; None: not before its own records.
 
-    Before the first run an output is empty, unless the job was allowed to append; what runs wrote that the ledger has
-    forgotten is not judged.
+    Before the first run an output is empty, unless the job was permitted to append. Records of runs that the ledger has
+    forgotten are not judged.
     """
     known_empty = record.run == 1 and not record.options.get("append")
     if known_empty or written is None:

@@ -1,7 +1,8 @@
-"""Read ranges of offsets back as a `read_committed` reader sees them, in blocks of bounded size.
+"""Reads ranges of offsets back as a `read_committed` reader sees them, in blocks of bounded size.
 
-Guarantee: a range is read when the position is at or past its end, never by counting, since control, aborted and
-compacted records leave gaps; a range that cannot be read to its end is an error, not a short range.
+Guarantee: a range has been read when the position is at or past its end. Records are never counted for that, since
+control, aborted and compacted records leave gaps. A range that cannot be read to its end is an error, not a short
+range.
 """
 
 import gc
@@ -25,9 +26,9 @@ from tasks.settings.connection import Connection
 from tasks.verification.content import Digests, Headers, digest_records
 
 _BLOCK_RECORDS = 5000
-# A block of large records must not outgrow memory; the mean is that of the block before.
+# A block of large records must not outgrow memory; the mean is from the block before.
 _BLOCK_BYTES = 16_000_000
-# Also how long the end of a range is waited for where its last offset is no record.
+# Also the time to wait at the end of a range, where the last offset may hold no record.
 _CONSUME_SECONDS = 0.02
 _FETCH_WAIT_MS = 10
 _STABLE_POLL_SECONDS = 0.05
@@ -48,7 +49,7 @@ class Block:
         return len(self.values)
 
     def within(self, start: int, end: int) -> "Block":
-        """The records with offsets in [start, end)."""
+        """Return the records with offsets in [start, end)."""
         first, last = np.searchsorted(self.offsets, (start, end)).tolist()
         return self if last - first == len(self) else self._cut(slice(first, last))
 
@@ -61,26 +62,26 @@ class Block:
         return self.values, self.keys, self.headers, self.messages
 
     def select(self, indexes: Sequence[int]) -> "Block":
-        """The records at these indexes."""
+        """Return the records at these indexes."""
         columns = ([column[i] for i in indexes] for column in self._columns)
         return Block(self.partition, self.offsets[list(indexes)], *columns)
 
     def without(self, indexes: Sequence[int]) -> "Block":
-        """The other records."""
+        """Return the other records."""
         excluded = set(indexes)
         return self.select([i for i in range(len(self)) if i not in excluded]) if excluded else self
 
     def times(self) -> npt.NDArray[np.int64]:
-        """Timestamps in ms; -1 or 0 where a record has none. Asked of each message, so only where they are compared."""
+        """The timestamps in ms; -1 or 0 if a record has none. Each costs a call, so they are read only if compared."""
         return np.array([message.timestamp()[1] for message in self.messages], np.int64)
 
     def digests(self) -> Digests:
-        """Of value, key and headers of each record."""
+        """Return one digest a record, over value, key and headers."""
         return digest_records(self.values, self.keys, self.headers)
 
 
 class TopicReader:
-    """Reads a partition at a time, with one consumer a topic; closed with the block.
+    """Reads one partition at a time, with one consumer a topic, closed with the block.
 
     A consumer that turns to another topic waits up to a second for its metadata; a new one asks at once.
     """
@@ -102,13 +103,13 @@ class TopicReader:
 
     def _consumer(self, topic: str) -> Consumer:
         if topic not in self._consumers:
-            # A fetch that waits at one partition's end holds up the next partition (500 ms by default).
+            # A fetch that waits at one partition's end delays the next partition (500 ms by default).
             waits = {"fetch.wait.max.ms": _FETCH_WAIT_MS}
             self._consumers[topic] = make_consumer(self._connection, self._group, **waits)
         return self._consumers[topic]
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Block]:
-        """Blocks of the committed records with offsets in [start, end). TransientError without progress for a while."""
+        """Yield the committed records with offsets in [start, end). TransientError without progress for a while."""
         if start >= end:
             return
         consumer = self._consumer(topic)
@@ -116,14 +117,14 @@ class TopicReader:
         try:
             yield from self._read_assigned(consumer, topic, partition, start, end)
         finally:
-            # What was fetched ahead is not kept.
+            # Records that were fetched ahead are dropped.
             consumer.unassign()
 
     def _read_assigned(self, consumer: Consumer, topic: str, partition: int, start: int, end: int) -> Iterator[Block]:
         position, moved, most = start, time.monotonic(), _BLOCK_RECORDS
         while position < end:
             current_run().stop.check()
-            # No more than what is left: `consume` waits out its time for messages that are not to come.
+            # It asks for no more than what is left: `consume` waits its full time for messages that will not come.
             messages = consumer.consume(min(most, end - position), _CONSUME_SECONDS)
             if block := _to_block(topic, partition, messages).within(start, end):
                 most = _fit(block)
@@ -136,7 +137,7 @@ class TopicReader:
 
 
 def _position(consumer: Consumer, topic: str, partition: int) -> int:
-    """Also moves over control and aborted records."""
+    """Return the position, which also moves past control and aborted records."""
     with kafka_errors(f"position in {topic}/{partition}"):
         return int(consumer.position([TopicPartition(topic, partition)])[0].offset)
 
@@ -163,7 +164,7 @@ def _fit(block: Block) -> int:
 
 
 def await_stable(admin: AdminClient, topic: str, ends: Mapping[int, int], patience: float) -> None:
-    """Wait until the last stable offset of each partition is at its end: a commit is answered before its markers."""
+    """Wait until each partition's last stable offset is at its end: a commit is answered before its markers."""
     deadline = time.monotonic() + patience
     while behind := _behind(admin, topic, ends):
         if time.monotonic() > deadline:
@@ -182,7 +183,7 @@ def _behind(admin: AdminClient, topic: str, ends: Mapping[int, int]) -> dict[int
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """No cyclic collection while thousands of live messages would make each one long; they hold no cycles."""
+    """Pause cyclic collection: thousands of live messages make each one long, and they hold no cycles."""
     if not gc.isenabled():
         yield
         return

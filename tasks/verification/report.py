@@ -1,4 +1,4 @@
-"""What verification found: differences with the place of each, and what could not be verified."""
+"""The results of verification: differences with the place of each, and what could not be verified."""
 
 from bisect import insort
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as the run's record and its source say. `partition` and `offset` are those of `topic`."""
+    """A contradiction to the run's record and its source. `partition` and `offset` are those of `topic`."""
 
     run: int
     topic: str
@@ -31,7 +31,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class RunVerification:
-    """The result of one run. `records`: read from its source range; `hidden`: differences found and not listed."""
+    """The result of one run. `records`: how many the source range gave; `hidden`: differences that are not listed."""
 
     run: int
     records: int
@@ -48,7 +48,7 @@ class RunVerification:
         return not self.differences
 
     def row(self) -> dict[str, str]:
-        """For a table of runs."""
+        """Return the cells for a table of runs."""
         return {
             "run": str(self.run),
             "records": f"{self.records:,}",
@@ -74,16 +74,16 @@ class Verification:
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Those of all runs, the first one first."""
+        """The differences of all runs, the first one first."""
         return tuple(difference for run in self.runs for difference in run.differences)
 
     @property
     def unverifiable(self) -> tuple[str, ...]:
-        """What could not be verified, of all runs."""
+        """All that could not be verified, of all runs."""
         return tuple(f"run {run.run}: {what}" for run in self.runs for what in run.unverifiable)
 
     def headline(self) -> str:
-        """One line: the first difference, or what was verified."""
+        """Say in one line what differs first, or what was verified."""
         if self.differences:
             count = len(self.differences) + sum(run.hidden for run in self.runs)
             others = f" (the first of {count} differences)" if count > 1 else ""
@@ -96,11 +96,11 @@ class Verification:
         return f"job {self.job}: {runs}, {records:,} records read, no difference{limits}"
 
     def lines(self) -> list[str]:
-        """All differences, and all that could not be verified."""
+        """List all differences, and all that could not be verified."""
         return [*map(str, self.differences), *(f"not verifiable: {what}" for what in self.unverifiable)]
 
     def table(self) -> list[dict[str, str]]:
-        """One row a run."""
+        """Return one row for each run."""
         return [run.row() for run in self.runs]
 
 
@@ -116,24 +116,24 @@ class Findings:
     _general: list[Difference] = field(default_factory=list)
 
     def add(self, what: str, place: Place) -> None:
-        """A difference of one record."""
+        """Add a difference of one record."""
         insort(self._placed, (place, what))
         if len(self._placed) > self.limit:
             self._placed.pop()
             self.hidden += 1
 
     def add_general(self, what: str, partition: int | None = None, offset: int | None = None) -> None:
-        """A difference of a partition or the topic; listed after those of records, which say more."""
+        """Add a difference of a partition or the topic; it is listed after those of records, which say more."""
         self._general.append(Difference(self.run, self.topic, what, partition, offset))
 
     @property
     def differences(self) -> list[Difference]:
-        """Records first, by place."""
+        """All differences: those of records first, by place."""
         records = [Difference(self.run, self.topic, what, at.partition, at.offset) for at, what in self._placed]
         return records + self._general
 
 
 def collect(findings: Iterable[Findings]) -> tuple[tuple[Difference, ...], int]:
-    """The differences of all topics, and how many more there are."""
+    """Return the differences of all topics, and how many more there are."""
     known = list(findings)
     return tuple(d for f in known for d in f.differences), sum(f.hidden for f in known)

@@ -16,7 +16,7 @@ from tasks.verification.content import Digests
 from tasks.verification.report import Place
 
 FLUSH_ROWS = 1 << 18
-# Rows of both sides of a bucket, and what sorting them takes, stay below 200 MB.
+# The rows of both sides of a bucket, and the memory for sorting them, stay below 200 MB.
 BUCKET_ROWS = 1 << 20
 
 ROW = np.dtype(
@@ -32,7 +32,7 @@ def make_rows(
     offsets: npt.NDArray[np.int64],
     times: npt.NDArray[np.int64] | None = None,
 ) -> Rows:
-    """One row a record. `times`: in ms, where they are compared; a source record without one is compared with none."""
+    """Make one row a record. `times`: in ms, if they are compared; a source record without one matches any."""
     rows = np.empty(len(keys), ROW)
     rows["key"], rows["content"], rows["partition"], rows["offset"] = keys, contents, partition, offsets
     rows["time"] = 0 if times is None else times
@@ -40,12 +40,12 @@ def make_rows(
 
 
 def place_of(row: np.void) -> Place:
-    """Where the record of a row is."""
+    """Return the place of a row's record."""
     return Place(int(row["partition"]), int(row["offset"]))
 
 
 def count_buckets(records: int) -> int:
-    """Buckets for so many records, of BUCKET_ROWS each on average."""
+    """Return the number of buckets for so many records, with BUCKET_ROWS each on average."""
     return records // BUCKET_ROWS + 1
 
 
@@ -96,12 +96,12 @@ class Spill:
                 segments.append((start + bounds[number] * ROW.itemsize, count))
 
     def count(self, bucket: int) -> int:
-        """Rows of the bucket."""
+        """Count the rows of the bucket."""
         self._flush()
         return sum(count for _, count in self._segments[bucket])
 
     def read(self, bucket: int) -> Iterator[Rows]:
-        """The bucket's rows in the order they were added, FLUSH_ROWS or fewer at a time."""
+        """Yield the bucket's rows in the order they were added, FLUSH_ROWS or fewer at a time."""
         self._flush()
         for start, count in self._segments[bucket]:
             self._file.seek(start)

@@ -61,7 +61,7 @@ def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command,
     job = command.job(source, retry_delay=600.0)
     cluster.produce(source, sample_values(100))
     running = command.start(job, failpoint="before-snapshot=raise")
-    wait_for(lambda: "trying again" in running.err, 60)
+    wait_for(lambda: "retrying" in running.err, 60)
     running.send(signal.SIGTERM)
     outcome = running.finish(30)
     assert outcome.status == 128 + signal.SIGTERM, outcome.err

@@ -112,7 +112,7 @@ def test_broken_ledger_is_a_line(cluster: Cluster) -> None:
         "2",
         "2026-01-31 12:00:00 UTC",
         "",
-        f"its source {recreated.source_topic} was deleted and made again",
+        f"its source {recreated.source_topic} was deleted and recreated",
     )
 
 

@@ -259,7 +259,7 @@ def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, 
         cluster.delete_topic(job.source_topic)
         cluster.make_topic(4, job.source_topic)
         cluster.produce(job.source_topic, sample_values(1000, seed=2))
-        with pytest.raises(SourceRecreatedError, match="deleted and made again"):
+        with pytest.raises(SourceRecreatedError, match="deleted and recreated"):
             publish_run(owner, publication)
     assert uncommitted(cluster, job) == 0
 
@@ -285,7 +285,7 @@ def test_a_commit_that_is_never_answered(
     """It was done all the same: a run that is asked to stop does not say it was not, and the next attempt finds it."""
     with never_answered("commit", "stop", monkeypatch) as stop, owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
-        with run_context(stop), pytest.raises(CommitUnknownError, match="the ledger has whether it was") as unknown:
+        with run_context(stop), pytest.raises(CommitUnknownError, match="the ledger has the outcome") as unknown:
             publish_run(owner, publication)
         assert stop.cause_of(unknown.value) is unknown.value
         assert cluster.count(job) == 1000
