@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tasks.settings.job import Job
-from tasks.settings.load import flag_name
+from tasks.settings.load import flag_name, flag_names
 from tasks.settings.streaming import Streaming
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,7 +75,7 @@ def _option(name: str, info: FieldInfo, *, hidden: bool) -> Callable[[F], F]:
         return click.option(flag, name, multiple=True, metavar=str(extra.get("metavar")), **look)
     if kind is typing.Literal:
         return click.option(flag, name, type=click.Choice(typing.get_args(info.annotation)), default=None, **look)
-    return click.option(flag, name, type=_CLICK_TYPES[kind], default=None, **look)
+    return click.option(*flag_names(name, info), name, type=_CLICK_TYPES[kind], default=None, **look)
 
 
 def _plain_type(annotation: Any) -> Any:

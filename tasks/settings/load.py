@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from tasks.errors import SettingsError
@@ -76,20 +76,33 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def flag_names(name: str, info: FieldInfo) -> list[str]:
+    """The flag, and the one that the field had in former versions."""
+    return [f"--{word.replace('_', '-')}" for word in (_written(name, info), *_former(info))]
+
+
 def _written(name: str, info: FieldInfo) -> str:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     return str(extra.get("flag", name))
 
 
+def _former(info: FieldInfo) -> list[str]:
+    """Names that the field had in former versions: its other validation aliases."""
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices[1:]] if isinstance(alias, AliasChoices) else []
+
+
 def _variables(name: str, info: FieldInfo) -> list[str]:
-    """The flag's word too; the field's own goes over it."""
-    words = dict.fromkeys((_written(name, info), name))
+    """The flag's word and former names too; the field's own goes over them."""
+    words = dict.fromkeys((*_former(info), _written(name, info), name))
     return [ENVIRONMENT_PREFIX + word.upper() for word in words]
 
 
 def _by_field(model: type[BaseModel], file: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What a file says by the model's names: the flags' words are taken too. SettingsError for any other."""
-    fields = {_written(name, info): name for name, info in model.model_fields.items()}
+    fields = {
+        word: name for name, info in model.model_fields.items() for word in (_written(name, info), *_former(info))
+    }
     values: dict[str, Any] = {}
     for word, value in file.items():
         name = fields.get(word, word)

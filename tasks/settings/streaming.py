@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
 from tasks.settings.job import STREAM_TABLE, order_fields
@@ -20,8 +20,13 @@ class Streaming(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 
-    chunk_size: int = Field(
-        100_000, ge=1, title="Batch records", description="A batch closes at so many records; under backlog it grows."
+    batch_size: int = Field(
+        100_000,
+        ge=1,
+        title="Batch records",
+        description="A batch closes at so many records; under backlog it grows.",
+        # Former versions called it chunk_size.
+        validation_alias=AliasChoices("batch_size", "chunk_size"),
     )
     max_bytes: str | None = Field(
         None, title="Batch bytes", description="A batch closes at so many; default: what the memory limit allows."

@@ -1,6 +1,6 @@
 """Decides when a micro-batch closes, and how much it may hold.
 
-A batch closes at `chunk_size` records, at `max_bytes`, or `max_latency` after its first record, whichever comes first.
+A batch closes at `batch_size` records, at `max_bytes`, or `max_latency` after its first record, whichever comes first.
 When the stream ends, the waiting records are flushed. While more waits than a batch takes, batches double, up to what
 memory permits; when the stream has caught up they shrink again. Only the partitions' ends are polled.
 """
@@ -32,9 +32,9 @@ _DESCRIBE_SECONDS = 10.0
 class Pace:
     """The number of records that a batch may take: twice as many after each that left more behind than it took."""
 
-    def __init__(self, chunk_size: int) -> None:
-        self.records = chunk_size
-        self._least = chunk_size
+    def __init__(self, batch_size: int) -> None:
+        self.records = batch_size
+        self._least = batch_size
 
     def note_waiting(self, waiting: int) -> None:
         """Note the offsets that wait right after a batch."""
@@ -52,9 +52,9 @@ class BatchTrigger:
         self._streaming = streaming
         self._drain = drain
         self._stats = stats
-        self._pace = Pace(streaming.chunk_size)
+        self._pace = Pace(streaming.batch_size)
         self._limits = BatchLimits(
-            streaming.chunk_size,
+            streaming.batch_size,
             parse_size(streaming.max_bytes) if streaming.max_bytes else owner.budget.duckdb_bytes // _SORT_FACTOR,
         )
         self._is_behind_batch = False
@@ -93,7 +93,7 @@ class BatchTrigger:
         if not waiting:
             self._since = now
             return False
-        full = waiting >= self._streaming.chunk_size or waiting * self._limits.mean_record_bytes >= self._limits.bytes
+        full = waiting >= self._streaming.batch_size or waiting * self._limits.mean_record_bytes >= self._limits.bytes
         return full or ending or now >= self._since + self._streaming.max_latency
 
     def _pause(self, lag: Mapping[int, int]) -> float:

@@ -60,7 +60,7 @@ def test_a_stream_and_its_end(cluster: Cluster, command: Command, number: signal
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, [*sample_values(3000), b"no row"])
-    running = command.start(job, *QUICK, "--chunk-size", "1000", command="stream")
+    running = command.start(job, *QUICK, "--batch-size", "1000", command="stream")
     wait_for(lambda: running.process.exitcode is not None or sorted_all(cluster, job), 60)
     cluster.produce(source, sample_values(500, seed=2))
     wait_for(lambda: running.process.exitcode is not None or sorted_all(cluster, job), 60)
@@ -107,9 +107,9 @@ def test_killed_at_every_step(cluster: Cluster, command: Command, point: str) ->
     job = command.job(source)
     cluster.produce(source, sample_values(2000))
     with Follower(cluster, job) as follower:
-        killed = command.run(job, *QUICK, "--chunk-size", "500", failpoint=f"{point}=kill", command="stream")
+        killed = command.run(job, *QUICK, "--batch-size", "500", failpoint=f"{point}=kill", command="stream")
         assert killed.status == KILLED, killed.err
-        finish_source(cluster, job, command.start(job, *QUICK, "--chunk-size", "500", command="stream"))
+        finish_source(cluster, job, command.start(job, *QUICK, "--batch-size", "500", command="stream"))
         assert_exact(cluster, job, runs(cluster, job), follower)
 
 
@@ -123,7 +123,7 @@ def test_killed_at_random_instants(cluster: Cluster, command: Command) -> None:
     with Follower(cluster, job) as follower:
         for kill in range(10):
             cluster.produce(source, sample_values(3000, seed=kill))
-            running = command.start(job, *QUICK, "--chunk-size", "200", command="stream")
+            running = command.start(job, *QUICK, "--batch-size", "200", command="stream")
             before = committed
             wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) > before, 90)  # noqa: B023
             time.sleep(chance.random() * 0.5)
@@ -182,7 +182,7 @@ def test_a_stream_survives_its_broker(prefect_server: str, tmp_path: Path) -> No
         job = command.job(source, session_timeout=6.0)
         cluster.produce(source, sample_values(2000))
         with Follower(cluster, job) as follower:
-            running = command.start(job, *QUICK, "--chunk-size", "500", command="stream")
+            running = command.start(job, *QUICK, "--batch-size", "500", command="stream")
             wait_for(lambda: running.process.exitcode is not None or runs(cluster, job) >= 1, 60)
             broker.kill()
             broker.start()
@@ -297,7 +297,7 @@ def test_rotation(cluster: Cluster, command: Command, prefect_server: str, monke
     job = command.job(source)
     cluster.produce(source, sample_values(500))
     monkeypatch.setattr(stream_topic, "SEGMENT_BATCHES", 2)
-    streaming = Streaming(chunk_size=10, max_latency=0.2, max_batches=6)
+    streaming = Streaming(batch_size=10, max_latency=0.2, max_batches=6)
     with temporary_settings({PREFECT_API_URL: prefect_server}), use_connection(cluster.connection):
         status = stream_topic.stream_topic(job, streaming)
         with get_client(sync_client=True) as client:

@@ -49,18 +49,18 @@ def test_a_partial_batch_closes_at_its_latency(cluster: Cluster, job: Job) -> No
 def test_a_batch_closes_when_it_is_full(cluster: Cluster, job: Job) -> None:
     """With its records there, or its bytes, a batch does not wait for its latency."""
     cluster.produce(job.source_topic, sample_values(200))
-    serve(cluster, make_stream(cluster, job, chunk_size=100, max_latency=3000, max_batches=2))
+    serve(cluster, make_stream(cluster, job, batch_size=100, max_latency=3000, max_batches=2))
     assert sizes(cluster, job) == [100, 100]
     # 38 records or so have 2 kB; how large records are is known once the first batch of a stream was read.
     cluster.produce(job.source_topic, sample_values(100, seed=2))
-    serve(cluster, make_stream(cluster, job, max_bytes="2kB", chunk_size=90, max_latency=3000, max_batches=2))
+    serve(cluster, make_stream(cluster, job, max_bytes="2kB", batch_size=90, max_latency=3000, max_batches=2))
     assert all(30 < size < 50 for size in sizes(cluster, job)[2:])
 
 
 def test_batches_grow_under_backlog_and_shrink_again(cluster: Cluster, job: Job) -> None:
     """The first takes what was asked for, the next ones twice as much each, the last what is left."""
     cluster.produce(job.source_topic, sample_values(1000))
-    stream = make_stream(cluster, job, chunk_size=100)
+    stream = make_stream(cluster, job, batch_size=100)
     with serving(cluster, stream):
         wait_for(lambda: sum(sizes(cluster, job)) == 1000)
     assert assert_every_run(cluster, job) == len(sizes(cluster, job))
@@ -90,7 +90,7 @@ def test_a_hot_partition_does_not_starve_the_others(cluster: Cluster, job: Job) 
     """What waits in a quiet partition is in the first batch, whatever waits in the others."""
     hot = [Record(v, partition=0) for v in sample_values(1000)]
     cluster.produce_records(job.source_topic, [*hot, *(Record(v, partition=3) for v in sample_values(20, seed=2))])
-    serve(cluster, make_stream(cluster, job, chunk_size=100, max_batches=1))
+    serve(cluster, make_stream(cluster, job, batch_size=100, max_batches=1))
     last = cluster.ledger(job).last
     assert last is not None
     assert last.ends == {0: 80, 1: 0, 2: 0, 3: 20}
@@ -151,7 +151,7 @@ def fences(monkeypatch: pytest.MonkeyPatch) -> list[Owner]:
 def test_the_producer_lives_on(cluster: Cluster, job: Job, fences: list[Owner]) -> None:
     """While all goes well the job is fenced once, however many batches there are."""
     cluster.produce(job.source_topic, sample_values(500))
-    serve(cluster, make_stream(cluster, job, chunk_size=20, max_batches=5))
+    serve(cluster, make_stream(cluster, job, batch_size=20, max_batches=5))
     assert len(cluster.ledger(job).runs) == 5
     assert len(fences) == 1
 
@@ -174,7 +174,7 @@ def test_trouble_ends_in_owning_the_job_anew(
     cluster.produce(job.source_topic, sample_values(200))
     job = job.model_copy(update={"retry_delay": 0.1})
     monkeypatch.setenv(VARIABLE, f"{point}=raise")
-    stream = make_stream(cluster, job, chunk_size=200)
+    stream = make_stream(cluster, job, batch_size=200)
     with serving(cluster, stream):
         wait_for(lambda: stream.stats.status().records == 200)
     assert len(fences) == 2
@@ -204,7 +204,7 @@ def test_a_stop_while_a_batch_is_under_way(
 ) -> None:
     """It is finished, or abandoned without a trace, as the stream's setting says; either way the stream ends."""
     cluster.produce(job.source_topic, sample_values(200))
-    stream = make_stream(cluster, job, chunk_size=200, drain=drain)
+    stream = make_stream(cluster, job, batch_size=200, drain=drain)
 
     def stopped(*arguments: object) -> object:
         stream.drain.set()
@@ -224,7 +224,7 @@ def test_a_stop_while_a_batch_is_under_way(
 def test_a_drain_has_its_time(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that does not end within the drain time is abandoned, also with its transaction begun."""
     cluster.produce(job.source_topic, sample_values(200))
-    stream = make_stream(cluster, job, chunk_size=200, drain_timeout=1.0)
+    stream = make_stream(cluster, job, batch_size=200, drain_timeout=1.0)
     stalled = []
 
     def stall(name: str) -> None:

@@ -63,7 +63,7 @@ def test_what_is_no_delimiter(text: str) -> None:
         ("id;name=x", "write id,name"),
         ("contintent", "did you mean continent?"),
         ("ID", "did you mean id?"),
-        ("id:by-id", "write COLUMN[:asc|:desc][,COLUMN…][=TOPIC]"),
+        ("id:by-id", "write COLUMN[:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"),
     ],
 )
 def test_a_sort_that_is_written_otherwise(sort: str, hint: str) -> None:
@@ -124,8 +124,8 @@ def test_where_a_setting_was_given() -> None:
 def test_the_table_of_a_stream_is_named(tmp_path: Path) -> None:
     """As the job's own settings are."""
     file = tmp_path / "job.toml"
-    file.write_text("[stream]\nchunk-sizes = 1\n")
-    with pytest.raises(SettingsError, match=r"job\.toml \[stream\]: there is no setting 'chunk_sizes'; did you mean"):
+    file.write_text("[stream]\nbatch-sizes = 1\n")
+    with pytest.raises(SettingsError, match=r"job\.toml \[stream\]: there is no setting 'batch_sizes'; did you mean"):
         load_streaming({}, {}, file)
     file.write_text("[stream]\nmax-latency = 0\n")
     with pytest.raises(SettingsError, match=r"max_latency \(job file .*job\.toml \[stream\]\)"):

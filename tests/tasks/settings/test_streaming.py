@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from kafka_sort.main import cli
 from tasks.errors import SettingsError
 from tasks.settings.job import load_job
-from tasks.settings.streaming import load_streaming
+from tasks.settings.streaming import Streaming, load_streaming
 
 FILE = """
 source-topic = "orders"
 
 [stream]
-chunk-size = 10
+batch-size = 10
 max-latency = 0.5
 """
 
@@ -23,9 +24,9 @@ def test_flags_then_environment_then_file(tmp_path: Path) -> None:
     file.write_text(FILE)
     environment = {"KAFKA_SORT_MAX_LATENCY": "2", "KAFKA_SORT_SOURCE_TOPIC": "other"}
     streaming = load_streaming({"standby": True}, environment, file)
-    assert (streaming.chunk_size, streaming.max_latency, streaming.standby) == (10, 2.0, True)
+    assert (streaming.batch_size, streaming.max_latency, streaming.standby) == (10, 2.0, True)
     assert load_job({}, {}, file).source_topic == "orders"
-    assert load_streaming({}, {}).chunk_size == 100_000
+    assert load_streaming({}, {}).batch_size == 100_000
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_flags_then_environment_then_file(tmp_path: Path) -> None:
         ({"drain": "wait"}, "drain"),
         ({"max_bytes": "much"}, "'much' is not a size"),
         ({"max_bytes": "0"}, "no size of a batch"),
-        ({"chunk_size": 0}, "chunk_size"),
+        ({"batch_size": 0}, "batch_size"),
         ({"max_runtime": float("inf")}, "max_runtime"),
     ],
 )
@@ -52,3 +53,15 @@ def test_a_stream_table_that_is_none(tmp_path: Path) -> None:
     file.write_text('stream = "fast"')
     with pytest.raises(SettingsError, match=r"write \[stream\] as a table"):
         load_streaming({}, {}, file)
+
+
+@pytest.mark.parametrize("word", ["batch-size", "chunk-size"])
+def test_the_former_name_of_the_batch_size_is_taken(word: str, tmp_path: Path) -> None:
+    """In files, variables, flags and parameters: what was written for former versions goes on."""
+    file = tmp_path / "job.toml"
+    file.write_text(f"[stream]\n{word} = 10")
+    assert load_streaming({}, {}, file).batch_size == 10
+    assert load_streaming({}, {f"KAFKA_SORT_{word.upper().replace('-', '_')}": "11"}).batch_size == 11
+    assert Streaming.model_validate({word.replace("-", "_"): 12}).batch_size == 12
+    (option,) = (o for o in cli.commands["stream"].params if o.name == "batch_size")
+    assert f"--{word}" in option.opts
