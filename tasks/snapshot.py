@@ -75,7 +75,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
     run, lag = (last.run if last else 0) + 1, {r.partition: r.span for r in ranges}
     snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag)
-    snapshot = _cap(snapshot, job.max_records, "max_records")
+    snapshot = cap_offsets(snapshot, job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
@@ -84,7 +84,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
-    snapshot = _fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    snapshot = fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
     if is_judged(owner):
@@ -98,7 +98,7 @@ def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple
     starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
-    lost = _lost(starts, log_starts)
+    lost = find_lost(starts, log_starts)
     if lost and not owner.job.skip_lost:
         raise SourceLostError(source.name, lost)
     ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
@@ -138,11 +138,12 @@ def check_disk(job: Job, snapshot: Snapshot) -> None:
         )
 
 
-def _lost(starts: Mapping[int, int], log_starts: Mapping[int, int]) -> tuple[LostRange, ...]:
+def find_lost(starts: Mapping[int, int], log_starts: Mapping[int, int]) -> tuple[LostRange, ...]:
+    """Offsets between where a run goes on and where the log begins by now."""
     return tuple(LostRange(p, starts[p], log_starts[p]) for p in sorted(log_starts) if log_starts[p] > starts[p])
 
 
-def _cap(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
+def cap_offsets(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
     """At most so many offsets, every partition in proportion; the rest is the next run's."""
     if most is None or snapshot.span <= most:
         return snapshot
@@ -158,7 +159,7 @@ def _cap(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
 def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
     """At most so many offsets: to each partition an equal part, and what one does not need to the others.
 
-    In proportion to what is there, as in `_cap`, a hot partition would leave the others next to nothing.
+    In proportion to what is there, as in `cap_offsets`, a hot partition would leave the others next to nothing.
     """
     if snapshot.span <= most:
         return snapshot
@@ -171,14 +172,14 @@ def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
     return replace(snapshot, ranges=ranges, capped="the batch's limits")
 
 
-def _fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
+def fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
     """A transaction's timeout counts from its beginning: take no more than what can be published in time."""
     seconds = max(
         1 / _PLANNED_RECORDS_PER_SECOND,
         (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND,
     )
     most = int(transaction_seconds * _PLANNED_SHARE_OF_TIMEOUT / (seconds * sorts))
-    return _cap(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
+    return cap_offsets(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
 
 
 @task(task_run_name="snapshot {owner.job.source_topic}", cache_policy=NO_CACHE, persist_result=False)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tasks.errors import SettingsError
 from tasks.manifests import LostRange
 from tasks.publish import TransactionTimeoutError, publish_run
-from tasks.snapshot import _fit_transaction, snapshot_source
+from tasks.snapshot import fit_transaction, snapshot_source
 from tests.cluster import Cluster, sample_values, wait_for
 from tests.command import Command
 from tests.faults.oracle import Follower, assert_exact
@@ -150,7 +150,7 @@ def test_a_snapshot_that_would_take_too_long_is_capped(cluster: Cluster, tmp_pat
         assert 270 < first <= 280
         assert publish_run(owner, prepare(owner, tmp_path)).records == 1000 - first
         whole = replace(publication.snapshot, capped="")
-        assert _fit_transaction(whole, 1, 900) == whole
+        assert fit_transaction(whole, 1, 900) == whole
     assert_exact(cluster, job, runs=2)
 
 

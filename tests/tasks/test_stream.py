@@ -12,11 +12,9 @@ from tasks.errors import SettingsError, TransientError
 from tasks.failpoints import VARIABLE
 from tasks.kafka.clients import KafkaTerminalError
 from tasks.kafka.topics import Topic, describe_topic
-from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.publish import publish_run
 from tasks.settings.job import Job
-from tasks.snapshot import split_evenly
 from tasks.source import SourceRecreatedError
 from tasks.streaming import trigger
 from tasks.streaming.trigger import Pace
@@ -75,14 +73,6 @@ def test_pace() -> None:
         pace.note_waiting(waiting)
         grown.append(pace.records)
     assert grown == [200, 400, 800, 1600, 1600, 1600, 800, 400, 200, 100, 100]
-
-
-def test_a_batch_is_shared_fairly() -> None:
-    """Each partition gets an equal part, and what one does not need goes to the others."""
-    snapshot = Snapshot(1, "id", tuple(OffsetRange(p, 10, 10 + n) for p, n in enumerate((100_000, 5, 400, 0))))
-    assert [r.span for r in split_evenly(snapshot, 1000).ranges] == [595, 5, 400, 0]
-    assert [r.span for r in split_evenly(snapshot, 300).ranges] == [148, 5, 147, 0]
-    assert split_evenly(snapshot, 200_000) is snapshot
 
 
 @pytest.mark.slow
