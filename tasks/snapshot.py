@@ -113,7 +113,7 @@ def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple
 
 def records_start(job: Job, ledger: Ledger) -> bool:
     """Whether a run that read nothing is recorded: a job's first position must not move with each start."""
-    return ledger.last is None and job.start not in {None, "earliest"}
+    return ledger.last is None and not job.starts_at_beginning
 
 
 def require_none_skipped(job: Job, snapshot: Snapshot) -> None:

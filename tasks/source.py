@@ -72,7 +72,7 @@ def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
 
     The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
     """
-    from_beginning = last is not None or job.start in {None, "earliest"}
+    from_beginning = last is not None or job.starts_at_beginning
     if not source.leaderless or (job.on_partition_failure == "skip" and from_beginning):
         return
     numbers = ", ".join(map(str, source.leaderless))
@@ -92,16 +92,15 @@ def start_offsets(admin: AdminClient, job: Job, last: RunRecord | None, source: 
 
 
 def _first_starts(admin: AdminClient, job: Job, source: Topic) -> dict[int, int]:
-    start = job.start or "earliest"
     earliest = list_offsets(admin, source.name, source.partitions, EARLIEST)
-    if start == "earliest":
+    if job.start is None or job.starts_at_beginning:
         return earliest
     latest = list_offsets(admin, source.name, source.partitions, LATEST)
-    if start == "latest":
+    if job.start == "latest":
         return latest
-    if start == "group":
+    if job.start == "group":
         return earliest | group_offsets(admin, job.group, source.name)
-    moment = datetime.fromisoformat(start)
+    moment = datetime.fromisoformat(job.start)
     millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     found = list_offsets(admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
     # -1: no record is as young as that.

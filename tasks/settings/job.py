@@ -138,9 +138,8 @@ class Job(BaseModel):
     skip_lost: bool = Field(
         False, title="Skip lost", description="Go on without records that retention removed before they were read."
     )
-    on_partition_failure: str = Field(
+    on_partition_failure: Literal["fail", "skip"] = Field(
         "fail",
-        pattern="^(fail|skip)$",
         title="On partition failure",
         description="What a source partition without a leader does to a run: fail, or skip (the next run takes it).",
     )
@@ -320,6 +319,11 @@ class Job(BaseModel):
     def ledger(self) -> str:
         """Topic of the run records."""
         return JobNames(self.name).ledger
+
+    @property
+    def starts_at_beginning(self) -> bool:
+        """Whether a first run reads all that the source has."""
+        return self.start in {None, "earliest"}
 
     @property
     def dead_letters(self) -> str:
