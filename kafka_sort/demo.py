@@ -40,7 +40,7 @@ With a cluster and a topic of yours:
 
 The runs stay in Prefect's history: in a checkout of the project, make ui shows them, and lets you start more.
 
-The README has the guarantees, the settings and the permissions that a job needs."""
+README.md has the guarantees, and leads to the settings and the permissions that a job needs."""
 
 
 class Steps:

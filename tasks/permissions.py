@@ -57,7 +57,7 @@ def _check(job: Job, admin: AdminClient, topics: Needs, groups: Needs) -> None:
     if missing:
         raise NotPermittedError(
             f"the cluster does not permit job {job.name} {'; '.join(missing)}: grant it to this principal "
-            "(kafka-acls --add); the README lists all that a job needs",
+            "(kafka-acls --add); docs/security.md lists all that a job needs",
             KafkaError.TOPIC_AUTHORIZATION_FAILED,
         )
 

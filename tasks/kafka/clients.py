@@ -107,7 +107,7 @@ class NotPermittedError(KafkaTerminalError):
     """Kafka's ACLs do not give the principal the operations that the job needs. The message names the resource."""
 
     exit_code = 2
-    action = "Have the operations granted that the line names; the README lists all that a job needs."
+    action = "Have the operations granted that the line names; docs/security.md lists all that a job needs."
 
 
 def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTerminalError:

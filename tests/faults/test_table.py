@@ -1,11 +1,12 @@
-"""The README's table of faults names tests that exist, and every test of this folder."""
+"""The tables of docs/faults.md name tests that exist, and every test of this folder."""
 
 import re
 from pathlib import Path
 
+from tests.documents import text_of
+
 TESTS = Path(__file__).parents[1]
-SECTION = re.search(r"^## Faults\n(.*?)^## ", (TESTS.parent / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-ROWS = re.findall(r"^\| .* \| (`test_.*`) \|$", SECTION[1] if SECTION else "", re.MULTILINE)
+ROWS = re.findall(r"^\| .* \| (`test_.*`) \|$", text_of("docs/faults.md"), re.MULTILINE)
 
 
 def defined(folder: Path) -> set[str]:
@@ -17,7 +18,7 @@ def defined(folder: Path) -> set[str]:
 
 
 def test_every_row_has_a_test() -> None:
-    """A name in the table that no test has would be an empty promise."""
+    """A name in a table that no test has would be an empty promise."""
     assert len(ROWS) > 20
     for row in ROWS:
         assert set(re.findall(r"`(test_\w+)`", row)) <= defined(TESTS), row

@@ -21,7 +21,7 @@ from tests.history import FINAL, History
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-# Pictures for the README: KAFKA_SORT_PICTURES=docs make test-all ARGS=tests/kafka_sort/test_ui.py
+# Pictures for docs/prefect.md: KAFKA_SORT_PICTURES=docs make test-all ARGS=tests/kafka_sort/test_ui.py
 PICTURES = os.environ.get("KAFKA_SORT_PICTURES")
 START = "import sys; from pathlib import Path; from kafka_sort.ui import main; sys.exit(main(Path(sys.argv[1])))"
 

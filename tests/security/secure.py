@@ -25,6 +25,7 @@ from tasks.kafka.ledger import ensure_ledger
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
 from tests.command import Command
+from tests.documents import text_of
 from tests.security.certificates import Issued, issue, make_authority
 
 USER = "sorter"
@@ -33,7 +34,7 @@ PASSWORD = f"hunter2-{uuid4().hex}"
 
 @dataclass(frozen=True)
 class Grant:
-    """One operation on one resource; `row` of the README's table."""
+    """One operation on one resource; `row` of the table in docs/security.md."""
 
     row: str
     kind: ResourceType
@@ -53,7 +54,6 @@ class Grant:
         )
 
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 _KINDS = {"transactional id": ResourceType.TRANSACTIONAL_ID, "group": ResourceType.GROUP}
 _ROW = re.compile(
     r"^\| ((?:transactional id|group|topic|source topic|outputs|dead-letter topic)[^|]*) \|([^|]*)\|([^|]*)\|$",
@@ -62,8 +62,9 @@ _ROW = re.compile(
 
 
 def rows_of() -> list[tuple[str, list[str], list[str]]]:
-    """The README's table: resource, operations to sort, operations to verify, as Kafka's protocol calls them."""
-    return [(row.strip(), _operations(sort), _operations(verify)) for row, sort, verify in _ROW.findall(README)]
+    """The table in docs/security.md: resource, operations to sort and to verify, as Kafka's protocol calls them."""
+    rows = _ROW.findall(text_of("docs/security.md"))
+    return [(row.strip(), _operations(sort), _operations(verify)) for row, sort, verify in rows]
 
 
 def _operations(cell: str) -> list[str]:
@@ -71,7 +72,7 @@ def _operations(cell: str) -> list[str]:
 
 
 def all_of(job: Job, *, verify: bool | None = None) -> list[Grant]:
-    """What the README says a job needs: to sort and verify, or (`verify`) to do one of them."""
+    """What docs/security.md says a job needs: to sort and verify, or (`verify`) to do one of them."""
     found = []
     for row, sort, verified in rows_of():
         kind = next((kind for start, kind in _KINDS.items() if row.startswith(start)), ResourceType.TOPIC)

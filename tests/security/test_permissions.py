@@ -1,4 +1,4 @@
-"""What one may do: the README's table is enough, and each line of it is needed."""
+"""What a principal may do: the table in docs/security.md is enough, and each line of it is needed."""
 
 import signal
 from pathlib import Path

@@ -1,0 +1,44 @@
+"""The documents as tests read them: pages, their code, their links and anchors, and their tables."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+_FENCE = re.compile(r"^```[a-z]*\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def blocks_of(page: str) -> list[str]:
+    """Code between fences."""
+    return _FENCE.findall(text_of(page))
+
+
+def code_of(page: str) -> list[str]:
+    """All code, in blocks and in lines. Prose also says "make" and "kafka-sort"."""
+    return blocks_of(page) + re.findall(r"`([^`\n]+)`", _prose(page))
+
+
+def links_of(page: str) -> list[tuple[str, str]]:
+    """Targets within the project: a page, or a file, as its path from the root; and the anchor, which may be empty."""
+    found = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", _prose(page))
+    return [(_from_root(page, path), anchor) for path, anchor in found if "://" not in path]
+
+
+def anchors_of(page: str) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def _prose(page: str) -> str:
+    return _FENCE.sub("", text_of(page))
+
+
+def _from_root(page: str, path: str) -> str:
+    target = (ROOT / page).parent / path if path else ROOT / page
+    return target.resolve().relative_to(ROOT).as_posix()
