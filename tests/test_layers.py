@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import blocks_of
+
 ROOT = Path(__file__).parents[1]
 # From the bottom: packages, or modules of `tasks`. A folder stands for all that is in it.
 LAYERS = (
@@ -78,6 +80,13 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 
     for module in MODULES:
         visit(module, ())
+
+
+def test_the_map_shows_the_layers() -> None:
+    """docs/code.md has each layer, from the top, with all that is in it."""
+    shown = next(block for block in blocks_of("docs/code.md") if block.startswith("kafka_sort\n"))
+    layers = [sorted(name.removeprefix("tasks.") for name in names.split()) for names in reversed(LAYERS)]
+    assert [line.split(" · ") for line in shown.splitlines()] == layers
 
 
 def test_every_layer_is_there() -> None:
