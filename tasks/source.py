@@ -62,7 +62,7 @@ def check_same_topic(source: Topic, last: RunRecord | None) -> None:
 
 def _recreated(name: str) -> str:
     return (
-        f"source {name} was deleted and made again since it was read (its topic id differs): nothing was published; "
+        f"source {name} was deleted and recreated since it was read (its topic id differs): nothing was published; "
         "to sort the new topic, take another --job-name, with --append for the same outputs"
     )
 

@@ -91,7 +91,7 @@ class OutputCheck:
         if topic is None:
             self._findings.add_general("the topic does not exist any more")
         elif topic.id != self._plan.sort.topic_id:
-            self._findings.add_general("the topic was deleted and made again since the run: its id differs")
+            self._findings.add_general("the topic was deleted and recreated since the run: its id differs")
         return topic
 
     def _bound_ranges(self, topic: Topic) -> bool:

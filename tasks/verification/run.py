@@ -123,7 +123,7 @@ class RunCheck:
         name = self._record.source_topic
         topic = describe_topic(self._tools.admin, name)
         if topic is None or topic.id != self._record.source_topic_id:
-            what = "does not exist any more" if topic is None else "was deleted and made again since the run"
+            what = "does not exist any more" if topic is None else "was deleted and recreated since the run"
             self._tools.unverifiable.append(f"{name}: the topic {what}; only order and counts of outputs were checked")
             return False
         return self._find_ranges()

@@ -1,4 +1,4 @@
-"""What the README names exists, and has the defaults it says."""
+"""All names in the README exist, and have the defaults it says."""
 
 import re
 from pathlib import Path
@@ -15,13 +15,13 @@ from tests.csv_values import key_columns
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# Code alone: prose also says "make" and "kafka-sort".
+# Only code counts: prose also says "make" and "kafka-sort".
 BLOCKS = re.findall(r"^```[a-z]*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 CODE = BLOCKS + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL))
 SETTINGS = re.findall(r"^\| `(--[a-z-]+)` \| `([a-z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
 # Lines of other programs, with flags of their own. Prefect's are run in tests/test_deployments.py.
 OTHERS = re.compile(r"(\.venv/bin/)?(prefect|sort|docker|curl|apt-get) ")
-# What None stands for, where the word is no default of the model.
+# The words that stand for None, which is no default of the model.
 MEANS_NONE = {
     "the source topic's name",
     "no limit",
@@ -69,7 +69,7 @@ def test_no_other_settings() -> None:
 
 
 def test_commands_and_flags_exist() -> None:
-    """Every `kafka-sort` command, and every flag."""
+    """Every `kafka-sort` command and every flag in the README exists."""
     named = {name for code in CODE for name in re.findall(r"(?<![\w/.])kafka-sort ([a-z]+)", code)}
     assert named == set(cli.commands)
     flags = {flag for command in cli.commands.values() for param in command.params for flag in param.opts}
@@ -78,7 +78,7 @@ def test_commands_and_flags_exist() -> None:
 
 
 def test_make_targets_exist() -> None:
-    """Every `make` target."""
+    """Every `make` target in the README exists."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for code in CODE for name in re.findall(r"\bmake ([a-z-]+)", code)}
     assert named
@@ -86,14 +86,14 @@ def test_make_targets_exist() -> None:
 
 
 def test_files_exist() -> None:
-    """Every link to a file of the repository."""
+    """Every link leads to a file of the repository."""
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert all((ROOT / link).exists() for link in links)
 
 
 def test_job_file(tmp_path: Path) -> None:
-    """The example of a job file is one."""
+    """The example of a job file is a valid one."""
     file = tmp_path / "job.toml"
     file.write_text(next(block for block in BLOCKS if "source-topic" in block))
     job = load_job({}, {}, file)
@@ -111,7 +111,7 @@ def test_job_file(tmp_path: Path) -> None:
     ],
 )
 def test_rows(value: bytes, key: tuple[int, bytes]) -> None:
-    """Rows that the README says are accepted, and what they sort by."""
+    """The README's rows are accepted, and sort by what it says."""
     parsed = CsvFormat(
         parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"])
     ).parse_values(pa.array([value]))

@@ -179,7 +179,7 @@ class TestFailures:
         assert not list(tmp_path.iterdir())
 
     def test_dies_later(self) -> None:
-        """A broker that was killed by somebody else is reported by check_alive."""
+        """check_alive reports a broker that another process killed."""
         with EmbeddedBroker() as broker:
             os.kill(broker.pid, signal.SIGKILL)
             with pytest.raises(EmbeddedBrokerError, match="ended with status -9"):
