@@ -1,7 +1,7 @@
-"""Step 5, sort: the order of all rows of a run, and their division among output partitions.
+"""Step 5, sort: orders all rows of a run, and divides them among output partitions.
 
 Guarantee 1 (order): rows are ordered by (key columns, source partition, source offset); text compares by bytes,
-integers as integers. DuckDB orders keys and row numbers, a part of the run at a time: parts are what fits the memory.
+integers as integers. DuckDB orders keys and row numbers, one part of the run at a time, which fits the memory.
 """
 
 import os
@@ -47,7 +47,7 @@ _BATCH_BYTES = 32_000_000
 
 @dataclass(frozen=True)
 class SortRequest:
-    """What a sort task is told: small and picklable, so that it can run elsewhere."""
+    """The input of a sort task: small and picklable, so that it can run elsewhere."""
 
     job: Job
     sort: Sort
@@ -57,9 +57,9 @@ class SortRequest:
 
 
 def sort_chunks(request: SortRequest) -> SortedRows:
-    """Order all rows of the chunks, part by part as they fit the memory; cut them for the output's partitions.
+    """Order all rows of the chunks, in parts that fit the memory; cut them for the output's partitions.
 
-    TransientError where the work folder cannot be used.
+    TransientError if the work folder cannot be used.
     """
     began = time.monotonic()
     try:
@@ -98,10 +98,10 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
 
 @contextmanager
 def _duckdb_released() -> Iterator[None]:
-    """An error of the block keeps none of DuckDB's objects: Prefect has the error until the process ends.
+    """Keep DuckDB's objects out of errors of the block: Prefect has the error until the process ends.
 
     DuckDB's binding prints a line for each of its objects that is left by then. For the same reason this module names
-    `duckdb` only inside of functions: Prefect keeps the flow, and with it all that its modules name.
+    `duckdb` only inside functions: Prefect keeps the flow, and with it all that its modules name.
     """
     try:
         yield
@@ -127,7 +127,7 @@ def _order_parts(
 ) -> list[SortedPart]:
     done = []
     with _connect(request) as connection:
-        # No comprehension: its closure would keep the connection.
+        # A comprehension's closure would keep the connection.
         for part, path in zip(parts, paths, strict=True):
             done.append(_order_part(connection, part, order, path))
     return done
@@ -149,13 +149,13 @@ def _order_part(
                 meter.add(len(numbers))
         os.replace(unfinished, path)
     finally:
-        # Where the disk is full, the next attempt needs the space.
+        # If the disk is full, the next attempt needs the space.
         unfinished.unlink(missing_ok=True)
     return SortedPart(files, path, rows)
 
 
 def _ordered(connection: "duckdb.DuckDBPyConnection", groups: RowGroups, order: Order) -> Iterator[RowNumbers]:
-    """Rows are numbered through all files, in order of arrival, so their number is the last term of the order."""
+    """Select the row numbers in order. Rows are numbered by arrival, so their number is the order's last term."""
     relation = connection.sql(
         "SELECT (file_row_number + list_extract($starts, file_index::BIGINT + 1))::UINTEGER AS row "  # noqa: S608
         f"FROM read_parquet($files, file_row_number = true) ORDER BY {order.sql}",
@@ -166,13 +166,13 @@ def _ordered(connection: "duckdb.DuckDBPyConnection", groups: RowGroups, order: 
 
 
 def _batch_rows(chunks: Sequence[Chunk]) -> int:
-    """By the largest record, not the mean: the order may put large ones together."""
+    """Divide by the largest record, not the mean: the order may put large ones together."""
     largest = max((chunk.largest_bytes for chunk in chunks), default=0)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
 def order_of(job: Job, sort: Sort) -> Order:
-    """The sort's terms, by the columns of the chunks; a flag before each key that may be null."""
+    """Return the sort's terms, by the columns of the chunks; a flag before each key that may be null."""
     number = {key.name: i for i, key in enumerate(job.key_columns)}
     terms: list[Term] = []
     for key in sort.by:
@@ -184,7 +184,7 @@ def order_of(job: Job, sort: Sort) -> Order:
 
 
 def record_columns(job: Job, chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Columns of a record that any record of the run has."""
+    """Return the columns that any record of the run has."""
     wanted = {
         "value": True,
         "key": any(chunk.has_keys for chunk in chunks),
@@ -200,7 +200,7 @@ def _threads(job: Job) -> int:
 
 @contextmanager
 def _connect(request: SortRequest) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A private DuckDB: bounded, with its own spill folder, blind to files but the attempt's; all this is locked."""
+    """Open a private DuckDB: bounded, with its own spill folder, and files of the attempt only; all this is locked."""
     import duckdb
 
     job = request.job
@@ -210,10 +210,10 @@ def _connect(request: SortRequest) -> Iterator["duckdb.DuckDBPyConnection"]:
         config={
             "threads": _threads(job),
             "memory_limit": f"{budget.duckdb_bytes}B",
-            # Pages that are kept, not given back and faulted in again: a third fewer faults, an eighth less CPU where
-            # the sort spills (20 million rows in 412 MB), nothing lost where it does not.
+            # Pages are kept, not given back and faulted in again: a third fewer faults, an eighth less CPU if the sort
+            # spills (20 million rows in 412 MB), no loss if it does not.
             "block_allocator_memory": f"{budget.duckdb_bytes}B",
-            # Each chunk is read once, so to keep it in memory would only crowd the sort.
+            # Each chunk is read once, so to keep it in memory would only take space from the sort.
             "enable_external_file_cache": False,
             "temp_directory": spill,
             "preserve_insertion_order": False,
@@ -242,12 +242,12 @@ def _connect(request: SortRequest) -> Iterator["duckdb.DuckDBPyConnection"]:
 
 
 def _first_line(error: Exception) -> str:
-    """What happened; DuckDB's advice on its own settings follows it."""
+    """Return the error itself; DuckDB's advice on its own settings follows it."""
     return str(error).partition("\n")[0]
 
 
 def _recorded(order: Order, r: KeyRange) -> KeyRange:
-    """The range as the ledger has it, which must stay small: its keys for a person, and encoded."""
+    """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
     if r.first_key is None or r.last_key is None:
         return r
     bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
@@ -256,7 +256,7 @@ def _recorded(order: Order, r: KeyRange) -> KeyRange:
 
 
 def _printable(key: Key) -> Key:
-    """Bytes that are not UTF-8 as escapes."""
+    """Show bytes that are not UTF-8 as escapes."""
     return tuple(_shorten(part) if isinstance(part, bytes) else part for part in key)
 
 
