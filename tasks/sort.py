@@ -37,12 +37,13 @@ from tasks.sorting.split import Division, divide
 if TYPE_CHECKING:
     import duckdb
 
-# Of a batch of records that publish gathers, and of one of row numbers on its way from DuckDB to the file.
+# The limits of a batch of records that publish gathers.
 _BATCH_ROWS = 100_000
+_BATCH_BYTES = 32_000_000
+# Row numbers in a batch from DuckDB to the file of the order.
 _ORDER_ROWS = 1_000_000
 _SHOWN_BYTES = 100
 _LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
-_BATCH_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)

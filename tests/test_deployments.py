@@ -196,7 +196,7 @@ def test_deploying_twice_is_as_deploying_once(prefect: Deployments, history: His
         deployments = [deployment["name"] for deployment in history.post("/deployments/filter", {})]
         assert sorted(deployments) == sorted(deployment["name"] for deployment in load()["deployments"])
     finally:
-        # Of no other test's business.
+        # Other tests must not see it.
         for name in names:
             prefect("automation", "delete", name)
 

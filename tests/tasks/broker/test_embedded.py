@@ -275,6 +275,6 @@ def test_a_folder_with_an_odd_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("port", [65_536, 80_000, -1])
 def test_a_port_that_there_is_not(port: int) -> None:
-    """Neither a traceback, nor a broker at another port."""
+    """There is neither a traceback, nor a broker at another port."""
     with pytest.raises(EmbeddedBrokerError, match=f"there is no port {port}"):
         EmbeddedBroker(port).start()

@@ -94,7 +94,7 @@ def test_every_path_parses_alike(columns: str, data: st.DataObject) -> None:
 @example((",", b'"a" ,b'))
 @example((",", b' "a"'))
 def test_rows_are_strict_where_python_is(case: tuple[str, bytes | None]) -> None:
-    """What the vectorised proof lets pass is one row of the fields that Python's strict reader finds."""
+    """A row that the vectorised proof lets pass is one row, with the fields that Python's strict reader finds."""
     delimiter, row = case
     if row and find_strict(pa.array([row], pa.binary()), delimiter)[0]:
         fields = read_strictly(row, delimiter)

@@ -57,7 +57,7 @@ def test_a_stream_table_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["batch-size", "chunk-size"])
 def test_the_former_name_of_the_batch_size_is_taken(word: str, tmp_path: Path) -> None:
-    """In files, variables, flags and parameters: what was written for former versions goes on."""
+    """The former name goes on in files, variables, flags and parameters."""
     file = tmp_path / "job.toml"
     file.write_text(f"[stream]\n{word} = 10")
     assert load_streaming({}, {}, file).batch_size == 10
