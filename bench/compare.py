@@ -41,14 +41,14 @@ from tasks.settings.connection import Connection
 KEYS = {"id": "-k1,1n", "name": "-k2,2", "continent": "-k4,4"}
 PARTITIONS = 4
 NOTHING = "bench-nothing"
-# As an expert would tune them (acks=all, lz4, large batches); the same producer serves pipe and floor.
+# The settings of an expert (acks=all, lz4, large batches); the same producer serves pipe and floor.
 PRODUCE = (
     "kcat -b {bootstrap} -P -t {output} -p 0 -X acks=all -X compression.type=lz4 -X linger.ms=50 "
     "-X batch.num.messages=100000 -X queue.buffering.max.messages=1000000 < {file}"
 )
 CONSUME = "kcat -b {bootstrap} -C -t {topic} -o beginning -e -q > {file}"
 SORT = "LC_ALL=C sort --parallel=2 -S 1G -t, -s {key} {file} > {sorted}"
-# Spark's defaults for one machine but for the heap, of which the default of 1 GB is too little for ten million records.
+# Spark's defaults for one machine, except for the heap: its default of 1 GB is too little for ten million records.
 SPARK = (
     "spark-submit --master 'local[2]' --driver-memory 4g --conf spark.ui.enabled=false --conf spark.log.level=ERROR "
     "--packages org.apache.spark:spark-sql-kafka-0-10_2.13:4.2.0 {script} {bootstrap} {topic} {prefix}"
@@ -80,7 +80,7 @@ class Bench:
         self._admin = make_admin(self._connection)
 
     def fill(self, topic: str, records: int, shape: Shape) -> int:
-        """Make the source; how many records it has."""
+        """Make the source; return the number of its records."""
         count = int(records * shape.share)
         return generate_records(self._connection, topic, count, 1, shape.partitions, make=shape.make)
 
@@ -88,7 +88,7 @@ class Bench:
         self._admin.delete_topics([topic])[topic].result()
 
     def systems(self) -> dict[str, Callable[[str, Path], str]]:
-        """Name → what makes the shell script for a source topic and a work folder."""
+        """Return name → function that makes the shell script for a source topic and a work folder."""
         first, *others = self._memory_limits
         ours = {"kafka-sort": self._sorter(first), **{f"ours {size}": self._sorter(size) for size in others}}
         peers = {name: self._program(text) for name, text in self._programs.items()}
@@ -163,7 +163,7 @@ class Bench:
         return PRODUCE.format(bootstrap=self._broker.bootstrap_servers, output=output, file=file)
 
     def _stages(self, folder: Path) -> dict[str, float]:
-        """What kafka-sort says of its stages, in the last line of its log."""
+        """Return what kafka-sort reports of its stages, in the last line of its log."""
         log = folder / "log"
         lines = [line for line in (log.read_text() if log.exists() else "").splitlines() if "committed" in line]
         words = [word.partition("=") for line in lines for word in line.split()]
@@ -206,7 +206,7 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def ratios(measurements: list[Measurement], system: str, against: str, records: int) -> list[float]:
-    """Wall time of one system over the other's, round by round."""
+    """Divide the wall time of one system by the other's, round by round."""
     walls = {(m.system, m.round): m.wall_seconds for m in measurements if m.records == records}
     rounds = sorted({number for _, number in walls})
     return [walls[system, n] / walls[against, n] for n in rounds if (system, n) in walls and (against, n) in walls]
@@ -238,7 +238,7 @@ def _median(numbers: Any) -> float:
 
 
 def compare(bench: Bench, sizes: Sequence[int], rounds: int, systems: Sequence[str]) -> list[Measurement]:
-    """All systems in turn, round by round, size by size."""
+    """Run all systems in turn, round by round, size by size."""
     measurements: list[Measurement] = []
     for records in sizes:
         topic = f"bench-{records}"
@@ -253,7 +253,7 @@ def compare(bench: Bench, sizes: Sequence[int], rounds: int, systems: Sequence[s
 
 
 def compare_shapes(bench: Bench, records: int, rounds: int) -> list[Measurement]:
-    """This project on each shape; the shape stands where the system does."""
+    """Run this project on each shape; the shape stands in the system's place."""
     measurements: list[Measurement] = []
     sizes: dict[str, int] = {}
     made = shapes(records)
@@ -283,11 +283,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory-limit", nargs="+", default=["2GB"], help="of kafka-sort; more than one: each in turn")
+    parser.add_argument("--memory-limit", nargs="+", default=["2GB"], help="limits of kafka-sort, each in turn")
     parser.add_argument("--systems", nargs="+", default=["kafka-sort", "nothing new", "pipe", "floor"])
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
-    parser.add_argument("--shapes", action="store_true", help="data of other shapes in place of other systems")
-    parser.add_argument("--out", type=Path, help="default: bench/out/compare.json, or shapes.json")
+    parser.add_argument("--shapes", action="store_true", help="sort data of other shapes in place of other systems")
+    parser.add_argument("--out", type=Path, help="result; default: bench/out/compare.json, or shapes.json")
     arguments = parser.parse_args()
     programs = dict(text.split("=", 1) for text in arguments.program)
     for name in ("kcat", "sort"):

@@ -21,7 +21,7 @@ from tasks.verification.rows import KeyEncoder, Values, read_key, read_kinds
 
 COLUMNS = "id:int,name,address,continent"
 SORTS = ("id", "name", "continent")
-# As they are read: by the dump in row groups, by verification in blocks.
+# The dump reads them in row groups, verification in blocks.
 GROUP, BLOCK = 120_000, 5_000
 
 Change = Callable[[bytes], bytes | None]
@@ -38,7 +38,7 @@ def _quote(value: bytes, index: int, middle: bytes = b"") -> bytes:
     return _swap_field(value, index, b'"' + item[:3] + middle + item[3:] + b'"')
 
 
-# What it does to a value, and to one of how many.
+# The change of a value, and the share of values that it changes: one of so many.
 SHAPES: dict[str, tuple[Change, int]] = {
     "plain": (lambda v: v, 1),
     "CR": (lambda v: v + b"\r", 1),
@@ -78,7 +78,7 @@ SHAPES: dict[str, tuple[Change, int]] = {
 
 
 def make_values(count: int) -> list[bytes]:
-    """Plain rows of about 50 bytes."""
+    """Make plain rows of about 50 bytes."""
     chance = random.Random(1)
     number, pick = chance.randrange, chance.choice
     continents = (b"Asia", b"Europe", b"Africa")
@@ -89,12 +89,12 @@ def make_values(count: int) -> list[bytes]:
 
 
 def apply_shape(values: list[bytes], change: Change, every: int) -> list[bytes | None]:
-    """One of `every` values changed, none of them first or last."""
+    """Change one of `every` values, but not the first or the last."""
     return [change(value) if i % every == every // 2 else value for i, value in enumerate(values)]
 
 
 def time_sorter(values: Values) -> float:
-    """CPU seconds to parse all of them, by row groups."""
+    """Measure the CPU seconds to parse all of them, by row groups."""
     types = parse_columns(COLUMNS)
     fmt = CsvFormat(types, [KeyColumn(name, types[name]) for name in SORTS])
     groups = [pa.array(values[start : start + GROUP], pa.binary()) for start in range(0, len(values), GROUP)]
@@ -102,7 +102,7 @@ def time_sorter(values: Values) -> float:
 
 
 def time_verifier(values: Values) -> float:
-    """CPU seconds to parse all of them, by blocks."""
+    """Measure the CPU seconds to parse all of them, by blocks."""
     kinds = read_kinds(COLUMNS)
     encoder = KeyEncoder(kinds, ",", [read_key(sort, kinds) for sort in SORTS], frozenset({"id"}))
     return _measure(encoder.encode, [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)])

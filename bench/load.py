@@ -1,4 +1,4 @@
-"""What stands beside a stream that is measured: a generator at a steady rate, and a reader of what comes out."""
+"""The load of a measured stream: a generator at a steady rate, and a reader of the outputs."""
 
 import re
 import threading
@@ -74,7 +74,7 @@ class Feed:
 
 
 class Tail:
-    """A `read_committed` reader of one output; how late records were when it could read them."""
+    """A `read_committed` reader of one output, which measures how late it could read records."""
 
     def __init__(self, connection: Connection, topic: str, partitions: int) -> None:
         self.seconds: list[float] = []

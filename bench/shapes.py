@@ -1,4 +1,4 @@
-"""Sample data in other shapes: what a sorter may be slow at."""
+"""Sample data in other shapes, at which a sorter may be slow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Shape:
 
 
 def shapes(records: int) -> dict[str, Shape]:
-    """The shapes by name, for topics of about `records` records."""
+    """Return the shapes by name, for topics of about `records` records."""
     return {
         "plain": Shape(make_block),
         "one heavy key": Shape(heavy),
@@ -36,20 +36,20 @@ def shapes(records: int) -> dict[str, Shape]:
 
 
 def heavy(seed: int, first: int, count: int) -> pa.Array:
-    """99 of 100 records have the same id, name and continent."""
+    """Make records of which 99 in 100 have the same id, name and continent."""
     plain = make_block(seed, first, count)
     light = np.arange(first, first + count) % 100 == 0
     return pc.if_else(pa.array(light), plain, pa.scalar(b"7,SameNameAlways,One address of all,Asia", pa.binary()))
 
 
 def ordered(place: Callable[[int], int], _: int, first: int, count: int) -> pa.Array:
-    """Ascending by every column, of the record's number after `place`."""
+    """Make records that ascend by every column, from the record's number after `place`."""
     rows = [b"%d,N%011d,Address of somebody,C%d" % (n, n, n >> 21) for n in map(place, range(first, first + count))]
     return pa.array(rows, pa.binary())
 
 
 def wide(seed: int, first: int, count: int) -> pa.Array:
-    """Records of 1,000 bytes: the address made long."""
+    """Make records of 1,000 bytes: the address is long."""
     parts = pc.split_pattern(make_block(seed, first, count).cast(pa.string()), ",")
     id_, name, address, continent = (pc.list_element(parts, i).cast(pa.binary()) for i in range(4))
     long = pc.binary_join_element_wise(address, pa.scalar(KILOBYTE, pa.binary()), pa.scalar(b"", pa.binary()))

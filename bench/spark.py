@@ -16,7 +16,7 @@ KEYS = {"id": (0, "int"), "name": (1, "string"), "continent": (3, "string")}
 
 
 def write_sorted(rows: DataFrame, bootstrap: str, topic: str, position: int, kind: str) -> None:
-    """One sort: ranges of keys to PARTITIONS Spark partitions, each to the Kafka partition of its number."""
+    """Make one sort: key ranges go to PARTITIONS Spark partitions, each to the Kafka partition of its number."""
     key = f.split(f.col("value").cast("string"), ",").getItem(position).cast(kind)
     ordered = rows.withColumn("k", key).repartitionByRange(PARTITIONS, "k").sortWithinPartitions("k")
     placed = ordered.select("value", f.spark_partition_id().alias("partition"))

@@ -50,12 +50,12 @@ from tasks.targets.base import Columns
 
 
 class MeasuredRunner(ThreadRunner):
-    """Dump and sort as a stream runs them, each sort measured by itself."""
+    """Runs dump and sort as a stream does, and measures each sort by itself."""
 
     def __init__(self, stages: "Stages", job: Job) -> None:
         self._stages = stages
         self._at_once = job.sort_concurrency > 1
-        # One at a time: in this thread, which is the one that a profile sees.
+        # One sort at a time runs in this thread, which is the one that a profile sees.
         pools = (ThreadPoolExecutor(n) if n > 1 else None for n in (job.dump_concurrency, job.sort_concurrency))
         super().__init__(*pools)
 
@@ -76,7 +76,7 @@ class MeasuredRunner(ThreadRunner):
 
 
 class Stages:
-    """One round: each stage in turn, the figures kept by name."""
+    """Run one round: each stage in turn; keep the figures by name."""
 
     def __init__(self, connection: Connection, topic: str, arguments: argparse.Namespace) -> None:
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -149,7 +149,7 @@ class Stages:
                 _shell(script)
 
     def summary(self) -> dict[str, float]:
-        """Medians, and the ratios that are asked for."""
+        """Print medians, and the ratios that are asked for."""
         middle = {name: statistics.median(values) for name, values in self.seconds.items()}
         pairs = {"dump": "kcat read", "publish": "kcat publish"}
         ratios = {f"{a} / {b}": middle[a] / middle[b] for a, b in pairs.items() if a in middle and b in middle}
@@ -163,7 +163,7 @@ class Stages:
 
 
 def make_plain_sender(connection: Connection, queue_bytes: int) -> Sender:
-    """As the transactional producer sends, with the same queues, outside of any transaction."""
+    """Sends like the transactional producer, with the same queues, but outside of any transaction."""
     queue = {"queue.buffering.max.kbytes": queue_bytes // 1024, "queue.buffering.max.messages": queue_bytes // 128}
     over: dict[str, Any] = {"delivery.report.only.error": True, "batch.size": BATCH_BYTES, **queue}
     return Sender(make_producer(connection, **over), "plain records", 60.0)
@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bootstrap-servers")
     parser.add_argument("--topic")
-    parser.add_argument("--records", type=int, default=5_000_000, help="of a topic that is made")
+    parser.add_argument("--records", type=int, default=5_000_000, help="records of a new topic")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-limit", default="2GB")
     parser.add_argument("--dump-concurrency", type=int, default=2)

@@ -74,7 +74,7 @@ class Bench:
 
     @contextmanager
     def streaming(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The stream as a process for the time of the block, ended as a service manager does; its CPU and memory."""
+        """Run the stream as a process during the block; end it as a service manager does; measure CPU and memory."""
         process = self.start()
         watched = psutil.Process(process.pid)
         try:
@@ -100,7 +100,7 @@ class Bench:
         return sum(ends.values()) - sum(starts.values())
 
     def wait_for_run(self, number: int, seconds: float = 120) -> float:
-        """When the run was seen in the ledger."""
+        """Return the time at which the run was seen in the ledger."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             last = self.ledger().last
@@ -120,11 +120,11 @@ class Bench:
         print(f"verify: exit {done.returncode}, {done.stdout.splitlines()[0] if done.stdout else done.stderr}")
 
     def watch(self, process: subprocess.Popen[bytes], seconds: float) -> list[int]:
-        """Lag and memory, once a second or so."""
+        """Measure lag and memory, about once a second."""
         return [self.lag() for _ in self._memory_samples(process, seconds, 1.0)]
 
     def watch_memory(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        """Often, since what it measures moves by 50 MB within each batch."""
+        """Measure often, since memory moves by 50 MB within each batch."""
         for _ in self._memory_samples(process, seconds, 0.4):
             pass
 
@@ -179,7 +179,7 @@ def run_live(bench: Bench, arguments: argparse.Namespace) -> None:
 
 def run_latency(bench: Bench, arguments: argparse.Namespace) -> None:
     with bench.streaming() as process, Feed(bench.connection, TOPIC, PARTITIONS, arguments.rate):
-        # What was sent while Python and Prefect started is backlog.
+        # Records that were sent while Python and Prefect started are backlog.
         bench.wait_for_run(3)
         while bench.lag() > arguments.rate:
             time.sleep(0.5)
@@ -277,7 +277,7 @@ def print_batches(bench: Bench) -> None:
 
 
 def _pause(run: RunRecord, following: RunRecord) -> float:
-    """Seconds from the one's end to the other's start: waiting for records among them."""
+    """Return the seconds from one's end to the other's start; waits for records are among them."""
     return (datetime.fromisoformat(following.started) - datetime.fromisoformat(run.published)).total_seconds()
 
 

@@ -1,4 +1,4 @@
-"""What a process and its children use, as the operating system counts it."""
+"""Measures what a process and its children use, as the operating system counts it."""
 
 import re
 import threading
@@ -58,6 +58,6 @@ def _size(folder: Path) -> int:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time a process has used so far."""
+    """Return the CPU time that a process has used so far."""
     times = process.cpu_times()
     return float(times.user + times.system)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
-# A record as it was fetched. `timestamp` in ms; `headers` null where there are none.
+# A fetched record. `timestamp` in ms; `headers` null where there are none.
 RECORD = pa.schema(
     {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
 )
@@ -23,7 +23,7 @@ DEAD_LETTERS = pa.schema(
 
 
 def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:
-    """Offsets (n + 1) and the data they point into, of an Arrow binary array."""
+    """Return the offsets (n + 1) of a binary Arrow array, and the data they point into."""
     if not pa.types.is_binary(array.type):
         raise TypeError(f"expected binary with 32-bit offsets, got {array.type}")
     _, offsets, data = array.buffers()

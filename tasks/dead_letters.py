@@ -19,7 +19,7 @@ _CONNECT = "__connect.errors."
 
 
 def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> None:
-    """Each as it came, with Kafka Connect's error headers; names that are there already are not overwritten."""
+    """Send each record as it came, with Kafka Connect's error headers; existing names are not overwritten."""
     reader = type(make_format(job))
     for chunk in chunks:
         if chunk.dead_letter_path is None:
@@ -30,7 +30,7 @@ def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> No
                 headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
                 names = {name for name, _ in headers}
                 headers += [(n, v) for n, v in _error_headers(job, reader, row).items() if n not in names]
-                # A timestamp of 0 would mean "now"; it is kept, since a dead letter is evidence.
+                # A timestamp of 0 would mean "now"; the record's is kept, since a dead letter is evidence.
                 sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
 
 

@@ -1,7 +1,7 @@
-"""Step 5, dump: one source partition's range to Parquet chunks, with the key columns typed beside each record.
+"""Step 5, dump: writes one source partition's range to Parquet chunks, with the typed key columns beside each record.
 
 Guarantee 3 (nothing lost in silence): a chunk holds every record of its offsets, either among the rows or among the
-dead letters. It appears by rename, with its manifest; a chunk whose manifest does not fit is made again.
+dead letters. It appears by rename, with its manifest; a chunk whose manifest does not fit is recreated.
 """
 
 import gc
@@ -37,18 +37,18 @@ from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
 
-# Offsets a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
+# Offsets of a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
 CHUNK_OFFSETS = 2_000_000
-# DuckDB's own row group size; its readers work a row group each.
+# DuckDB's own row group size: each of its readers takes one row group at a time.
 _ROW_GROUP_ROWS = 122_880
 
-# Of so many records one leaves its timestamp in the manifest, for latency.
+# One of so many records leaves its timestamp in the manifest, for the latency.
 _TIMED_RECORDS = 1000
 
 
 @dataclass(frozen=True)
 class DumpRequest:
-    """What a dump task is told: small and picklable, so that it can run elsewhere."""
+    """The input of a dump task: small and picklable, so that it can run elsewhere."""
 
     job: Job
     run: int
@@ -58,15 +58,15 @@ class DumpRequest:
 
     @property
     def files(self) -> ChunkFolder:
-        """Where its chunks lie."""
+        """The folder of its chunks."""
         return ChunkFolder(self.folder, self.run, self.topic_id)
 
 
 def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> Dumped:
     """Read the range into chunks of CHUNK_OFFSETS; chunks that a former attempt finished are taken as they are.
 
-    `consumers`: of a caller that reads range after range; without them, the range has a consumer of its own.
-    TransientError where the work folder cannot be used.
+    `consumers`: the pool of a caller that reads range after range; without one, the range has a consumer of its own.
+    TransientError if the work folder cannot be used.
     """
     began = time.monotonic()
     reach("before-dump")
@@ -82,7 +82,7 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
 
 
 def _take_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader) -> Chunk:
-    """The chunk of the part: a former attempt's, or a new one."""
+    """Return the part's chunk: a former attempt's, or a new one."""
     meter = current_run().progress.meter("dump")
     chunk = request.files.find(part)
     if chunk is not None:
@@ -96,14 +96,14 @@ def _take_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader) ->
 
 
 def refuse_lost(job: Job, chunks: Sequence[Chunk]) -> None:
-    """SourceLostError where records went while they were being read, unless the job goes on without them."""
+    """Raise SourceLostError if records were removed before they were read, unless the job goes on without them."""
     lost = tuple(lost for chunk in chunks for lost in chunk.lost)
     if lost and not job.skip_lost:
         raise SourceLostError(job.source_topic, lost)
 
 
 def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
-    """The range in consecutive parts of at most CHUNK_OFFSETS."""
+    """Split the range into consecutive parts of at most CHUNK_OFFSETS."""
     edges = [*range(whole.start, whole.end, CHUNK_OFFSETS), whole.end]
     for start, end in pairwise(edges):
         yield OffsetRange(whole.partition, start, end)
@@ -122,7 +122,7 @@ def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, bu
             rows.write(table)
             dead.write(rejects)
             reach("after-dump-block")
-    # Progress is in offsets, of which some hold no record.
+    # Progress counts offsets, some of which hold no record.
     meter.add(part.span - rows.rows - dead.rows)
     path, dead_path = rows.finish(), dead.finish()
     chunk = Chunk(
@@ -169,10 +169,10 @@ class _Tally:
 
 
 def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: Meter) -> Iterator["_RowGroup"]:
-    """The blocks as row groups.
+    """Gather the blocks into row groups.
 
-    Parsing, hashing and writing let go of Python's one lock, but each takes it often: done a block at a time, two
-    threads spend their time handing it to each other, so they happen a row group at a time.
+    Parsing, hashing and writing release the GIL, but each takes it often: done a block at a time, two threads spend
+    their time handing it to each other, so they are done a row group at a time.
     """
     group = _RowGroup(partition)
     for block in blocks:
@@ -196,7 +196,7 @@ class _RowGroup:
         self._columns: dict[str, list[pa.Array]] = {name: [] for name in RECORD.names}
 
     def add(self, block: Block) -> None:
-        """Take the records of a block."""
+        """Add the records of a block."""
         columns = (block.values, block.keys, block.headers, pa.array(block.timestamps), pa.array(block.offsets))
         for name, column in zip(RECORD.names, columns, strict=True):
             self._columns[name].append(column)
@@ -205,7 +205,7 @@ class _RowGroup:
         self.times += block.timestamps[::_TIMED_RECORDS].tolist()
 
     def split(self, fmt: RecordFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
-        """The accepted records as a table of the chunk's schema, and the dead letters."""
+        """Return the accepted records as a table of the chunk's schema, and the dead letters."""
         group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, RECORD)
         parsed = fmt.parse(group)
         rejects = self._dead_letters(group, parsed.rejected)
@@ -225,7 +225,7 @@ class _RowGroup:
 
 
 def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Bytes of each entry; of headers, the bytes of all of them divided evenly is good enough."""
+    """Return the bytes of each entry; for headers, an even share of all their bytes is good enough."""
     if pa.types.is_binary(column.type):
         return np.asarray(pa.compute.binary_length(column).fill_null(0)).astype(np.int64)
     return np.full(len(column), column.nbytes // max(len(column), 1))
@@ -241,8 +241,8 @@ _gc_pauses = 0
 
 @contextmanager
 def _paused_gc() -> Iterator[None]:
-    """No cyclic collection while thousands of live messages would make each one long; they hold no cycles."""
-    global _gc_pauses  # noqa: PLW0603  # the collector is the process's, the dumps share its pause
+    """Pause cyclic collection: thousands of live messages make each one long, and they hold no cycles."""
+    global _gc_pauses  # noqa: PLW0603  # the process has one collector, and the dumps share its pause
     with _gc_lock:
         _gc_pauses += 1
         gc.disable()

@@ -1,7 +1,7 @@
-"""Key types: how the values of a key column become int64 or binary whose ascending order is the order of the type.
+"""Key types: encode a key column's values as int64 or binary, whose ascending order is the order of the type.
 
-Types end at the dump. A key column of a chunk is never null; where nulls are permitted, a flag column says which rows
-have none. Direction stays with the order. Sort, split and cuts know nothing of types.
+Types end at the dump. A key column of a chunk is never null; if nulls are permitted, a flag column says which rows have
+none. The direction stays with the order. Sort, split and cuts do not know types.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from tasks.arrow import RECORD
 from tasks.settings.sorts import ColumnType, KeyColumn
 
-# Of the parse rules, for the ledger: a record that other rules accept may have another key, or none, by these.
+# The version of the parse rules, for the ledger: under other rules a record may have another key, or none.
 RULES: Final = "2"
 
 
@@ -25,11 +25,11 @@ class KeyType(Protocol):
 
     @property
     def stored(self) -> pa.DataType:
-        """int64 or binary: what the column is in chunks."""
+        """The column's Arrow type in chunks: int64 or binary."""
 
     @property
     def filler(self) -> Any:
-        """What stands in a row that has no key; its flag orders it."""
+        """The value in a row that has no key; its flag orders it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ _TYPES: Final[dict[ColumnType, KeyType]] = {
 
 
 def key_type(column: KeyColumn) -> KeyType:
-    """The type of a key column."""
+    """Return the type of a key column."""
     return _TYPES[column.type]
 
 
@@ -63,14 +63,14 @@ class Parsed:
     rejected: dict[int, str] = field(default_factory=dict)
 
     def accepted(self, count: int) -> npt.NDArray[np.int64] | None:
-        """Indexes of the accepted records among `count`; None where all are."""
+        """Return the indexes of the accepted records among `count`; None if all are accepted."""
         if not self.rejected:
             return None
         return np.setdiff1d(np.arange(count), np.fromiter(self.rejected, np.int64, len(self.rejected)))
 
 
 def chunk_schema(keys: Sequence[KeyColumn]) -> pa.Schema:
-    """Columns of a chunk: the record, then of each key its column and, where nulls are permitted, its flag."""
+    """Make a chunk's schema: the record, then for each key its column and, if nulls are permitted, its flag."""
     record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
     columns = [(f"k{i}", key_type(key).stored) for i, key in enumerate(keys)]
     flags = [(f"n{i}", pa.int64()) for i, key in enumerate(keys) if key.nulls]
@@ -78,7 +78,7 @@ def chunk_schema(keys: Sequence[KeyColumn]) -> pa.Schema:
 
 
 def encode_keys(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """The key columns of a chunk: never null; a flag is 1 where a key is null."""
+    """Encode the key columns for a chunk: never null; a flag is 1 where a key is null."""
     encoded: dict[str, pa.Array] = {}
     for i, key in enumerate(keys):
         column = columns[key.name]

@@ -64,7 +64,7 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 
 
 def _options(recorded: Mapping[str, str]) -> dict[str, str]:
-    """What a record says of the format, but for the rules, which each run has of its own; records once had no name."""
+    """Return a record's facts of the format, without the rules, which each run has of its own; old ones lack a name."""
     options = {"format": recorded.get("name", "csv")}
     if "columns" in recorded:
         options["columns"] = format_columns(parse_columns(recorded["columns"]))

@@ -1,13 +1,13 @@
-"""Text for a person that somebody else wrote: what a terminal would obey is shown as what it is."""
+"""Makes foreign text safe to show: control codes, which a terminal would obey, appear as escapes."""
 
 
 def printable(text: str) -> str:
-    """`text` with control codes, line breaks and marks that turn the direction of writing as escapes."""
+    """Return `text` with control codes, line breaks and marks that turn the direction of writing as escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def excerpt(data: bytes, most: int = 40) -> str:
-    """The first `most` characters in quotes, printable; an ellipsis stands for the rest."""
-    # A character has four bytes at most: no more is decoded than is shown.
+    """Return the first `most` characters in quotes, printable; an ellipsis stands for the rest."""
+    # A character has four bytes at most: only what is shown is decoded.
     text = printable(data[: 4 * most].decode("utf-8", "backslashreplace"))
     return f"'{text}'" if len(text) <= most else f"'{text[:most]}…'"

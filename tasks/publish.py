@@ -1,8 +1,8 @@
 """Step 6, publish and commit: all rows of all sorts, dead letters, ledger record and source offsets in one transaction.
 
-Guarantee 2 (all or nothing, exactly once). One unit of retry: fence, then read, then act. After any failure the
-producer is thrown away, the next attempt becomes the newest holder of the transactional id, reads the ledger, and only
-then knows whether the run is there (done), is not (publish again, from the same rows and orders), or another one is.
+Guarantee 2 (all or nothing, exactly once). The unit of retry is: fence, then read, then act. After any failure the
+producer is thrown away; the next attempt becomes the newest holder of the transactional id and reads the ledger. Only
+then it knows whether the run is there (done), is not (publish again, from the same rows and orders), or another one is.
 """
 
 import time
@@ -49,7 +49,7 @@ class SupersededError(TerminalError):
 
 
 class ContentError(TerminalError):
-    """What was to be published is not what was read."""
+    """The rows to publish are not the rows that were read."""
 
     action = "Check disk and memory of the machine, then start again."
     at_risk = "No: nothing was published. But this machine alters data."
@@ -66,7 +66,7 @@ Written = tuple[WrittenSort, ...]
 
 @dataclass(frozen=True)
 class Publication:
-    """All that a publish attempt needs, besides the owner; the same for every attempt of one run."""
+    """The input of a publish attempt, besides the owner; it is the same for every attempt of one run."""
 
     attempt: str
     snapshot: Snapshot
@@ -77,39 +77,39 @@ class Publication:
 
     @property
     def records(self) -> int:
-        """Rows of each sort."""
+        """The number of rows in each sort."""
         return sum(chunk.records for chunk in self.chunks)
 
     @property
     def dead_letters(self) -> int:
-        """Records that no sort can place."""
+        """The number of records that no sort can place."""
         return sum(chunk.dead_letters for chunk in self.chunks)
 
     @property
     def lost(self) -> tuple[LostRange, ...]:
-        """What was removed before it was read."""
+        """The ranges that were removed before they were read."""
         return (*self.snapshot.lost, *(lost for chunk in self.chunks for lost in chunk.lost))
 
     @property
     def record_bytes(self) -> int:
-        """Key, value and headers of the rows of each sort."""
+        """The bytes of key, value and headers in the rows of each sort."""
         return sum(chunk.record_bytes for chunk in self.chunks)
 
     @property
     def disk_bytes(self) -> int:
-        """What chunks and the files of the sorts took, when all were there."""
+        """The bytes of chunks and of the sorts' files, when all were there."""
         chunks = {chunk.path for chunk in self.chunks}
         others = frozenset[Path]().union(*(rows.files for rows in self.sorts)) - chunks
         return sum(chunk.file_bytes for chunk in self.chunks) + sum(path.stat().st_size for path in others)
 
     @property
     def checksum(self) -> int:
-        """Of the rows of each sort, as the dump read them."""
+        """The checksum of each sort's rows, as the dump read them."""
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
-    """Publish the run, or find it published. TransientError: try again, by the same rules."""
+    """Publish the run, or find it published. After a TransientError, a retry follows the same rules."""
     producer = owner.healthy_producer()
     found = _find_run(owner, publication)
     if found is not None:
@@ -120,14 +120,14 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     try:
         return _publish(owner, producer, publication)
     except BaseException as error:
-        # Whatever it was, nothing is begun again on this instance.
+        # Whatever the error was, this instance begins nothing again.
         producer.abort()
         _raise_if_too_late(owner, error, time.monotonic() - began)
         raise
 
 
 def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
-    """The run's record, if it is committed; None if it is to be published; SupersededError if another one is."""
+    """Return the run's record if it is committed, None if it is to be published; SupersededError if another one is."""
     last, snapshot = owner.ledger.last, publication.snapshot
     if (last.run if last else 0) == snapshot.run - 1:
         return None
@@ -142,7 +142,7 @@ def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
 
 
 def _publish(owner: Owner, producer: TransactionalProducer, publication: Publication) -> RunRecord:
-    """One transaction.
+    """Publish in one transaction.
 
     1. Begin. 2. Rows of all sorts. 3. Dead letters. 4. Flush, count what was delivered. 5. Ledger record.
     6. Source offsets. 7. Commit.
@@ -201,7 +201,7 @@ def write_sorted(
     expected: int,
     count: Callable[[int], None],
 ) -> int:
-    """Write all rows of one sort, in order, each range to its partition; the checksum of what was written.
+    """Write all rows of one sort, in order, each range to its partition; return the checksum of what was written.
 
     ContentError if these rows are not what was read.
     """
@@ -236,7 +236,7 @@ def _gathered(sort: SortedRows, gatherer: RowGatherer) -> Iterator[pa.RecordBatc
 
 
 def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator[tuple[KeyRange, slice]]:
-    """The parts of a batch, rows [first, first + count) of the sort, by output partition."""
+    """Yield the parts of a batch, rows [first, first + count) of the sort, by output partition."""
     for key_range in ranges:
         start, end = max(key_range.first_row, first), min(key_range.end_row, first + count)
         if start < end:
@@ -246,7 +246,7 @@ def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator
 def _reveal_fence(
     owner: Owner, producer: TransactionalProducer, publication: Publication, finish: Callable[[], Written]
 ) -> Written:
-    """What `finish` gives. If this run was fenced, an output's extra offset is its own abort marker."""
+    """Return the result of `finish`. If this run was fenced, an output's extra offset is its own abort marker."""
     try:
         return finish()
     except OutputChangedError:
@@ -284,7 +284,7 @@ def _record(
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:
-    """Librdkafka says "fenced" also when the broker's own timeout aborted the transaction: say so."""
+    """Raise the real cause if the broker's own timeout aborted the transaction: librdkafka also says "fenced" then."""
     late = seconds >= owner.transaction_seconds
     if late and isinstance(error, KafkaTransientError) and error.code in _TIMEOUT_CODES:
         raise TransactionTimeoutError(
@@ -295,7 +295,7 @@ def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> No
 
 
 def warn_of_dead_letters(record: RunRecord) -> None:
-    """Nothing where there are none."""
+    """Warn of dead letters, if there are any."""
     facts = {"of": record.records, "topic": record.dead_letter_topic}
     if record.is_mostly_dead:
         told = "more than half of the records are dead letters: do the columns fit the source?"
@@ -312,7 +312,7 @@ def warn_of_dead_letters(record: RunRecord) -> None:
 def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
     """Publish all sorts and commit, in one transaction."""
     with log_context(stage="publish"):
-        # Before the commit: behind it nothing may fail.
+        # This comes before the commit: nothing may fail after it.
         disk = publication.disk_bytes
         record = publish_run(owner, publication)
         log = get_logger()

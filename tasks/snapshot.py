@@ -1,7 +1,8 @@
-"""Step 4, snapshot: which offsets of the source this run reads.
+"""Step 4, snapshot: decides which offsets of the source this run reads.
 
-Guarantee 3 (nothing lost in silence): a run starts where the ledger says the last one ended; what is gone from there
-on is named. The end is the last stable offset, so an open transaction of somebody else's holds it back, and only that.
+Guarantee 3 (nothing lost in silence): a run starts where the ledger says the last one ended; offsets that are gone
+since then are named. The end is the last stable offset, so another producer's open transaction holds it back, but
+nothing else.
 """
 
 import shutil
@@ -24,19 +25,19 @@ from tasks.settings.budget import MB
 from tasks.settings.job import Job
 from tasks.source import SourceTruncatedError, check_leaders, check_same_topic, require_source, start_offsets
 
-# What a run's publishing is planned with: far below what was measured (2,000,000 records/s, 100 MB/s), since the
-# broker of a user is not ours.
+# The rates that the plan of a publication assumes: far below the measured ones (2,000,000 records/s, 100 MB/s), since
+# users have other brokers.
 _PLANNED_RECORDS_PER_SECOND = 400_000
 _PLANNED_BYTES_PER_SECOND = 40_000_000
 _PLANNED_SHARE_OF_TIMEOUT = 0.7
-# Chunks and the spill of one sort. With the parts of all sorts, 15.3 GB were measured for 50 million records of the
-# sample, where this says 23 GB; 1.0 GB for 10 million, which fit the memory and need no parts.
+# The factors for chunks and the spill of one sort. With the parts of all sorts, 15.3 GB were measured for 50 million
+# records of the sample, where this says 23 GB; 1.0 GB for 10 million, which fit the memory and need no parts.
 _DISK_FACTOR = 2.0
 _RECORD_OVERHEAD_BYTES = 40
 
 
 class PartitionsSkippedError(TerminalError):
-    """The run is done as far as it could be: `partitions` had no leader, and are the next run's."""
+    """The run is done as far as possible: `partitions` had no leader, and are the next run's."""
 
     action = "Start the brokers that hold the partitions; the next run takes what was left."
     at_risk = "No: the others are published, and the ledger knows what was skipped."
@@ -51,7 +52,7 @@ class PartitionsSkippedError(TerminalError):
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What a micro-batch may take, and what the one before told of the records: their mean size, 0 if not known yet."""
+    """The limits of a micro-batch, and the mean size of the last one's records: 0 if it is not known yet."""
 
     records: int
     bytes: int
@@ -59,10 +60,10 @@ class BatchLimits:
 
 
 def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
-    """The next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
+    """Take the next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
-    `limits`: of a micro-batch. MostlyDeadLettersError where this would be the job's first run, and few of its records
-    are rows of the job's format.
+    `limits`: those of a micro-batch. MostlyDeadLettersError if this is the job's first run and few of its records are
+    rows of the job's format.
     """
     reach("before-snapshot")
     job, last = owner.job, owner.ledger.last
@@ -94,7 +95,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
 
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
-    """From where the last run ended, or the log starts by now, to the last stable offsets; and what was removed."""
+    """Return ranges from the last run's ends, or the log's starts, to the last stable offsets; and what was lost."""
     starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
@@ -117,19 +118,19 @@ def records_start(job: Job, ledger: Ledger) -> bool:
 
 
 def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
-    """PartitionsSkippedError, once all else is done, where the run left partitions out."""
+    """Raise PartitionsSkippedError, once all else is done, if the run left partitions out."""
     if snapshot.skipped:
         raise PartitionsSkippedError(job.source_topic, snapshot.skipped)
 
 
 def estimate_disk(job: Job, snapshot: Snapshot) -> int:
-    """Bytes of work folder a run needs: chunks, spill of the sorts at once, and the parts of all sorts."""
+    """Estimate the bytes a run needs in the work folder: chunks, spill of the sorts at once, parts of all sorts."""
     values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
 
 
 def check_disk(job: Job, snapshot: Snapshot) -> None:
-    """SettingsError where the work folder has too little space, before any work."""
+    """Raise SettingsError if the work folder has too little space, before any work."""
     needed, free = snapshot.disk_bytes, shutil.disk_usage(job.workdir).free
     if needed > free:
         raise SettingsError(
@@ -139,12 +140,12 @@ def check_disk(job: Job, snapshot: Snapshot) -> None:
 
 
 def find_lost(starts: Mapping[int, int], log_starts: Mapping[int, int]) -> tuple[LostRange, ...]:
-    """Offsets between where a run goes on and where the log begins by now."""
+    """Find the offsets between the point where a run goes on and the present beginning of the log."""
     return tuple(LostRange(p, starts[p], log_starts[p]) for p in sorted(log_starts) if log_starts[p] > starts[p])
 
 
 def cap_offsets(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
-    """At most so many offsets, every partition in proportion; the rest is the next run's."""
+    """Take at most so many offsets, of every partition in proportion; the rest is the next run's."""
     if most is None or snapshot.span <= most:
         return snapshot
     ranges, given, seen = [], 0, 0
@@ -157,9 +158,9 @@ def cap_offsets(snapshot: Snapshot, most: int | None, reason: str) -> Snapshot:
 
 
 def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
-    """At most so many offsets: to each partition an equal part, and what one does not need to the others.
+    """Take at most so many offsets: from each partition an equal part, and what one does not need from the others.
 
-    In proportion to what is there, as in `cap_offsets`, a hot partition would leave the others next to nothing.
+    In proportion to their sizes, as in `cap_offsets`, a hot partition would leave the others next to nothing.
     """
     if snapshot.span <= most:
         return snapshot
@@ -173,7 +174,7 @@ def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
 
 
 def fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
-    """A transaction's timeout counts from its beginning: take no more than what can be published in time."""
+    """Take no more than can be published in time: a transaction's timeout counts from its beginning."""
     seconds = max(
         1 / _PLANNED_RECORDS_PER_SECOND,
         (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND,
@@ -202,20 +203,20 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
 
 
 def _warn_of_open_transactions(owner: Owner, snapshot: Snapshot) -> None:
-    """The snapshot ends before what is not committed yet, and before all that lies behind it."""
+    """Warn that the snapshot ends before open transactions, and before all that lies behind them."""
     job, partitions = owner.job, [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
     stable = list_offsets(owner.admin, job.source_topic, partitions, LATEST)
     ends = list_offsets(owner.admin, job.source_topic, partitions, LATEST, committed=False)
     if held := {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}:
         get_logger().warning(
-            "an open transaction of somebody else holds offsets of the source back, a later run takes them",
+            "an open transaction of another producer holds offsets of the source back, a later run takes them",
             offsets=sum(held.values()),
             partitions=",".join(map(str, held)),
         )
 
 
 def _warn_of_group_offsets(owner: Owner) -> None:
-    """They are a courtesy to Kafka's tools: reset, expired or refused, they change nothing."""
+    """Warn of other group offsets: they are a courtesy to Kafka's tools, and reset or expired they change nothing."""
     job, last = owner.job, owner.ledger.last
     if last is None:
         return

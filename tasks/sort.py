@@ -1,7 +1,7 @@
-"""Step 5, sort: the order of all rows of a run, and their division among output partitions.
+"""Step 5, sort: orders all rows of a run, and divides them among output partitions.
 
 Guarantee 1 (order): rows are ordered by (key columns, source partition, source offset); text compares by bytes,
-integers as integers. DuckDB orders keys and row numbers, a part of the run at a time: parts are what fits the memory.
+integers as integers. DuckDB orders keys and row numbers, one part of the run at a time, which fits the memory.
 """
 
 import os
@@ -32,17 +32,18 @@ from tasks.sorting.order import Order, Term
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
 
-# Of a batch of records that publish gathers, and of one of row numbers on its way from DuckDB to the file.
+# The limits of a batch of records that publish gathers.
 _BATCH_ROWS = 100_000
+_BATCH_BYTES = 32_000_000
+# Row numbers in a batch from DuckDB to the file of the order.
 _ORDER_ROWS = 1_000_000
 _SHOWN_BYTES = 100
 _LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
-_BATCH_BYTES = 32_000_000
 
 
 @dataclass(frozen=True)
 class SortRequest:
-    """What a sort task is told: small and picklable, so that it can run elsewhere."""
+    """The input of a sort task: small and picklable, so that it can run elsewhere."""
 
     job: Job
     sort: Sort
@@ -52,9 +53,9 @@ class SortRequest:
 
 
 def sort_chunks(request: SortRequest) -> SortedRows:
-    """Order all rows of the chunks, part by part as they fit the memory; cut them for the output's partitions.
+    """Order all rows of the chunks, in parts that fit the memory; cut them for the output's partitions.
 
-    TransientError where the work folder cannot be used.
+    TransientError if the work folder cannot be used.
     """
     began = time.monotonic()
     try:
@@ -107,13 +108,13 @@ def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], 
                 meter.add(len(numbers))
         os.replace(unfinished, path)
     finally:
-        # Where the disk is full, the next attempt needs the space.
+        # If the disk is full, the next attempt needs the space.
         unfinished.unlink(missing_ok=True)
     return SortedPart(files, path, rows)
 
 
 def _ordered(connection: duckdb.DuckDBPyConnection, groups: RowGroups, order: Order) -> Iterator[RowNumbers]:
-    """Rows are numbered through all files, in order of arrival, so their number is the last term of the order."""
+    """Select the row numbers in order. Rows are numbered by arrival, so their number is the order's last term."""
     relation = connection.sql(
         "SELECT (file_row_number + list_extract($starts, file_index::BIGINT + 1))::UINTEGER AS row "  # noqa: S608
         f"FROM read_parquet($files, file_row_number = true) ORDER BY {order.sql}",
@@ -124,13 +125,13 @@ def _ordered(connection: duckdb.DuckDBPyConnection, groups: RowGroups, order: Or
 
 
 def _batch_rows(chunks: Sequence[Chunk]) -> int:
-    """By the largest record, not the mean: the order may put large ones together."""
+    """Divide by the largest record, not the mean: the order may put large ones together."""
     largest = max((chunk.largest_bytes for chunk in chunks), default=0)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
 
 def order_of(job: Job, sort: Sort) -> Order:
-    """The sort's terms, by the columns of the chunks; a flag before each key that may be null."""
+    """Return the sort's terms, by the columns of the chunks; a flag before each key that may be null."""
     number = {key.name: i for i, key in enumerate(job.key_columns)}
     terms: list[Term] = []
     for key in sort.by:
@@ -142,7 +143,7 @@ def order_of(job: Job, sort: Sort) -> Order:
 
 
 def record_columns(job: Job, chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Columns of a record that any record of the run has."""
+    """Return the columns that any record of the run has."""
     wanted = {
         "value": True,
         "key": any(chunk.has_keys for chunk in chunks),
@@ -158,7 +159,7 @@ def _threads(job: Job) -> int:
 
 @contextmanager
 def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A private DuckDB: bounded, with its own spill folder, blind to files but the attempt's; all this is locked."""
+    """Open a private DuckDB: bounded, with its own spill folder, and files of the attempt only; all this is locked."""
     job = request.job
     budget = Budget.of(job)
     spill = mkdtemp(prefix="spill-", dir=request.folder)
@@ -166,10 +167,10 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
         config={
             "threads": _threads(job),
             "memory_limit": f"{budget.duckdb_bytes}B",
-            # Pages that are kept, not given back and faulted in again: a third fewer faults, an eighth less CPU where
-            # the sort spills (20 million rows in 412 MB), nothing lost where it does not.
+            # Pages are kept, not given back and faulted in again: a third fewer faults, an eighth less CPU if the sort
+            # spills (20 million rows in 412 MB), no loss if it does not.
             "block_allocator_memory": f"{budget.duckdb_bytes}B",
-            # Each chunk is read once, so to keep it in memory would only crowd the sort.
+            # Each chunk is read once, so to keep it in memory would only take space from the sort.
             "enable_external_file_cache": False,
             "temp_directory": spill,
             "preserve_insertion_order": False,
@@ -198,12 +199,12 @@ def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _first_line(error: duckdb.Error) -> str:
-    """What happened; DuckDB's advice on its own settings follows it."""
+    """Return the error itself; DuckDB's advice on its own settings follows it."""
     return str(error).partition("\n")[0]
 
 
 def _recorded(order: Order, r: KeyRange) -> KeyRange:
-    """The range as the ledger has it, which must stay small: its keys for a person, and encoded."""
+    """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
     if r.first_key is None or r.last_key is None:
         return r
     bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
@@ -212,7 +213,7 @@ def _recorded(order: Order, r: KeyRange) -> KeyRange:
 
 
 def _printable(key: Key) -> Key:
-    """Bytes that are not UTF-8 as escapes."""
+    """Show bytes that are not UTF-8 as escapes."""
     return tuple(_shorten(part) if isinstance(part, bytes) else part for part in key)
 
 

@@ -1,4 +1,4 @@
-"""The source topic: what it must be, where a run starts in it, and whether it is still what was read.
+"""The source topic: its required state, where a run starts in it, and whether it is still the one that was read.
 
 Guarantee 3 (nothing lost in silence): a source that was recreated, or that ends before what was read, stops the run.
 """
@@ -32,7 +32,7 @@ class SourceTruncatedError(TerminalError):
 
 
 def require_source(admin: AdminClient, name: str) -> Topic:
-    """The source topic; SettingsError if there is none."""
+    """Return the source topic; SettingsError if it does not exist."""
     topic = describe_topic(admin, name)
     if topic is None:
         raise SettingsError(f"there is no topic {name}: check --source-topic (kafka-sort generate makes a sample)")
@@ -40,7 +40,7 @@ def require_source(admin: AdminClient, name: str) -> Topic:
 
 
 def check_source_unchanged(admin: AdminClient, name: str, snapshot: Snapshot) -> None:
-    """Before publishing: the source is still the same topic, and still as long as what was read."""
+    """Check before publishing that the source is still the same topic, and still as long as what was read."""
     source = require_source(admin, name)
     if source.id != snapshot.source_topic_id:
         raise SourceRecreatedError(_recreated(source.name))
@@ -55,22 +55,22 @@ def check_source_unchanged(admin: AdminClient, name: str, snapshot: Snapshot) ->
 
 
 def check_same_topic(source: Topic, last: RunRecord | None) -> None:
-    """SourceRecreatedError unless the topic is the one that the ledger records."""
+    """Raise SourceRecreatedError unless the topic is the one that the ledger records."""
     if last is not None and last.source_topic_id != source.id:
         raise SourceRecreatedError(_recreated(source.name))
 
 
 def _recreated(name: str) -> str:
     return (
-        f"source {name} was deleted and made again since it was read (its topic id differs): nothing was published; "
+        f"source {name} was deleted and recreated since it was read (its topic id differs): nothing was published; "
         "to sort the new topic, take another --job-name, with --append for the same outputs"
     )
 
 
 def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
-    """TerminalError where a partition has no leader and may not be left to the next run.
+    """Raise TerminalError if a partition has no leader and may not be left to the next run.
 
-    The first run of a job that starts elsewhere than at the beginning needs all: where it starts is not known later.
+    The first run of a job that does not start at the beginning needs all partitions: their starts are not known later.
     """
     from_beginning = last is not None or job.starts_at_beginning
     if not source.leaderless or (job.on_partition_failure == "skip" and from_beginning):
@@ -84,7 +84,7 @@ def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
 
 
 def start_offsets(admin: AdminClient, job: Job, last: RunRecord | None, source: Topic) -> dict[int, int]:
-    """Where each partition goes on; one that the ledger does not know is read from its beginning."""
+    """Return where each partition goes on; one that the ledger does not know is read from its beginning."""
     if last is None:
         return _first_starts(admin, job, source)
     new = [p for p in source.partitions if p not in last.ends]
@@ -103,5 +103,5 @@ def _first_starts(admin: AdminClient, job: Job, source: Topic) -> dict[int, int]
     moment = datetime.fromisoformat(job.start)
     millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
     found = list_offsets(admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
-    # -1: no record is as young as that.
+    # -1 means that no record is as young as that.
     return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}

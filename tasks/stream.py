@@ -1,8 +1,8 @@
-"""A job as a stream: runs back to back, each one micro-batch, and each exactly what a run of `sort-topic` is.
+"""A job as a stream: runs back to back, each one a micro-batch, and each exactly like a run of `sort-topic`.
 
 Guarantee 2 (exactly once): between two batches nothing is kept that the ledger does not have. Consumers and producer
-live on while all goes well. Whatever goes wrong, the stream gives the job up and owns it anew, as a process that was
-killed would: lease, fence, ledger. A batch whose outcome is unknown is thereby found in the ledger, or made again.
+live on while all goes well. After any error the stream gives the job up and owns it again, as a restart after a kill
+does: lease, fence, ledger. So a batch of unknown outcome is found in the ledger, or its records are sorted again.
 """
 
 import gc
@@ -50,7 +50,7 @@ from tasks.streaming.trigger import BatchTrigger
 from tasks.targets.base import Target
 from tasks.workdir import attempt_folder
 
-# Prefect's graph of one flow run ends at 10,000 nodes, and a page with all of them is slow long before.
+# Prefect's graph of a flow run ends at 10,000 nodes, and a page that shows them all is slow long before.
 SEGMENT_BATCHES = 1000
 _MOST_SORTS_AT_ONCE = 16
 _LONGEST_BACKOFF = 60.0
@@ -58,7 +58,7 @@ _LOG_SECONDS = 60.0
 
 
 class StreamCancelledError(KafkaSortError):
-    """The stream ended in order because Prefect was asked to cancel it; the message is what it has done."""
+    """The stream ended in order because Prefect was asked to cancel it; the message says what it has done."""
 
     exit_code = 0
     action = "Start again when it suits: it goes on behind the last batch."
@@ -66,26 +66,26 @@ class StreamCancelledError(KafkaSortError):
 
 @dataclass(frozen=True)
 class OwnedStream:
-    """What a stream has while it owns the job."""
+    """The resources of a stream while it owns the job."""
 
     owner: Owner
     trigger: BatchTrigger
     folder: Path
-    # Its threads live on from batch to batch, as consumers and producer do: allocators keep something for each that
-    # ended.
+    # Its threads live on from batch to batch, as consumers and producer do: allocators keep memory for each ended
+    # thread.
     runner: Runner
 
     @cached_property
     def target(self) -> Target:
-        """The outputs, as the first batch that has work finds or makes them."""
+        """The outputs, as the first batch with work finds or creates them."""
         return prepare_outputs(self.owner)
 
 
 class Stream:
-    """One stream of a job: `serve` it, ask `wait` for batches and `run_batch` them."""
+    """One stream of a job: `serve` it, `wait` for batches and `run_batch` them."""
 
     def __init__(self, job: Job, streaming: Streaming, connection: Connection) -> None:
-        # All sorts of a batch run at once; memory is divided among them.
+        # All sorts of a batch run at once, so the memory is divided among them.
         at_once = min(len(job.sort_list), _MOST_SORTS_AT_ONCE)
         self.job = job.model_copy(update={"sort_concurrency": at_once})
         self.streaming = streaming
@@ -102,7 +102,7 @@ class Stream:
 
     @property
     def next_run(self) -> int:
-        """Number of the run that the next batch is."""
+        """The number of the next batch's run."""
         last = self._held.owner.ledger.last
         return last.run + 1 if last else 1
 
@@ -113,9 +113,10 @@ class Stream:
         return self._owned
 
     def serve(self, run_segment: Callable[[], None]) -> None:
-        """Own the job until the stream ends, and have its batches run, segment by segment.
+        """Own the job until the stream ends, and run its batches, segment by segment.
 
-        Given up and owned anew after trouble that may pass, with growing pauses while no batch succeeds in between.
+        After a transient error the job is given up and owned again, with growing pauses while no batch succeeds in
+        between.
         """
         passing = (TransientError, LeaseLostError, *((LeaseTakenError,) if self.streaming.standby else ()))
         retrying = Retrying(
@@ -133,11 +134,11 @@ class Stream:
                         run_segment()
 
     def wait(self) -> BatchLimits | None:
-        """Block until a batch closes; None, and the stream has ended, if there will be none."""
+        """Block until a batch closes; return None, and end the stream, if there will be none."""
         if self.ended:
             return None
         with self._until_drained():
-            # What the last batch freed, off the path of the next one. Takes 4 ms.
+            # This frees the last batch's memory, off the path of the next one. It takes 4 ms.
             pa.default_memory_pool().release_unused()
             limits = self._held.trigger.wait(self._deadline)
             self.ended = limits is None
@@ -145,7 +146,7 @@ class Stream:
         return None
 
     def run_batch(self, limits: BatchLimits) -> str:
-        """Run one batch; a line that says what it was."""
+        """Run one batch; return a line that says what it was."""
         with self._until_drained(), run_context(self._stop), self._within_timeout():
             try:
                 done = _sort_batch(self._held, limits, self._attempt)
@@ -158,7 +159,7 @@ class Stream:
 
     @contextmanager
     def _own(self) -> Iterator[None]:
-        """Steps 1 to 3, and what is needed for the batches to come."""
+        """Do steps 1 to 3, and prepare what the batches need."""
         with (
             own_job(self.job, self.connection, standby=self.streaming.standby) as owner,
             attempt_folder(self.job, self._attempt) as folder,
@@ -180,7 +181,7 @@ class Stream:
 
     @contextmanager
     def _until_drained(self) -> Iterator[None]:
-        """A stop that was asked for is an end in order; what was under way is abandoned."""
+        """End in order if a stop was asked for; the current batch is abandoned."""
         try:
             yield
         except StoppedError:
@@ -190,7 +191,7 @@ class Stream:
 
     @contextmanager
     def _within_timeout(self) -> Iterator[None]:
-        """A batch is a run, and `run_timeout` is a run's."""
+        """Apply `run_timeout` to a batch, which is a run."""
         if self.job.run_timeout is None:
             yield
             return
@@ -203,14 +204,14 @@ class Stream:
             timer.cancel()
 
     def _count_unknown(self, owner: Owner) -> None:
-        """Count the batch of this stream whose commit was not answered, if the ledger has it."""
+        """Count this stream's batch whose commit got no answer, if the ledger has it."""
         last, known = owner.ledger.last, self.stats.status().last
         if last is not None and last.attempt == self._attempt and (known is None or known.run < last.run):
             self._note(last, ())
 
     def _note(self, record: RunRecord, chunks: tuple[Chunk, ...]) -> str:
         self._failures = 0
-        # Where the first run begins is settled by now.
+        # The start of the first run is settled by now.
         self.job = self.job.model_copy(update={"start": None})
         latencies = self.stats.add(record, (time for chunk in chunks for time in chunk.times))
         size = sum(chunk.record_bytes for chunk in chunks)
@@ -242,19 +243,19 @@ class Stream:
     def _tell_trouble(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         current_metrics().count_retry("stream")
-        get_logger().warning("owning the job anew after trouble", failures=self._failures, error=str(error))
+        get_logger().warning("owning the job again after an error", failures=self._failures, error=str(error))
 
 
 @contextmanager
 def _frozen_gc() -> Iterator[None]:
-    """What is loaded by now stays, and is not looked at again by Python's collector of cycles.
+    """Keep what is loaded by now out of the sight of Python's cyclic garbage collector.
 
-    It comes by when a quarter as much as it saw last has been added, and Prefect leaves a few cycles a batch: with all
-    modules among what it sees that is tens of minutes of them.
+    The collector runs when a quarter as many objects as it saw last time were added, and Prefect leaves a few cycles a
+    batch: if it sees all modules, cycles of tens of minutes pile up.
     """
     gc.collect()
     gc.freeze()
-    # It now has seen little.
+    # From now on it has seen few objects.
     gc.collect()
     try:
         yield
@@ -263,9 +264,9 @@ def _frozen_gc() -> Iterator[None]:
 
 
 def _sort_batch(stream: OwnedStream, limits: BatchLimits, attempt: str) -> RunResult:
-    """Steps 4 to 6 of one run; no record where there is nothing to read after all."""
+    """Do steps 4 to 6 of one run; the record is None if there is nothing to read after all."""
     owner = stream.owner
-    # A producer that saw trouble since the last batch is replaced here: look at the lease, fence, read the ledger.
+    # If the producer saw an error since the last batch, it is replaced here: check the lease, fence, read the ledger.
     owner.healthy_producer()
     with _batch_folder(stream.folder) as folder:
         return run_job(Run(owner, stream.runner, lambda: stream.target, attempt), folder, limits)
@@ -282,7 +283,7 @@ def _batch_folder(parent: Path) -> Iterator[Path]:
 
 
 def count_batch(latencies: Seconds) -> None:
-    """A committed batch, in the metrics: it succeeded, and how late its records were."""
+    """Count a committed batch in the metrics: its success, and the delay of its records."""
     metrics = current_metrics()
     metrics.count_success()
     for seconds in latencies.tolist():
@@ -291,7 +292,7 @@ def count_batch(latencies: Seconds) -> None:
 
 @contextmanager
 def count_errors() -> Iterator[None]:
-    """Count what ends a stream otherwise than in order. Its batches were counted one by one."""
+    """Count the error that ended a stream, if any. Its batches were counted one by one."""
     try:
         yield
     except BaseException as error:
@@ -301,7 +302,7 @@ def count_errors() -> Iterator[None]:
 
 
 def log_status(status: StreamStatus) -> None:
-    """The stream in one line."""
+    """Log the stream's status in one line."""
     late = (
         {} if status.p50 is None or status.p99 is None else {"p50": round(status.p50, 2), "p99": round(status.p99, 2)}
     )
@@ -321,13 +322,13 @@ _current: ContextVar[Stream] = ContextVar("stream")
 
 
 def current_stream() -> Stream:
-    """The stream whose segment is run; flows take what Prefect can store as their parameters only."""
+    """Return the stream whose segment runs; a flow takes only what Prefect can store as its parameters."""
     return _current.get()
 
 
 @contextmanager
 def use_stream(stream: Stream) -> Iterator[None]:
-    """Make it the one that `current_stream` answers."""
+    """Make it the result of `current_stream`."""
     token = _current.set(stream)
     try:
         yield
@@ -337,5 +338,5 @@ def use_stream(stream: Stream) -> Iterator[None]:
 
 @task(task_run_name="run {run}", cache_policy=NO_CACHE, persist_result=False)
 def stream_batch(stream: Stream, limits: BatchLimits, run: int) -> State[None]:  # noqa: ARG001  # `run` names the task run
-    """One micro-batch, from snapshot to commit."""
+    """Run one micro-batch, from snapshot to commit."""
     return Completed(message=stream.run_batch(limits))

@@ -1,7 +1,7 @@
-"""Verify: read the outputs of a job's runs back and compare them with the source, by code the sorter does not use.
+"""Verify: reads the outputs of a job's runs back and compares them with the source, by code the sorter does not use.
 
-Guarantee: what is reported as verified was read back record by record: counts, order within and across partitions, tie
-order, content of value, key and headers, dead letters. What cannot be read any more is named, never passed over.
+Guarantee: all that is reported as verified was read back record by record: counts, order within and across partitions,
+tie order, content of value, key and headers, dead letters. What cannot be read any more is named, never ignored.
 """
 
 from uuid import uuid4
@@ -26,7 +26,7 @@ __all__ = ["Difference", "RunPlan", "RunVerification", "Verification", "plan_ver
 
 
 def plan_verification(job: Job, connection: Connection, runs: int | None = None) -> tuple[RunPlan, ...]:
-    """What to read for the newest `runs` runs (None: all in the ledger). SettingsError where there is no such job.
+    """Plan what to read for the newest `runs` runs (None: all in the ledger). SettingsError if there is no such job.
 
     The ledger is read without fencing: the job may go on meanwhile.
     """
@@ -42,7 +42,7 @@ def plan_verification(job: Job, connection: Connection, runs: int | None = None)
 
 
 def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerification:
-    """Verify one run. TransientError where a topic cannot be read just now."""
+    """Verify one run. TransientError if a topic cannot be read just now."""
     with (
         attempt_folder(job, f"verify-{uuid4().hex}") as folder,
         TopicReader(connection, job.group, job.request_timeout) as reader,
@@ -51,9 +51,9 @@ def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerificati
 
 
 def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:
-    """Verify the newest `runs` runs of a job (None: all in the ledger), which need be known by name only.
+    """Verify the newest `runs` runs of a job (None: all in the ledger); only the job's name needs to be known.
 
-    Sorts and format are those that each run recorded. SettingsError where there is no such job.
+    Sorts and format are the recorded ones of each run. SettingsError if there is no such job.
     """
     plans = plan_verification(job, connection, runs)
     return Verification(job.name, tuple(verify_run(job, connection, plan) for plan in plans))

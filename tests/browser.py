@@ -55,7 +55,7 @@ class Page:
 
     @property
     def text(self) -> str:
-        """What a person can read, texts of fields included."""
+        """All text that a person can read, texts of fields included."""
         fields = "[...document.querySelectorAll('input,textarea')].map(e => e.value).join('\\n')"
         return str(self.evaluate(f"document.body ? document.body.innerText + '\\n' + {fields} : ''"))
 

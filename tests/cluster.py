@@ -1,4 +1,4 @@
-"""A test's view of Kafka: topics of its own, what is in them, and what must be."""
+"""A test's view of Kafka: topics of its own, the records in them, and the records that must be there."""
 
 import random
 import string
@@ -22,7 +22,7 @@ CONTINENTS = ("North America", "Asia", "South America", "Europe", "Africa", "Aus
 
 @dataclass(frozen=True)
 class Record:
-    """A record as it lies in a topic."""
+    """A record of a topic, with its place."""
 
     value: bytes | None
     key: bytes | None = None
@@ -60,7 +60,7 @@ class Cluster:
         wait_for(lambda: describe_topic(self.admin, name) is None)
 
     def produce(self, topic: str, values: Iterable[bytes | None], partitions: int = 4, **config: Any) -> None:
-        """Values round-robin over the partitions."""
+        """Send values round-robin over the partitions."""
         self.produce_records(topic, [Record(v, partition=i % partitions) for i, v in enumerate(values)], **config)
 
     def produce_records(self, topic: str, records: Iterable[Record], **config: Any) -> None:
@@ -94,7 +94,7 @@ class Cluster:
         return list_offsets(self.admin, topic, found.partitions if found else (), EARLIEST)
 
     def read(self, topic: str, *, committed: bool = True) -> list[Record]:
-        """All records: partition 0 first, then 1, …; of the uncommitted view too, where asked."""
+        """Read all records: partition 0 first, then 1, …; the uncommitted ones too, if asked."""
         level = "read_committed" if committed else "read_uncommitted"
         ends, starts = self.ends(topic, committed=committed), self.starts(topic)
         left = {p for p in ends if ends[p] > starts[p]}
@@ -122,7 +122,7 @@ class Cluster:
         return sorted((r for r in records if r.offset < ends[r.partition]), key=lambda r: (r.partition, r.offset))
 
     def count(self, job: Job, *, committed: bool = True) -> int:
-        """Records in the job's outputs that exist."""
+        """Count the records in those of the job's outputs that exist."""
         outputs = [sort.topic for sort in job.sort_list if describe_topic(self.admin, sort.topic)]
         return sum(len(self.read(topic, committed=committed)) for topic in outputs)
 
@@ -141,7 +141,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def sort_key(sort: Sort, value: bytes) -> tuple[Any, ...]:
-    """A record's key for Python's own sorted(); for rows without quotes."""
+    """Return a record's key for Python's own sorted(); for rows without quotes."""
     fields = dict(zip(("id", "name", "address", "continent"), value.split(b","), strict=True))
     key: list[Any] = []
     for part in sort.by:
@@ -158,13 +158,13 @@ def is_row(value: bytes | None) -> bool:
 
 
 def expected(sort: Sort, source: Sequence[Record]) -> list[Record]:
-    """The records in the order the sort promises: by key, then source partition, then source offset."""
+    """Return the records in the order the sort promises: by key, then source partition, then source offset."""
     rows = [r for r in source if is_row(r.value)]
     return sorted(rows, key=lambda r: (*sort_key(sort, r.value or b""), r.partition, r.offset))
 
 
 def assert_every_run(cluster: Cluster, job: Job) -> int:
-    """The oracle for streams; how many runs there are.
+    """The oracle for streams; returns the number of runs.
 
     Runs have numbers without a gap, each begins where the one before ended, and together they read all of the source,
     each record once. The output of each is the expected sequence of what it read, and the outputs hold nothing else.

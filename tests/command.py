@@ -1,4 +1,4 @@
-"""Run `kafka-sort` as a user does: a process with flags, an exit status and two streams.
+"""Runs `kafka-sort` as a user does: a process with flags, an exit status and two streams.
 
 The processes are forked from a server that has imported Prefect already, which saves six seconds each.
 """
@@ -48,13 +48,13 @@ class Running:
         return status.rpartition(")")[2].split()[0] in {"T", "t"}
 
     def wait_until_stopped(self) -> Self:
-        """At a failpoint that stops it."""
+        """Wait until it stops at its failpoint."""
         wait_for(lambda: self.process.exitcode is not None or self.is_stopped, 120)
         assert self.process.exitcode is None, self.err
         return self
 
     def finish_awake(self) -> Outcome:
-        """The outcome of a run that is woken whenever it stops at its failpoint again."""
+        """Finish a run, waking it whenever it stops at its failpoint again; return its outcome."""
         with suppress(AssertionError):  # The error of `finish` has what it printed.
             wait_for(lambda: self.process.exitcode is not None or self.wake(), 180)
         return self.finish(1.0)
@@ -70,7 +70,7 @@ class Running:
         return self._told("err")
 
     def _told(self, stream: str) -> str:
-        """What it printed; nothing, if it was killed before it could."""
+        """Return what it printed; nothing if it was killed before it printed."""
         path = self.folder / stream
         return path.read_text() if path.exists() else ""
 
@@ -85,7 +85,7 @@ class Running:
 
 
 def run_main(arguments: list[str], environment: dict[str, str], folder: Path) -> None:
-    """In the child: become `kafka-sort` with these arguments."""
+    """Become `kafka-sort` with these arguments, in the child."""
     for name, descriptor in (("out", 1), ("err", 2)):
         target = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(target, descriptor)
@@ -106,7 +106,7 @@ class Command:
         self.workdir = workdir
 
     def job(self, source: str, **over: object) -> Job:
-        """A job over `source` with outputs of its own."""
+        """Make a job over `source` with outputs of its own."""
         suffix = uuid4().hex[:8]
         sorts = [f"{column}=o-{suffix}-{column}" for column in ("id", "name", "continent")]
         fields = {"source_topic": source, "sorts": sorts, "workdir": self.workdir, "session_timeout": 1.5, **over}
@@ -129,12 +129,12 @@ class Command:
         return Running(process, folder, environment)
 
     def run(self, job: Job, *flags: str, **how: Any) -> Outcome:
-        """To its end; `how` is what `start` takes."""
+        """Run the command to its end; `how` is what `start` takes."""
         return self.start(job, *flags, **how).finish()
 
 
 def flags_of(job: Job) -> list[str]:
-    """The flags that make this job."""
+    """Return the flags that make this job."""
     flags = [flag for text in job.sorts for flag in ("--sort", text)]
     for name in job.model_fields_set - {"sorts"}:
         value = getattr(job, name)

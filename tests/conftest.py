@@ -13,7 +13,7 @@ from tests.faults.proxy import ProxiedBroker
 from tests.history import History
 
 # A dead owner's lease passes on sooner than Kafka's default minimum of 6 s, so that tests of kills wait less.
-# A transaction beyond its timeout is aborted sooner than after the 10 s between two looks.
+# A transaction beyond its timeout is aborted sooner than after the 10 s between two checks.
 BROKER_PROPERTIES = {
     "group.min.session.timeout.ms": "1000",
     "log.retention.check.interval.ms": "1000",
@@ -54,11 +54,11 @@ def command(cluster: Cluster, prefect_server: str, tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a Prefect server of the suite's own, to which the flows of this and all child processes report."""
+    """The address of the suite's own Prefect server, to which the flows of this and all child processes report."""
     server = Server(tmp_path_factory.mktemp("prefect"))
     try:
         server.start()
-        # Before the server that forks commands starts: it hands its environment on.
+        # The environment is set before the server that forks commands starts: it hands its environment on.
         with pytest.MonkeyPatch.context() as patch:
             for name, value in server.environment.items():
                 patch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""CSV values made to collide: of fragments that parsers treat specially, some of one kind, some of all."""
+"""CSV values made to collide: built of fragments that parsers treat specially, some of one kind, some of all."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ fields = st.one_of(
 
 
 def values(delimiter: str, width: int) -> SearchStrategy[bytes | None]:
-    """Mostly of the right number of fields, with a mark in front and a line break behind at times."""
+    """Values that mostly have the right number of fields, some with a mark in front or a line break behind."""
     rows = (st.lists(fields, min_size=width, max_size=width) | st.lists(fields, max_size=width + 1)).map(
         delimiter.encode().join
     )
@@ -66,7 +66,7 @@ def values(delimiter: str, width: int) -> SearchStrategy[bytes | None]:
 
 
 def tame_values(delimiter: str, width: int) -> SearchStrategy[bytes | None]:
-    """Rows without quotes, with a mark in front at times: a block of them is parsed as a whole."""
+    """Rows without quotes, some with a mark in front: a block of them is parsed as a whole."""
     row = st.lists(st.sampled_from([b"1", b"-7", b" 3", b"0x1f"]), min_size=width, max_size=width)
     return st.builds(
         lambda mark, fields: mark + delimiter.encode().join(fields), st.sampled_from([b"", BOM, BOM + BOM]), row

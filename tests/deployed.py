@@ -30,7 +30,7 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For those who report to it."""
+        """The variables for processes that report to it."""
         return {"PREFECT_HOME": str(self._home), "PREFECT_API_URL": self.api, **PREFECT_DEFAULTS}
 
     def start(self) -> None:
@@ -80,12 +80,12 @@ class Deployments:
     def deploy(self) -> None:
         self("work-pool", "create", POOL, "--type", "process", "--overwrite")
         self("deploy", "--all")
-        # At the full hour a scheduled run would take the place of a test's.
+        # At the full hour a scheduled run would take the slot of a test's run.
         self("deployment", "schedule", "pause", "--all")
 
     @property
     def worker_log(self) -> Path:
-        """Of all workers, with what their flow runs print."""
+        """The log of all workers, with the output of their flow runs."""
         return self._folder / "worker.log"
 
     def is_idle(self) -> bool:
@@ -114,11 +114,11 @@ class Deployments:
             try:
                 self._worker.wait(30)
             except subprocess.TimeoutExpired:
-                # Prefect's worker was seen to wait for ever once its cancel observer was gone.
+                # Prefect's worker was seen to wait for ever once its cancel observer had ended.
                 self.kill_worker()
 
     def kill_worker(self) -> list[int]:
-        """As a machine that loses its power: the worker and its runs, at once. How they ended."""
+        """Kill the worker and its runs at once, as a loss of power would; return how they ended."""
         assert self._worker is not None
         processes = psutil.Process(self._worker.pid).children(recursive=True)
         for process in processes:

@@ -1,4 +1,4 @@
-"""What the server that forks commands imports beforehand."""
+"""The imports of the server that forks commands."""
 
 import flows.sort_topic
 import kafka_sort.main

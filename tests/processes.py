@@ -1,4 +1,4 @@
-"""Programs as processes of their own, from their first line to their exit status, and what they leave behind."""
+"""Programs as processes of their own: from their first line to their exit status, and what they leave behind."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ KAFKA_SORT = str(Path(sys.executable).with_name("kafka-sort"))
 
 @dataclass
 class Program:
-    """A process under way, its output in files."""
+    """A running process, with its output in files."""
 
     process: "subprocess.Popen[bytes]"
     folder: Path
@@ -50,7 +50,7 @@ class Program:
         return self.process.poll() is not None
 
     def wait_until_watched(self) -> Self:
-        """Until its first line has run: a handler for SIGTERM is there."""
+        """Wait until its first line has run: then there is a handler for SIGTERM."""
         wait_for(lambda: self.is_over or is_caught(self.process.pid, signal.SIGTERM), 60)
         return self
 
@@ -80,7 +80,7 @@ class Program:
 
 
 def heed_hangup() -> None:
-    """The suite itself may have been started by `nohup`."""
+    """Let SIGHUP through: `nohup` may have started the suite itself."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

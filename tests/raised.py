@@ -1,6 +1,6 @@
-"""Which of the project's errors came up: in this process, and in the commands that it ran.
+"""Records which of the project's errors were raised: in this process, and in the commands that it ran.
 
-A test marked `@pytest.mark.raises("SomeError")` fails unless that very error came up while it ran.
+A test marked `@pytest.mark.raises("SomeError")` fails unless that very error was raised while it ran.
 """
 
 import atexit
@@ -25,12 +25,12 @@ def watch() -> None:
 
 
 def watch_child(folder: Path) -> None:
-    """In a command: leave the names in its folder at its end."""
+    """Leave the names in the folder at a command's end."""
     watch()
     atexit.register(lambda: (folder / _FILE).write_text("\n".join(names)))
 
 
 def note_child(folder: Path) -> None:
-    """Of a command that ended; one that was killed leaves nothing."""
+    """Note the errors of a command that ended; a killed one leaves nothing."""
     if (folder / _FILE).exists():
         names.update((folder / _FILE).read_text().split())

@@ -21,7 +21,7 @@ from tests.cluster import Cluster
 
 
 def make_job(source: str, workdir: Path, **over: object) -> Job:
-    """A job over `source` with one output of its own, sorted by id."""
+    """Make a job over `source` with one output of its own, sorted by id."""
     sorts = [f"id=o-{uuid4().hex[:8]}-id"]
     return Job.model_validate(
         {"source_topic": source, "sorts": sorts, "workdir": workdir, "session_timeout": 1.5, **over}
@@ -30,7 +30,7 @@ def make_job(source: str, workdir: Path, **over: object) -> Job:
 
 @contextlib.contextmanager
 def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
-    """Steps 1 to 3, with the checks before and behind them."""
+    """Do steps 1 to 3, with the checks before and behind them."""
     with use_connection(cluster.connection):
         check_before_lease(job, cluster.connection, cluster.admin)
         with own_job(job, cluster.connection) as owner:
@@ -40,7 +40,7 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
 
 
 def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publication:
-    """Steps 4 and 5: all that is to be published."""
+    """Do steps 4 and 5: afterwards all is there for publishing."""
     attempt = attempt or uuid4().hex
     folder = folder / attempt
     folder.mkdir()
@@ -49,19 +49,19 @@ def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publicati
 
 
 def run_once(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
-    """A whole run."""
+    """Make a whole run."""
     with owned(cluster, job) as owner:
         return publish_run(owner, prepare(owner, folder))
 
 
 def make_stream(cluster: Cluster, job: Job, **streaming: object) -> Stream:
-    """A stream that does not wait long for anything."""
+    """Make a stream that does not wait long for anything."""
     settings = Streaming.model_validate({"max_latency": 0.2, "drain_timeout": 20.0, **streaming})
     return Stream(job, settings, cluster.connection)
 
 
 def serve(cluster: Cluster, stream: Stream) -> None:
-    """All of a stream, in this thread, without Prefect."""
+    """Run a whole stream, in this thread, without Prefect."""
     with use_connection(cluster.connection):
         check_before_lease(stream.job, cluster.connection, cluster.admin)
         stream.serve(lambda: run_segment(stream))
@@ -74,7 +74,7 @@ def run_segment(stream: Stream) -> None:
 
 @contextlib.contextmanager
 def serving(cluster: Cluster, stream: Stream) -> Iterator[None]:
-    """A stream in a thread for the time of the block, then drained; its error, if it ended with one."""
+    """Run a stream in a thread for the time of the block, then drain it; raise its error, if it ended with one."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(serve, cluster, stream)
         try:

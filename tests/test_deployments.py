@@ -39,18 +39,20 @@ def load() -> dict[str, Any]:
 
 
 def assert_known(keys: dict[str, Any], model: type[BaseModel], *also: str) -> None:
-    """A key that is misspelt is ignored by Prefect, in silence."""
+    """Assert that each key is known: Prefect ignores a misspelt one in silence."""
     known = {field.alias or name for name, field in model.model_fields.items()}
     assert set(keys) <= known | set(also)
 
 
 def test_a_stream_has_what_the_command_gives_it() -> None:
+    """The deployment of a stream sets the same variables as the command, which bound its memory."""
     (stream,) = (d for d in load()["deployments"] if d["entrypoint"] == "flows/stream_topic.py:stream_topic")
     environments = [d["work_pool"]["job_variables"]["env"] for d in load()["deployments"]]
     assert stream["work_pool"]["job_variables"]["env"] == environments[0] | STREAM_DEFAULTS
 
 
 def test_every_key_is_one_of_prefects() -> None:
+    """Every key of prefect.yaml is in the models by which Prefect reads it."""
     raw = load()
     assert_known(raw, PrefectYamlModel, "definitions")
     assert raw["deployments"]
@@ -66,10 +68,11 @@ def test_every_key_is_one_of_prefects() -> None:
 
 
 def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
+    """Every deployment names a flow that accepts its parameters."""
     names = set()
     for deployment in load()["deployments"]:
         flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]))
-        # Also the parameters that are left out, by their defaults.
+        # Parameters that are left out count, too, by their defaults.
         flow.validate_parameters(deployment.get("parameters", {}))
         assert deployment["description"]
         names.add(f"{flow.name}/{deployment['name']}")
@@ -84,7 +87,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
 
 @pytest.mark.parametrize("file", AUTOMATIONS, ids=lambda file: file.stem)
 def test_every_key_of_an_automation_is_one_of_prefects(file: Path) -> None:
-    """What is in the file is what Prefect has read of it: a key that is misspelt would be missing."""
+    """Prefect has read all that is in the file: a misspelt key would be missing."""
     raw = yaml.safe_load(file.read_text())
     read = AutomationCore.model_validate(raw).model_dump(mode="json", exclude_unset=True)
     assert read.keys() == raw.keys()
@@ -92,7 +95,7 @@ def test_every_key_of_an_automation_is_one_of_prefects(file: Path) -> None:
     assert [action.keys() for action in read["actions"]] == [action.keys() for action in raw["actions"]]
 
 
-# What is wrong with a parameter, and a word of what the server says.
+# A wrong parameter, and a word of the server's answer.
 REFUSED = [
     ({"source_topic": "no topic"}, "no topic"),
     ({"sorts": []}, "sorts"),
@@ -112,7 +115,7 @@ REFUSED = [
 
 @pytest.mark.slow
 def test_wrong_parameters_are_refused_when_the_run_is_created(prefect: Deployments, history: History) -> None:
-    """By Prefect's server: no worker starts a process to find out."""
+    """Prefect's server refuses them: no worker starts a process to find out."""
     for wrong, word in REFUSED:
         with pytest.raises(httpx.HTTPStatusError) as refused:
             history.create("sort-topic/on-demand", {"job": wrong})
@@ -153,7 +156,7 @@ def test_the_form_of_a_job() -> None:
 def test_deployments_run_on_a_worker(
     prefect: Deployments, cluster: Cluster, command: Command, history: History
 ) -> None:
-    """As a user starts them: what they name is found, and the run's log has our lines."""
+    """Deployments run as a user starts them: the names in them are found, and the run's log has our lines."""
     source = cluster.make_topic()
     job = command.job(source)
     made = prefect(
@@ -193,7 +196,7 @@ def test_deploying_twice_is_as_deploying_once(prefect: Deployments, history: His
         deployments = [deployment["name"] for deployment in history.post("/deployments/filter", {})]
         assert sorted(deployments) == sorted(deployment["name"] for deployment in load()["deployments"])
     finally:
-        # Of no other test's business.
+        # Other tests must not see it.
         for name in names:
             prefect("automation", "delete", name)
 
@@ -219,5 +222,5 @@ def test_a_run_names_its_connection(prefect: Deployments, cluster: Cluster, comm
 
 
 def flow_run_id(output: str) -> str:
-    """The id in what `prefect deployment run` prints."""
+    """Find the id in the output of `prefect deployment run`."""
     return next(line.split()[-1] for line in output.splitlines() if "UUID:" in line)

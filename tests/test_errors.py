@@ -1,4 +1,4 @@
-"""The error catalogue: current, whole, and every error of it comes up in some test and crosses processes."""
+"""The error catalogue: current, whole, and every error of it is raised in some test and crosses processes."""
 
 import inspect
 import pickle
@@ -26,7 +26,7 @@ def test_the_catalogue_is_current() -> None:
 
 @pytest.mark.parametrize("kind", all_errors())
 def test_an_error_is_documented_and_raised(kind: type[KafkaSortError]) -> None:
-    """It says what it means and what to do, and a test waits for this very class."""
+    """Each error says what it means and what to do, and a test waits for this very class."""
     assert len(meaning(kind)) > 20
     assert kind.__doc__ != kind.__mro__[1].__doc__
     assert len(kind.action) > 20

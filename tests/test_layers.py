@@ -1,4 +1,4 @@
-"""The code's layers: what a module may import lies in its own layer or below, and nothing runs in a circle.
+"""The code's layers: a module imports only from its own layer or below, and nothing runs in a circle.
 
 `docs/code.md` shows the same layers to a reader.
 """
@@ -12,17 +12,17 @@ import pytest
 from tests.documents import blocks_of
 
 ROOT = Path(__file__).parents[1]
-# From the bottom: packages, or modules of `tasks`. A folder stands for all that is in it.
+# The layers from the bottom up: packages, or modules of `tasks`. A folder stands for all that is in it.
 LAYERS = (
     "tasks.signals",
-    # What the stages hand each other, and the errors.
+    # The data that the stages hand each other, and the errors.
     "tasks.arrow tasks.checksum tasks.errors tasks.failpoints tasks.manifests tasks.printable",
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
     "tasks.kafka",
     "tasks.chunks tasks.formats tasks.keys tasks.sorting tasks.workdir",
     "tasks.observe",
-    # What the stages speak of.
+    # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
     "tasks.outputs tasks.preflight tasks.sample",
     # The stages.
@@ -42,7 +42,7 @@ MODULES = {
 
 
 def level_of(module: str) -> int:
-    """The level of the longest name in LEVELS that the module is, or is in."""
+    """Return the level of the longest name in LEVELS that the module is, or is in."""
     parts = module.split(".")
     known = (LEVELS[name] for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in LEVELS)
     level = next(known, None)
@@ -51,7 +51,7 @@ def level_of(module: str) -> int:
 
 
 def imports_of(module: str) -> Iterator[str]:
-    """Modules of the project that it imports, also within functions."""
+    """Return the project's modules that it imports, also within functions."""
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             names = {f"{node.module}.{item.name}" for item in node.names}
@@ -68,7 +68,7 @@ def test_no_module_imports_from_a_layer_above(module: str) -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    """Also within a layer."""
+    """There is no circle within a layer either."""
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -90,6 +90,6 @@ def test_the_map_shows_the_layers() -> None:
 
 
 def test_every_layer_is_there() -> None:
-    """A name in LAYERS that is no module any more would allow whatever takes its name."""
+    """Each name in LAYERS is a module: an old one would allow whatever takes its name."""
     folders = {name for module in MODULES for name in (module, module.rpartition(".")[0])}
     assert LEVELS.keys() <= folders

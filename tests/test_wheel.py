@@ -1,4 +1,4 @@
-"""What others get of the project: the wheel and the source distribution are whole, and the wheel works by itself."""
+"""The project's releases: the wheel and the source distribution are whole, and the wheel works by itself."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ OFFLINE = ("--no-index", "--no-deps")
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What the command prints; PYTHONPATH would let the checkout back in."""
+    """Return the command's output; PYTHONPATH would let the checkout back in."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,7 +45,7 @@ def sdist(source: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path) -> Path:
-    """Built from the source distribution, by the build backend of the lock."""
+    """The wheel, built from the source distribution, by the build backend of the lock."""
     folder = sdist.parent
     run(sys.executable, "-m", "pip", "wheel", *OFFLINE, "--no-build-isolation", "-w", folder, sdist, cwd=folder)
     return next(folder.glob("*.whl"))
@@ -55,8 +55,8 @@ def wheel(sdist: Path) -> Path:
 def installed(wheel: Path) -> Path:
     """The commands of a fresh environment with the wheel in it.
 
-    Its dependencies are those of this environment, by a path. What lies behind such a path is not read for further
-    ones, and so the checkout, which is installed by one, stays out of sight.
+    Its dependencies are those of this environment, by a path. Python does not read such a path for further ones, and so
+    the checkout, which is installed by one, stays out of sight.
     """
     home = wheel.parent / "environment"
     run(sys.executable, "-m", "venv", "--without-pip", home, cwd=wheel.parent)
@@ -103,7 +103,7 @@ def test_the_wheel_is_whole(source: Path, wheel: Path) -> None:
 def test_the_wheel_works_outside_of_a_checkout(
     cluster: Cluster, command: Command, installed: Path, tmp_path: Path
 ) -> None:
-    """Installed into a fresh environment it has its own packages, and sorts a topic from any folder."""
+    """In a fresh environment the wheel uses its own packages, and sorts a topic from any folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     where = f"import {', '.join(PACKAGES)}; print({', '.join(f'{name}.__file__' for name in PACKAGES)})"

@@ -1,4 +1,4 @@
-"""What a run asks of a record format, whatever it is."""
+"""The interface between a run and a record format, whichever it is."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -14,18 +14,18 @@ class RejectedError(ValueError):
 
 
 class RecordFormat(Protocol):
-    """Reads the key columns of whole records. Made once a task, since a format may hold a cache.
+    """Reads the key columns of whole records. Each task makes it once, since a format may hold a cache.
 
-    A record that has no key in it, or none of the column's type, is rejected with a reason: it becomes a dead letter.
-    The outcome of a record depends on its own bytes only.
+    A record without a key, or with one that is not of the column's type, is rejected with a reason: it becomes a dead
+    letter. The outcome of a record depends on its own bytes only.
     """
 
     @property
     def keys(self) -> tuple[KeyColumn, ...]:
-        """The key columns that `parse` gives."""
+        """The key columns that `parse` returns."""
 
     def parse(self, records: pa.Table) -> Parsed:
-        """Key columns and rejects of records, a table of the schema RECORD."""
+        """Parse records, a table of the schema RECORD, into key columns and rejects."""
 
     def facts(self) -> Mapping[str, str]:
-        """What the ledger records of the format: the options that decide keys, and the version of the parse rules."""
+        """Return what the ledger records: the options that decide keys, and the version of the parse rules."""

@@ -1,4 +1,4 @@
-"""CSV rows: from values to the columns that sorts compare, a block at a time.
+"""CSV rows: turns values into the columns that sorts compare, a block at a time.
 
 Guarantee: every value is either accepted, with all its key columns typed, or rejected with a reason, and its outcome
 depends on its own bytes only: not on its neighbours, its place in the block, or the way it is parsed.
@@ -30,7 +30,7 @@ _splitting = threading.Lock()
 
 
 class CsvFormat:
-    """CSV without header: `columns` are the fields of a row in their order, `keys` those that are wanted."""
+    """CSV without a header: `columns` are the fields of a row in their order, `keys` the ones that are wanted."""
 
     def __init__(self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",") -> None:
         self.keys = tuple(keys)
@@ -39,24 +39,24 @@ class CsvFormat:
         self._delimiter = delimiter
 
     def facts(self) -> Mapping[str, str]:
-        """Fields of a row, delimiter, rules."""
+        """Return the fields of a row, the delimiter and the rules."""
         return {"name": "csv", "columns": format_columns(self._columns), "delimiter": self._delimiter, "rules": RULES}
 
     def parse(self, records: pa.Table) -> Parsed:
-        """Key columns and rejects of a block of records."""
+        """Return key columns and rejects of a block of records."""
         return self.parse_values(records.column("value").combine_chunks())
 
     def parse_values(self, values: pa.Array) -> Parsed:
-        """Of a block of values (binary, null where a record has none)."""
+        """Return key columns and rejects of a block of values (binary, null where a record has none)."""
         if are_all_plain(values):
             return self._parse_strict(values, quoted=False)
         rows = trim_rows(values)
         return self._parse_strict(rows, quoted=False) if are_all_plain(rows) else self._parse_mixed(rows)
 
     def _parse_mixed(self, rows: pa.Array) -> Parsed:
-        """A block in which some rows hold quotes or line breaks, or are empty or null.
+        """Parse a block in which some rows hold quotes or line breaks, or are empty or null.
 
-        Rows that might swallow a neighbour if they were read with it are split one by one.
+        Rows that might swallow a neighbour in a common read are split one by one.
         """
         plain = find_plain(rows)
         strict = plain.copy()
@@ -71,7 +71,7 @@ class CsvFormat:
         return self._merge(parts)
 
     def _merge(self, parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
-        """One block of parts; each comes with the index in the block of each of its values."""
+        """Merge parts into one block; each comes with its values' indexes in the block."""
         rejected = {int(rows[row]): reason for rows, part in parts for row, reason in part.rejected.items()}
         accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
         order = pa.array(np.argsort(np.concatenate(accepted)))
@@ -81,16 +81,16 @@ class CsvFormat:
         return Parsed(columns, rejected)
 
     def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
-        """Rows that are each one line of strict CSV; `quoted`: some have quotes."""
+        """Parse rows that are each one line of strict CSV; `quoted`: some have quotes."""
         try:
             return Parsed(self._read(rows, self._stored, quoted=quoted))
         except pa.ArrowInvalid:
             return self._parse_uneven(rows, quoted=quoted)
 
     def _parse_uneven(self, rows: pa.Array, *, quoted: bool) -> Parsed:
-        """Some rows have a wrong number of fields, or a field that is no integer.
+        """Parse rows of which some have a wrong number of fields, or a field that is no integer.
 
-        Not by Arrow's invalid_row_handler: it fails on rows that are not UTF-8.
+        Arrow's invalid_row_handler is no help: it fails on rows that are not UTF-8.
         """
         counts = count_fields(rows, self._delimiter, quoted=quoted)
         even = counts == len(self._columns)
@@ -133,19 +133,19 @@ class CsvFormat:
         return self._type(columns, np.array(accepted, np.int64), rejected)
 
     def split(self, value: bytes | None) -> list[bytes]:
-        """The fields of one value; RejectedError says why there are none."""
+        """Return the fields of one value; RejectedError says why there are none."""
         return self._split_row(trim_rows(pa.array([value], pa.binary()))[0].as_py())
 
     def _split_row(self, row: bytes | None) -> list[bytes]:
         if not row:
             raise RejectedError("null value" if row is None else "empty value")
-        # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. The line break counts
-        # as a second one behind another, whichever that is.
+        # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. A line break behind the
+        # row's own counts as a second one, whichever it is.
         text = io.StringIO(row.decode("latin-1") + "\r", newline="")
         rows = csv.reader(text, delimiter=self._delimiter, strict=True)
         try:
             first = next(rows)
-            # Counted, not kept: a value of line breaks alone would take sixty times its size.
+            # Rows are counted, not kept: a value of line breaks alone would take sixty times its size.
             others = sum(1 for _ in rows)
         except csv.Error as error:
             raise RejectedError(f"not a CSV row ({error}): {excerpt(row)}") from None
@@ -159,7 +159,7 @@ class CsvFormat:
         return f"{actual} fields, expected {len(self._columns)}: {excerpt(row)}"
 
     def _type(self, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], rejected: dict[int, str]) -> Parsed:
-        """Cast integer columns; rows that cannot be cast are rejected. `rows`: index in the block of each row."""
+        """Cast integer columns; reject rows that cannot be cast. `rows`: index in the block of each row."""
         typed, refused = dict(columns), dict[int, str]()
         for name, kind in self._stored.items():
             if pa.types.is_integer(kind):

@@ -1,4 +1,4 @@
-"""Rows of CSV out of values, a block at a time: what surrounds a row, and what can be told of it without parsing.
+"""Cuts rows of CSV out of values, a block at a time, and finds out what it can without parsing.
 
 Guarantee: each answer depends on the bytes of one value only.
 """
@@ -13,7 +13,7 @@ import pyarrow.compute
 from tasks.arrow import binary_buffers
 
 _BOM = b"\xef\xbb\xbf"
-# What may make a row other than one line, or a field other than its bytes.
+# Characters that may make a row other than one line, or a field other than its bytes.
 _SPECIAL = (b'"', b"\n", b"\r")
 
 _Bytes = npt.NDArray[np.uint8]
@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def trim_rows(values: pa.Array) -> pa.Array:
-    """The values without a byte order mark in front and without a line break at the end, one of each at most."""
+    """Return the values without a byte order mark in front and a line break at the end, at most one of each."""
     if not _hold_any(values, (_BOM, b"\n", b"\r")):
         return values
     text, edges = _text_of(values)
@@ -37,7 +37,7 @@ def trim_rows(values: pa.Array) -> pa.Array:
 
 
 def _text_of(values: pa.Array) -> tuple[_Bytes, _Positions]:
-    """The bytes of all values, and the edges (n + 1) of each in them."""
+    """Return the bytes of all values, and the edges (n + 1) of each in them."""
     offsets, data = binary_buffers(values)
     text = np.frombuffer(b"" if data is None else data, np.uint8)
     return text[offsets[0] : offsets[-1]], (offsets - offsets[0]).astype(np.int64)
@@ -63,13 +63,13 @@ def _hold_any(values: pa.Array, wanted: Iterable[bytes]) -> bool:
 
 
 def are_all_plain(values: pa.Array) -> bool:
-    """Whether each value is for sure one line of CSV as it stands, and so are its fields."""
+    """Whether each value is certainly one line of CSV as it stands, and so are its fields."""
     lengths = np.diff(_text_of(values)[1])
     return not values.null_count and bool(lengths.all()) and not _hold_any(values, (*_SPECIAL, _BOM))
 
 
 def find_plain(rows: pa.Array) -> Mask:
-    """Which rows are for sure one line of CSV, their fields as they stand."""
+    """Find the rows that are certainly one line of CSV, with their fields as they stand."""
     plain = pa.compute.greater(pa.compute.binary_length(rows), 0).fill_null(False)
     for special in _SPECIAL:
         plain = pa.compute.and_not(plain, pa.compute.match_substring(rows, special).fill_null(True))
@@ -77,9 +77,9 @@ def find_plain(rows: pa.Array) -> Mask:
 
 
 def find_strict(rows: pa.Array, delimiter: str) -> Mask:
-    """Which rows are by themselves one row of strict CSV, as Python's `csv.reader(strict=True)` reads them.
+    """Find the rows that alone are one row of strict CSV, as Python's `csv.reader(strict=True)` reads them.
 
-    A reader that takes many rows at once reads each of these as it does alone: it ends outside of quotes.
+    A reader that takes many rows at once reads each of these like a single one: it ends outside of quotes.
     """
     char = rf"\x{ord(delimiter):02x}"
     item = rf'(?:"(?:[^"]|"")*"|[^"\r\n{char}][^\r\n{char}]*|)'
@@ -88,7 +88,7 @@ def find_strict(rows: pa.Array, delimiter: str) -> Mask:
 
 
 def count_fields(rows: pa.Array, delimiter: str, *, quoted: bool) -> npt.NDArray[np.int64]:
-    """Fields of each row; rows with quotes have to be strict."""
+    """Count the fields of each row; rows with quotes must be strict."""
     counted = rows
     if quoted:
         char = rf"\x{ord(delimiter):02x}"
@@ -97,7 +97,7 @@ def count_fields(rows: pa.Array, delimiter: str, *, quoted: bool) -> npt.NDArray
 
 
 def join_rows(rows: pa.Array) -> pa.Buffer:
-    """One line a row, for Arrow's reader."""
+    """Join rows into one line a row, for Arrow's reader."""
     text = _text_of(pa.compute.binary_join_element_wise(rows, b"", b"\n"))[0]
-    # The reader skips a byte order mark, or refuses a part of one: it gets one that is not the first row's.
+    # The reader skips a leading byte order mark, or refuses a part of one: this one is not the first row's.
     return pa.py_buffer(_BOM + text.tobytes() if text[0] == _BOM[0] else text)

@@ -1,6 +1,6 @@
-"""A guess at the format of values that are no rows of the job's: a hint for the person who gave the wrong settings.
+"""Guesses the format of values that are no rows of the job's, as a hint to the person who gave the settings.
 
-Nothing is decided by it. Each guess holds for most of the values, and is none where they differ.
+Nothing depends on it. A guess holds for most of the values; there is none if they differ.
 """
 
 import csv
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from tasks.settings.job import Job
 from tasks.settings.sorts import ColumnType
 
-# So much of a value is looked at.
+# A guess examines so much of a value.
 SHOWN_BYTES = 4096
 _SHARE = 0.8
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'", ":": "':'", "\x01": r"'\x01'", " ": "a blank"}
@@ -32,12 +32,12 @@ _STARTS = {
     b"\xfe\xff": "text in UTF-16",
 }
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
-# What text has of the codes below the blank: tab, line breaks, and what serves as a delimiter.
+# The codes below the blank that text has: tab, line breaks, and common delimiters.
 _CONTROL = re.compile(rb"[\x00\x02-\x08\x0b\x0c\x0e-\x1b]")
 
 
 def guess_format(values: Sequence[bytes | None], job: Job) -> str:
-    """What the values seem to be, each cut to SHOWN_BYTES; empty where no guess holds for most of them."""
+    """Guess the format of values, each cut to SHOWN_BYTES; empty if no guess holds for most of them."""
     present = [value for value in values if value]
     if 2 * len(present) < len(values):
         null = "have no value (tombstones)" if 2 * values.count(None) > len(values) else "are empty"
@@ -111,7 +111,7 @@ def _guess_delimiter(values: Sequence[bytes], given: str, expected: int) -> str:
     likely = {other: count for other, count in counts.items() if other != given and count > 1}
     if fitting := [other for other, count in likely.items() if count == expected]:
         return f"the delimiter seems to be {_DELIMITERS[fitting[0]]}"
-    # A blank is in texts, too.
+    # A blank is in ordinary texts, too.
     likely.pop(" ", None)
     if not likely or counts.get(given, 0) > 1:
         return ""
@@ -133,7 +133,7 @@ def _fields(count: int) -> str:
 
 
 def _split(value: bytes, delimiter: str) -> list[list[str]]:
-    """The rows of a value, as far as CSV can be read."""
+    """Return the rows of a value, as far as CSV can be read."""
     text = io.StringIO(value.decode("latin-1"), newline="")
     try:
         return [row for row in csv.reader(text, delimiter=delimiter) if row] or [[]]
@@ -142,7 +142,7 @@ def _split(value: bytes, delimiter: str) -> list[list[str]]:
 
 
 def _usual(counts: Iterable[int]) -> int:
-    """What most of the numbers are; 0 where they differ."""
+    """Return the number that most of them are; 0 if they differ."""
     found = Counter(counts)
     number, times = found.most_common(1)[0]
     return number if times >= _SHARE * found.total() else 0

@@ -1,7 +1,7 @@
-"""64-bit integers from text, a column at a time.
+"""Reads 64-bit integers from text, a column at a time.
 
 Guarantee: the outcome of an entry depends on its own bytes only. An integer is an optional minus sign and decimal
-digits, or `0x` and 1 to 16 hexadecimal digits, which are taken by their bits; blanks and tabs around it are allowed.
+digits, or `0x` and 1 to 16 hexadecimal digits, which are taken by their bits; blanks and tabs around it are permitted.
 """
 
 import re
@@ -18,7 +18,7 @@ _OVERFLOWING = re.compile(rb"[ \t]*(?:-?[0-9]+|0[xX][0-9a-fA-F]+)[ \t]*")
 
 
 def _digits_up_to(largest: str) -> str:
-    """A pattern for the numbers of as many digits as `largest` that do not exceed it."""
+    """Return a pattern for the numbers with as many digits as `largest` that do not exceed it."""
     below = [f"{largest[:i]}[0-{int(d) - 1}][0-9]{{{len(largest) - i - 1}}}" for i, d in enumerate(largest) if d > "0"]
     return "|".join([*below, largest])
 
@@ -30,7 +30,7 @@ _INTEGER = (
 
 
 def read_integers(texts: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    """Binary without nulls → int64, null where an entry is refused; and index of each of those → the reason."""
+    """Turn binary without nulls into int64, null where refused; return that, and index → reason of each refusal."""
     try:
         return _cast(texts), {}
     except pa.ArrowInvalid:

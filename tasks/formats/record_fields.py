@@ -1,6 +1,6 @@
-"""Record fields as keys: `@key` and `@timestamp`. Values are never looked at: a tombstone is a record like any other.
+"""Record fields as keys: `@key` and `@timestamp`. Values are never read: a tombstone is a record like any other.
 
-This is all that the format `none` reads, and the part of any other format that its values do not have.
+The format `none` reads only these; every other format reads them besides its values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from tasks.settings.sorts import KeyColumn
 
 
 def _read_timestamp(records: pa.Table) -> pa.Array:
-    """Milliseconds; a record without a timestamp has -1 in Kafka."""
+    """Read milliseconds; in Kafka a record without a timestamp has -1."""
     times = records.column("timestamp").combine_chunks()
     return pc.if_else(pc.less(times, 0), pa.scalar(None, pa.int64()), times)
 
@@ -28,13 +28,13 @@ _READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {"@key": _read_key,
 
 
 class RecordFields:
-    """Key columns that the record has beside its value."""
+    """The key columns that a record has besides its value."""
 
     def __init__(self, keys: Sequence[KeyColumn]) -> None:
         self.keys = tuple(keys)
 
     def parse(self, records: pa.Table) -> Parsed:
-        """All accepted, but for records whose key is null where the sort does not permit it."""
+        """Accept all records, except those whose key is null where the sort does not permit it."""
         columns = {key.name: _READERS[key.name](records) for key in self.keys}
         rejected: dict[int, str] = {}
         for key in self.keys:
@@ -46,5 +46,5 @@ class RecordFields:
         return parsed if rows is None else Parsed({n: c.take(pa.array(rows)) for n, c in columns.items()}, rejected)
 
     def facts(self) -> Mapping[str, str]:
-        """Name and rules: there are no options."""
+        """Return name and rules: there are no options."""
         return {"name": "none", "rules": RULES}

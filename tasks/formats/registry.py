@@ -1,4 +1,4 @@
-"""Which format a job has: by name, one line a format."""
+"""The formats by name, one line for each; a job names its own."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -21,7 +21,7 @@ _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = 
 
 
 def make_format(job: Job) -> RecordFormat:
-    """The job's format. Values are parsed only if a sort names a field of them."""
+    """Make the job's format. It parses values only if a sort names a field of them."""
     of_records = [key for key in job.key_columns if key.name in RECORD_FIELDS]
     of_values = [key for key in job.key_columns if key.name not in RECORD_FIELDS]
     if not of_values:
@@ -31,23 +31,23 @@ def make_format(job: Job) -> RecordFormat:
 
 
 def describe_format(job: Job) -> Mapping[str, str]:
-    """What a run record says of the job's format."""
+    """Return what a run record says of the job's format."""
     return _MAKERS[job.format](job, ()).facts()
 
 
 class _Joined:
-    """Record fields beside fields of values: a record is accepted if both accept it."""
+    """Joins record fields with fields of values: a record is accepted if both accept it."""
 
     def __init__(self, *parts: RecordFormat) -> None:
         self._parts = parts
 
     @property
     def keys(self) -> tuple[KeyColumn, ...]:
-        """Those of all parts."""
+        """The key columns of all parts."""
         return tuple(key for part in self._parts for key in part.keys)
 
     def parse(self, records: pa.Table) -> Parsed:
-        """The first part that rejects a record names the reason."""
+        """Parse with all parts; the first one that rejects a record gives the reason."""
         parsed = [part.parse(records) for part in self._parts]
         rejected = {row: reason for part in reversed(parsed) for row, reason in part.rejected.items()}
         columns: dict[str, pa.Array] = {}
@@ -59,5 +59,5 @@ class _Joined:
         return Parsed(columns, rejected)
 
     def facts(self) -> Mapping[str, str]:
-        """Those of the values' format."""
+        """Return the facts of the values' format."""
         return self._parts[-1].facts()

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.settings.connection import Connection
 
-# As large as the broker's default limit for a batch allows: fewer requests, better compression.
+# The largest batch within the broker's default limit: fewer requests, better compression.
 BATCH_BYTES = 1_000_000
 
 Headers = Sequence[tuple[str, bytes | None]]

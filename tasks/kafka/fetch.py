@@ -42,7 +42,7 @@ class Block:
         return int(self.values.nbytes + self.keys.nbytes + self.headers.nbytes)
 
     def table(self) -> pa.Table:
-        """The records as a table of the schema RECORD."""
+        """Return the records as a table of the schema RECORD."""
         columns = (self.values, self.keys, self.headers, pa.array(self.timestamps), pa.array(self.offsets))
         return pa.Table.from_arrays([pa.array(column) for column in columns], schema=RECORD)
 

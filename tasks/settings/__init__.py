@@ -1,1 +1,1 @@
-"""What the user says: the job, the stream, the connection, and how they are read from flags, environment and files."""
+"""The user's settings: the job, the stream, the connection, read from flags, environment and files."""

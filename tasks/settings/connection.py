@@ -1,4 +1,4 @@
-"""The connection: how to reach Kafka. Resolved in the process that runs, not a flow parameter: it may hold secrets.
+"""The connection: how to reach Kafka. The process that runs resolves it; a flow parameter must hold no secrets.
 
 Guarantees: a file that holds a secret is read only if nobody else can read it; no error and no `repr` shows a value;
 records cross a network in the clear only where that was permitted by name.
@@ -21,7 +21,7 @@ from tasks.errors import SettingsError
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 
-# librdkafka refuses the Java clients' names; what to write instead.
+# librdkafka refuses the Java clients' names; these replace them.
 _JAVA_NAMES = {
     "sasl.jaas.config": "sasl.username and sasl.password",
     "ssl.truststore.location": "ssl.ca.location (PEM)",
@@ -29,9 +29,9 @@ _JAVA_NAMES = {
     "ssl.truststore.password": "ssl.ca.location (PEM, without a password)",
     "ssl.keystore.password": "ssl.key.password",
 }
-# Of Java property files, but without a meaning here.
+# Properties of Java's property files that have no meaning here.
 _JAVA_IGNORED = ("key.serializer", "value.serializer", "key.deserializer", "value.deserializer")
-# What the protocol itself sets: another value would break a guarantee.
+# The protocol itself sets these: another value would break a guarantee.
 _RESERVED = frozenset(
     {
         "acks",
@@ -48,12 +48,12 @@ _RESERVED = frozenset(
     }
 )
 
-# A folder of profiles, NAME.properties each.
+# A folder of profiles: one file NAME.properties each.
 PROFILES = "KAFKA_SORT_PROFILES"
-# A flow's parameter: names a connection, so that no secret is among the parameters.
+# A flow's parameter that names a connection, so that no secret is among the parameters.
 ProfileName = Annotated[str, Field(pattern="^[a-z0-9]+(-[a-z0-9]+)*$", examples=["production"])] | None
-# From the environment: KAFKA_ and the property in capitals, as KAFKA_SASL_PASSWORD. Listed, since KAFKA_… is also what
-# Kafka's own scripts, containers and clusters call their variables.
+# Variables are KAFKA_ and the property in capitals, such as KAFKA_SASL_PASSWORD. They are listed here, since Kafka's
+# own scripts, containers and clusters also call their variables KAFKA_….
 FROM_ENVIRONMENT = {
     f"KAFKA_{name.upper().replace('.', '_')}": name
     for name in (
@@ -90,19 +90,19 @@ _current: ContextVar["Connection | None"] = ContextVar("connection", default=Non
 
 @dataclass(frozen=True)
 class Connection:
-    """librdkafka properties that reach one cluster; `repr` shows the address alone."""
+    """The librdkafka properties that reach one cluster; `repr` shows the address alone."""
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def client_config(self) -> dict[str, str | int | float | bool]:
-        """The properties every client starts from."""
+        """Return the properties that every client starts from."""
         return {**self.properties, "bootstrap.servers": self.bootstrap_servers}
 
 
 @contextmanager
 def use_connection(connection: Connection) -> Iterator[None]:
-    """Make `connection` the one that `current_connection` answers, here and in tasks started from here."""
+    """Make `connection` the result of `current_connection`, here and in tasks started from here."""
     token = _current.set(connection)
     try:
         yield
@@ -111,7 +111,7 @@ def use_connection(connection: Connection) -> Iterator[None]:
 
 
 def current_connection() -> Connection:
-    """The connection in use; without one, that of the environment."""
+    """Return the connection in use; if none is, that of the environment."""
     return _current.get() or resolve_connection()
 
 
@@ -123,10 +123,10 @@ def use_profile(name: str | None) -> Iterator[None]:
 
 
 def load_profile(name: str) -> Connection:
-    """The connection of a profile: the file NAME.properties in KAFKA_SORT_PROFILES, written as KAFKA_CONFIG_FILE is.
+    """Load a profile: the file NAME.properties in KAFKA_SORT_PROFILES, in the form of KAFKA_CONFIG_FILE.
 
-    With that variable unset, Prefect's Secret block kafka-sort-NAME holds the same text. What the environment says of
-    connections beside it is not looked at.
+    With that variable unset, Prefect's Secret block kafka-sort-NAME holds the same text. Other variables for
+    connections are ignored.
     """
     if folder := os.environ.get(PROFILES):
         properties = _read_properties(Path(folder) / f"{name}.properties")
@@ -144,9 +144,9 @@ def resolve_connection(
     *,
     allow_plaintext: bool = False,
 ) -> Connection:
-    """The connection from flags, then environment, then the properties file, then the default address.
+    """Resolve the connection from flags, then environment, then the properties file, then the default address.
 
-    `extra` are `name=value` texts. SettingsError names the property that cannot be used, or the file that others may
+    `extra` are `name=value` texts. SettingsError names the property that cannot be used, or the file that others can
     read, or the host that would be reached in the clear without `allow_plaintext`.
     """
     env = os.environ if environment is None else environment
@@ -161,7 +161,7 @@ def resolve_connection(
 
 
 def _make_connection(servers: str | None, properties: Mapping[str, str], *, allow_plaintext: bool) -> Connection:
-    """SettingsError where a property cannot be used, others may read a key, or records would go in the clear."""
+    """Raise SettingsError if a property cannot be used, others can read a key, or records would go in the clear."""
     for name, value in properties.items():
         _check_property(name)
         if name in _SECRET_FILES:
@@ -174,14 +174,14 @@ def _make_connection(servers: str | None, properties: Mapping[str, str], *, allo
 
 
 def _read_block(name: str) -> str:
-    # Slow to import, and only needed where a flow asks for it.
+    # This import is slow, and only needed if a flow asks for the block.
     from prefect.blocks.system import Secret
 
     try:
         return str(cast("Secret[str]", Secret.load(name)).get())
     except ValueError:
         raise SettingsError(
-            f"there is no Secret block {name} in Prefect: make it with the Kafka properties as its value, or set "
+            f"there is no Secret block {name} in Prefect: create it with the Kafka properties as its value, or set "
             f"{PROFILES} to a folder of profiles"
         ) from None
 
@@ -212,7 +212,7 @@ def _check_key_file(path: Path, name: str) -> None:
 
 
 def _check_private(path: Path, status: os.stat_result, reason: str) -> None:
-    """As PostgreSQL asks it of keys: ours alone, or root's and readable by our group, as containers mount secrets."""
+    """Apply PostgreSQL's rule for keys: ours alone, or root's and readable by our group, as in containers."""
     mode = stat.S_IMODE(status.st_mode)
     private = {0: 0o640, os.geteuid(): 0o600}
     if mode & ~private.get(status.st_uid, 0):
@@ -240,7 +240,7 @@ def _check_encrypted(connection: Connection) -> None:
 
 
 def _is_loopback(address: str) -> bool:
-    """By what is written: asking DNS would let an answer decide."""
+    """Judge by the text of the address: with DNS, its answer would decide."""
     try:
         host = urlsplit(f"//{address}").hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -251,7 +251,7 @@ def _is_loopback(address: str) -> bool:
 def _split_property(text: str, where: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        # The text may hold a secret: say where, not what.
+        # The text may hold a secret: the message says where it is, and does not repeat it.
         raise SettingsError(f"{where}: a Kafka property must be written name=value")
     return name.strip(), value.strip()
 

@@ -1,6 +1,6 @@
 """The job: what to sort, into which topics, within which limits.
 
-The one model is the flow's parameter, the Prefect form, the job file and the command line's flags. No secrets.
+This one model is the flow's parameter, the Prefect form, the job file and the command line's flags. It has no secrets.
 """
 
 import re
@@ -44,12 +44,12 @@ from tasks.settings.sorts import (
 SAMPLE_TOPIC = "source"
 SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
-# Of a job file: the settings of a stream, which a batch run has no use for.
+# The table of a job file with the settings of a stream, which a batch run does not use.
 STREAM_TABLE = "stream"
 
-# What a schema can say of these texts; the validators know the rest.
+# The part of these texts' rules that a schema can express; the validators know the rest.
 _TOPIC_PATTERN = f"^{TOPIC.pattern}$"
-# A topic, as a flow's parameter: of the schema only, for who calls the flow gets our own message.
+# The pattern is for the JSON schema only: callers of the flow get our validator's message.
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
 _COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
 _TERM_PATTERN = r"[^,:=]+(:(asc|desc)?\s*)?(:nulls-(first|last)\s*)?"
@@ -61,18 +61,18 @@ _LONGEST_SETTING = 10_000
 
 
 def order_fields(schema: dict[str, Any]) -> None:
-    """Prefect's form orders by `position`, and without one by name, required fields first."""
+    """Set `position`, by which Prefect's form orders; without it the order is by name, required fields first."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
 
 
 def _form(pattern: str, *, items: bool = False, **extra: str) -> dict[str, Any]:
-    """For a text, what Prefect's server checks when a run is created. The validators below say it in words."""
+    """Return what Prefect's server checks when a run is created. The validators below explain the same rules."""
     return {**({"items": {"type": "string", "pattern": pattern}} if items else {"pattern": pattern}), **extra}
 
 
 class Job(BaseModel):
-    """One source topic and the sorts of it."""
+    """One source topic and its sorts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 
@@ -83,12 +83,12 @@ class Job(BaseModel):
         default_factory=lambda: list(SAMPLE_SORTS),
         min_length=1,
         title="Sorts",
-        description="COLUMNS[=TOPIC] each, as id, or continent,id:desc=by-continent, or @key; the topic is its name.",
+        description="COLUMNS[=TOPIC] each: id, or continent,id:desc=by-continent, or @key; the topic names the sort.",
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
     format: Literal["csv", "none"] = Field(
-        "csv", title="Format", description="Of values: csv, or none for sorts by @key and @timestamp alone."
+        "csv", title="Format", description="Format of values: csv, or none for sorts by @key and @timestamp alone."
     )
     columns: str = Field(
         SAMPLE_COLUMNS,
@@ -100,33 +100,33 @@ class Job(BaseModel):
     delimiter: str = Field(
         ",",
         title="Delimiter",
-        description="Between two fields: one character, or tab, \\t, comma, semicolon, pipe, space, \\x1f.",
+        description="Delimiter of two fields: one character, or tab, \\t, comma, semicolon, pipe, space, \\x1f.",
         json_schema_extra=_form(_DELIMITER_PATTERN),
     )
     job_name: str | None = Field(
         None,
         title="Job name",
-        description="Default: the source topic's name.",
+        description="Name of the job; default: the source topic's name.",
         json_schema_extra=_form(_TOPIC_PATTERN),
     )
-    max_records: int | None = Field(None, ge=1, title="Most records", description="At most so many offsets in a run.")
+    max_records: int | None = Field(None, ge=1, title="Most records", description="The most offsets in one run.")
     start: str | None = Field(
         None,
         title="Start",
-        description="Where a job's first run begins: earliest (default), latest, group, or an ISO 8601 timestamp.",
+        description="Start of a job's first run: earliest (default), latest, group, or an ISO 8601 timestamp.",
         examples=["latest", "2026-01-31T12:00:00Z"],
         json_schema_extra=_form(r"^(earliest|latest|group|\d{4}.*)$"),
     )
     output_partitions: int | None = Field(
-        None, ge=1, le=10_000, title="Output partitions", description="Of topics that are made; default: the source's."
+        None, ge=1, le=10_000, title="Output partitions", description="Partitions of new topics; default: the source's."
     )
     replication_factor: int | None = Field(
-        None, ge=1, le=32, title="Replication factor", description="Of topics that are made; default: the broker's."
+        None, ge=1, le=32, title="Replication factor", description="Replicas of new topics; default: the broker's."
     )
     dead_letter_topic: str | None = Field(
         None,
         title="Dead-letter topic",
-        description="Default: <source>-dead-letters.",
+        description="Topic for dead letters; default: <source>-dead-letters.",
         json_schema_extra=_form(_TOPIC_PATTERN),
     )
     append: bool = Field(False, title="Append", description="Permit outputs that hold records this job did not write.")
@@ -141,18 +141,18 @@ class Job(BaseModel):
     on_partition_failure: Literal["fail", "skip"] = Field(
         "fail",
         title="On partition failure",
-        description="What a source partition without a leader does to a run: fail, or skip (the next run takes it).",
+        description="If a source partition has no leader: fail, or skip it (the next run takes it).",
     )
     split_heavy_keys: bool = Field(
         False, title="Split heavy keys", description="Let equal keys span partitions, in arrival order, for balance."
     )
     timestamps: Literal["new", "keep"] = Field(
-        "new", title="Timestamps", description="Of the outputs' records: new, or keep."
+        "new", title="Timestamps", description="Timestamps of the outputs' records: new, or keep."
     )
     memory_limit: str = Field(
         "2GB",
         title="Memory limit",
-        description="For the whole run, its processes together.",
+        description="Memory of the whole run, its processes together.",
         examples=["2GB", "768MB", "4GiB"],
         json_schema_extra=_form(f"^{SIZE.pattern}$"),
     )
@@ -163,14 +163,14 @@ class Job(BaseModel):
         json_schema_extra=_form("^[/~]"),
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
-    sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts made at once.")
-    retries: int = Field(4, ge=0, le=50, title="Retries", description="Of each task, on transient errors.")
+    sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts that run at once.")
+    retries: int = Field(4, ge=0, le=50, title="Retries", description="Retries of each task, on transient errors.")
     retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
     run_timeout: float | None = Field(
         None,
         gt=0,
         title="Run timeout",
-        description="Seconds for a whole run, or a batch of a stream, which stops then.",
+        description="Seconds after which a run, or a batch of a stream, is stopped.",
     )
     start_timeout: float = Field(30.0, gt=0, title="Start timeout", description="Seconds to find a broker.")
     request_timeout: float = Field(60.0, gt=0, title="Request timeout", description="Seconds for one answer of Kafka.")
@@ -178,7 +178,7 @@ class Job(BaseModel):
         6.0, ge=1, le=1800, title="Session timeout", description="Seconds after which a dead owner's lease passes on."
     )
     transaction_timeout: float | None = Field(
-        None, gt=0, title="Transaction timeout", description="Seconds; default: what the broker allows."
+        None, gt=0, title="Transaction timeout", description="Seconds; default: the most that the broker permits."
     )
 
     @field_validator("*", mode="before")
@@ -243,13 +243,13 @@ class Job(BaseModel):
 
     @field_serializer("workdir", when_used="json")
     def _home_of_whom_runs(self, value: Path) -> str:
-        """Parameters are written on one machine and read on another, whose home is another folder."""
+        """Expand `~` late: parameters are written on one machine and read on another, with another home."""
         home = home_folder()
         return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)
 
     @model_validator(mode="after")
     def _sorts_fit(self) -> Self:
-        """The columns first: a topic's default name is made of them."""
+        """Check the columns first: a topic's default name is made of them."""
         for sort in self.sort_list:
             for key in sort.by:
                 self._check_key(sort, key)
@@ -274,7 +274,7 @@ class Job(BaseModel):
 
     @model_validator(mode="after")
     def _topics_fit(self) -> Self:
-        """All names that derive from others are topics' names, and no two of them are one."""
+        """Check that all derived names are valid topic names, and that no two of them are the same."""
         if len(self.name) > LONGEST_JOB_NAME:
             longer = f"and its ledger's would be longer than the {LONGEST_TOPIC} of a topic"
             message = f"the job's name has {len(self.name)} letters, {longer}"
@@ -307,17 +307,17 @@ class Job(BaseModel):
 
     @property
     def group(self) -> str:
-        """Consumer group whose offsets show the job's lag to Kafka's tools; also the transactional id."""
+        """The consumer group whose offsets show the job's lag to Kafka's tools; also the transactional id."""
         return JobNames(self.name).group
 
     @property
     def owner_group(self) -> str:
-        """Consumer group that is the lease."""
+        """The consumer group that is the lease."""
         return JobNames(self.name).owner_group
 
     @property
     def ledger(self) -> str:
-        """Topic of the run records."""
+        """The topic of the run records."""
         return JobNames(self.name).ledger
 
     @property
@@ -327,12 +327,12 @@ class Job(BaseModel):
 
     @property
     def dead_letters(self) -> str:
-        """Topic of records that cannot be sorted."""
+        """The topic of records that cannot be sorted."""
         return self.dead_letter_topic or f"{self.source_topic}-dead-letters"
 
     @cached_property
     def column_types(self) -> dict[str, ColumnType]:
-        """Fields of a row, in their order."""
+        """The fields of a row, in their order."""
         return parse_columns(self.columns)
 
     @cached_property
@@ -350,29 +350,29 @@ class Job(BaseModel):
 
     @property
     def title(self) -> str:
-        """Source and sort columns, for the names of runs."""
+        """The source and sort columns, for the names of runs."""
         columns = [f"({sort.columns})" if len(sort.by) > 1 else sort.columns for sort in self.sort_list]
         return f"{self.source_topic} · {','.join(columns)}"
 
     @cached_property
     def memory_bytes(self) -> int:
-        """`memory_limit` in bytes."""
+        """The `memory_limit` in bytes."""
         return parse_size(self.memory_limit)
 
     @cached_property
     def key_columns(self) -> tuple[KeyColumn, ...]:
-        """Columns that any sort compares: record fields, then fields of the row in their order."""
+        """The columns that any sort compares: record fields, then fields of the row in their order."""
         terms = [key for sort in self.sort_list for key in sort.by]
-        # A record without the key goes to the dead letters if any sort cannot place it.
+        # A record without the key is a dead letter if any sort cannot place it.
         nulls = {key.column: all(other.nulls for other in terms if other.column == key.column) for key in terms}
         types = RECORD_FIELDS | self.column_types
         return tuple(KeyColumn(name, kind, nulls[name]) for name, kind in types.items() if name in nulls)
 
 
 def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Job:
-    """The job from flags, then environment (KAFKA_SORT_…), then a job file (TOML), then defaults.
+    """Load the job from flags, then environment (KAFKA_SORT_…), then a job file (TOML), then defaults.
 
-    SettingsError in one line that names the setting, and where it was given.
+    SettingsError in one line names the setting, and where it was given.
     """
     content = read_job_file(file)
     content.pop(STREAM_TABLE, None)

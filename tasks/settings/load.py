@@ -1,4 +1,4 @@
-"""A model from flags, environment, file and defaults, in this order; what is wrong is told with its place.
+"""Loads a model from flags, environment, file and defaults, in this order, and reports errors with their place.
 
 Guarantee: an error is one line that names the setting and where it was given: the flag, the variable, or the file.
 """
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class FieldError(ValueError):
-    """A ValueError of a check over several fields: `field` is the one to change."""
+    """An error of a check over several fields: `field` is the one to change."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -30,14 +30,14 @@ class FieldError(ValueError):
 
 
 def flag_name(name: str, info: FieldInfo) -> str:
-    """`--sort` of the field `sorts`."""
+    """Return the flag of a field, such as `--sort` of `sorts`."""
     return f"--{_written(name, info)}".replace("_", "-")
 
 
 def load_model(
     model: type[M], flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any], where: str = ""
 ) -> M:
-    """The model from flags, then environment, then what a file says, then defaults. `where` names the file."""
+    """Load the model from flags, then environment, then a file's content, then defaults. `where` names the file."""
     values = _by_field(model, file, where)
     places = dict.fromkeys(values, f" ({where})")
     for name, info in model.model_fields.items():
@@ -56,7 +56,7 @@ def load_model(
 
 
 def read_job_file(file: Path | None) -> dict[str, Any]:
-    """What a job file says; nothing without one."""
+    """Return a job file's content; nothing without a file."""
     if file is None:
         return {}
     try:
@@ -66,18 +66,18 @@ def read_job_file(file: Path | None) -> dict[str, Any]:
 
 
 def underscored(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table of a job file, its names as the models have them."""
+    """Return a table of a job file with the models' names."""
     return {name.replace("-", "_"): value for name, value in table.items()}
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean …?` for a name that is like a known one; else nothing."""
+    """Return `; did you mean …?` for a name that is like a known one; else nothing."""
     near = difflib.get_close_matches(name.lower(), known, 1, _LIKENESS)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def flag_names(name: str, info: FieldInfo) -> list[str]:
-    """The flag, and the one that the field had in former versions."""
+    """Return the flag, and the one that the field had in former versions."""
     return [f"--{word.replace('_', '-')}" for word in (_written(name, info), *_former(info))]
 
 
@@ -87,19 +87,19 @@ def _written(name: str, info: FieldInfo) -> str:
 
 
 def _former(info: FieldInfo) -> list[str]:
-    """Names that the field had in former versions: its other validation aliases."""
+    """Return the names that the field had in former versions: its other validation aliases."""
     alias = info.validation_alias
     return [str(choice) for choice in alias.choices[1:]] if isinstance(alias, AliasChoices) else []
 
 
 def _variables(name: str, info: FieldInfo) -> list[str]:
-    """The flag's word and former names too; the field's own goes over them."""
+    """Return the variables of a field: its own overrides the flag's word and former names."""
     words = dict.fromkeys((*_former(info), _written(name, info), name))
     return [ENVIRONMENT_PREFIX + word.upper() for word in words]
 
 
 def _by_field(model: type[BaseModel], file: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What a file says by the model's names: the flags' words are taken too. SettingsError for any other."""
+    """Return a file's content by the model's names; the flags' words are taken too. SettingsError for any other."""
     fields = {
         word: name for name, info in model.model_fields.items() for word in (_written(name, info), *_former(info))
     }

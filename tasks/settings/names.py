@@ -1,4 +1,4 @@
-"""The names on the cluster that derive from a job's name (DESIGN 3). Other names would be another job's."""
+"""The names on the cluster that derive from a job's name (DESIGN 3). With other names it would be another job."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,34 +11,34 @@ _LEDGER = ".ledger"
 
 @dataclass(frozen=True)
 class JobNames:
-    """Groups and topics of the job called `job`."""
+    """The groups and topics of the job called `job`."""
 
     job: str
 
     @property
     def group(self) -> str:
-        """Consumer group of the courtesy offsets; also the transactional id."""
+        """The consumer group of the courtesy offsets; also the transactional id."""
         return f"{_PREFIX}{self.job}"
 
     @property
     def owner_group(self) -> str:
-        """Consumer group that is the lease."""
+        """The consumer group that is the lease."""
         return f"{self.group}.owner"
 
     @property
     def ledger(self) -> str:
-        """Topic of the run records."""
+        """The topic of the run records."""
         return f"{self.group}{_LEDGER}"
 
     @classmethod
     def of_ledger(cls, topic: str) -> Self | None:
-        """The names of the job whose ledger `topic` is; None for any other topic."""
+        """Return the names of the job with the ledger `topic`; None for any other topic."""
         is_ledger = topic.startswith(_PREFIX) and topic.endswith(_LEDGER)
         job = topic[len(_PREFIX) : -len(_LEDGER)] if is_ledger else ""
         return cls(job) if job else None
 
 
-# A longer one has a ledger that no topic can be.
+# The ledger of a job with a longer name would have no valid topic name.
 LONGEST_JOB_NAME = LONGEST_TOPIC - len(JobNames("").ledger)
-# Every ledger's name, for a person.
+# The pattern of all ledgers' names, for a person.
 ANY_LEDGER = JobNames("*").ledger

@@ -1,4 +1,4 @@
-"""Proxies of the environment. Guarantee: what is on this machine is never reached through one."""
+"""The proxies in the environment. Guarantee: this machine is never reached through one."""
 
 import os
 import urllib.request
@@ -12,7 +12,7 @@ _BYPASSED: Final = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(address: str) -> bool:
-    """Whether the host of an address, HOST:PORT or a URL, is this machine by what is written."""
+    """Whether the host of an address, HOST:PORT or a URL, is this machine, by its text."""
     try:
         host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
     except ValueError:
@@ -23,14 +23,14 @@ def is_loopback(address: str) -> bool:
         number = ip_address(host)
     except ValueError:
         return False
-    # A server that listens on 0.0.0.0 is often named so by its clients.
+    # Clients often use 0.0.0.0 for a server that listens on it.
     return number.is_loopback or number.is_unspecified
 
 
 def bypass_proxies(address: str) -> None:
-    """Take this machine, and the address if it is on it, off the proxies of this process and of those it starts.
+    """Take this machine, and the address if it is on it, off the proxies of this process and of its children.
 
-    All other hosts keep their proxies. httpx, websockets and urllib read the lower-case variable where both are set.
+    All other hosts keep their proxies. httpx, websockets and urllib prefer the lower-case variable if both are set.
     """
     if not urllib.request.getproxies():
         return
@@ -45,7 +45,7 @@ def bypass_proxies(address: str) -> None:
 
 
 def _drop_unusable() -> None:
-    """Remove the proxies that httpx knows nothing of: it refuses them even where it would not use them."""
+    """Remove the proxies that httpx does not know: it refuses them even if it would not use them."""
     usable = {"http", "https", *(("socks5", "socks5h") if find_spec("socksio") else ())}
     for name in (*_NAMES, *map(str.upper, _NAMES)):
         scheme, separator, _ = os.environ.get(name, "").partition("://")

@@ -1,6 +1,6 @@
-"""The words a job is written in: sizes, columns, sorts and topic names, from text to values.
+"""The notation of a job: turns sizes, columns, sorts and topic names from text into values.
 
-What cannot be read is a ValueError whose message names the text and how to write it.
+A text that cannot be read is a ValueError; its message names the text and how to write it.
 """
 
 import re
@@ -14,20 +14,20 @@ LONGEST_TOPIC = 249
 TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_TOPIC}}}")
 SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
 _LONGEST_SIZE = 30
-# What a shell, a form or a file takes better than the character itself.
+# Names that a shell, a form or a file accept more easily than the character itself.
 DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 _CODE = re.compile(r"\\x([0-7][0-9a-fA-F])")
 _DIRECTIONS = {"asc": "", "ascending": "", "desc": ":desc", "descending": ":desc"}
 
 
 class ColumnType(StrEnum):
-    """How a column is compared: `int` as a signed 64-bit integer, `text` by its bytes."""
+    """The comparison of a column: `int` as a signed 64-bit integer, `text` by its bytes."""
 
     INT = "int"
     TEXT = "text"
 
 
-# What a record has beside its value, as a sort names it.
+# Fields that a record has besides its value, by their names in sorts.
 RECORD_FIELDS = {"@key": ColumnType.TEXT, "@timestamp": ColumnType.INT}
 
 
@@ -54,19 +54,19 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Sort:
-    """Key columns, most significant first, and the output topic."""
+    """The key columns, most significant first, and the output topic."""
 
     by: tuple[SortKey, ...]
     topic: str
 
     @property
     def name(self) -> str:
-        """What the sort is called: its output."""
+        """The sort's name, which is its output."""
         return self.topic
 
     @property
     def columns(self) -> str:
-        """The key columns as they are written on the command line."""
+        """The key columns as the command line writes them."""
         return ",".join(map(str, self.by))
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Sort:
 
 
 def parse_delimiter(text: str) -> str:
-    r"""The one character that `text` is or names, as `tab`, `\t`, `pipe` and `\x1f` do."""
+    r"""Return the character that `text` is or names, such as `tab`, `\t`, `pipe` and `\x1f`."""
     code = _CODE.fullmatch(text)
     found = chr(int(code[1], 16)) if code else DELIMITERS.get(text, text)
     if len(found) != 1 or not found.isascii() or found in '"\r\n\0':
@@ -86,20 +86,20 @@ def parse_delimiter(text: str) -> str:
 
 
 def check_topic_name(name: str, what: str) -> str:
-    """Kafka's rule for topic names; ValueError says which name broke it."""
+    """Apply Kafka's rule for topic names; ValueError says which name broke it."""
     if not TOPIC.fullmatch(name) or name in {".", ".."}:
         raise ValueError(f"{what} {name!r} is not a valid topic name: use 1 to 249 of a-z A-Z 0-9 . _ -")
     return name
 
 
 def find_collision(topic: str, others: Iterable[str]) -> str | None:
-    """Another topic that Kafka cannot have beside it: in the names of its metrics `.` and `_` are one."""
+    """Find a topic that Kafka cannot have beside this one: in the names of its metrics `.` and `_` are the same."""
     plain = topic.replace(".", "_")
     return next((other for other in others if other != topic and other.replace(".", "_") == plain), None)
 
 
 def describe_collision(topic: str, other: str) -> str:
-    """What to do about two such names."""
+    """Name two colliding topics, and the way out."""
     return (
         f"topic {topic!r} collides with topic {other!r}: to Kafka's metrics . and _ in a name are the same, so it has "
         "only one of them; take another name"
@@ -107,7 +107,7 @@ def describe_collision(topic: str, other: str) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `2GB`, `512MB`, `1GiB` or a plain number (decimal units; with an i, binary ones)."""
+    """Return the bytes of `2GB`, `512MB`, `1GiB` or a plain number (decimal units; with an i, binary ones)."""
     match = SIZE.fullmatch(text.strip())
     if match is None or len(text) > _LONGEST_SIZE:
         raise ValueError(f"{text!r} is not a size: write for example 2GB, 512MB or 1GiB")
@@ -116,7 +116,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_columns(text: str) -> dict[str, ColumnType]:
-    """`id:int,name` → {"id": int, "name": text}, in the order of the fields of a row."""
+    """Turn `id:int,name` into {"id": int, "name": text}, in the order of the fields of a row."""
     columns: dict[str, ColumnType] = {}
     for item in text.split(","):
         name, _, kind = item.strip().partition(":")
@@ -133,12 +133,12 @@ def parse_columns(text: str) -> dict[str, ColumnType]:
 
 
 def format_columns(columns: Mapping[str, ColumnType]) -> str:
-    """What `parse_columns` reads, in one way of writing it."""
+    """Write columns in the one form that `parse_columns` reads."""
     return ",".join(name if kind is ColumnType.TEXT else f"{name}:{kind}" for name, kind in columns.items())
 
 
 def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
-    """`continent,id:desc=by-continent` → (keys, topic); the topic is empty where none is given."""
+    """Turn `continent,id:desc=by-continent` into (keys, topic); the topic is empty if none is given."""
     columns, _, topic = text.partition("=")
     keys = [_parse_term(text, item) for item in columns.split(",")]
     if len({key.column for key in keys}) < len(keys):
@@ -147,7 +147,7 @@ def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
 
 
 def _parse_term(sort: str, term: str) -> SortKey:
-    """`id`, `id:desc`, `@key:asc:nulls-last`."""
+    """Parse one term: `id`, `id:desc`, `@key:asc:nulls-last`."""
     column, *words = (part.strip() for part in term.split(":"))
     direction = words.pop(0) if words and not words[0].startswith("nulls") else ""
     nulls = words.pop(0) if words else ""
@@ -161,7 +161,7 @@ def _parse_term(sort: str, term: str) -> SortKey:
 
 
 def hint_column(text: str, columns: Collection[str]) -> str:
-    """How to write what `text`, which is no column, seems to mean; empty if it resembles nothing."""
+    """Return how to write the column that `text` seems to mean; empty if it resembles none."""
     name, _, last = text.rpartition(" ")
     if name.strip() in columns and last.lower() in _DIRECTIONS:
         return f"; write {name.strip()}{_DIRECTIONS[last.lower()]}"

@@ -1,6 +1,6 @@
-"""How a job is streamed: when a micro-batch closes, and when the stream ends.
+"""The settings of a stream: when a micro-batch closes, and when the stream ends.
 
-Beside the job, which says what is sorted: the second parameter of the flow `stream-topic`.
+They are the second parameter of the flow `stream-topic`, beside the job, which says what is sorted.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tasks.settings.sorts import parse_size
 
 
 class Streaming(BaseModel):
-    """Settings of a stream, none of which changes what the outputs hold."""
+    """The settings of a stream; none of them changes what the outputs hold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 
@@ -24,25 +24,25 @@ class Streaming(BaseModel):
         100_000,
         ge=1,
         title="Batch records",
-        description="A batch closes at so many records; under backlog it grows.",
+        description="Records at which a batch closes; it grows with a backlog.",
         # Former versions called it chunk_size.
         validation_alias=AliasChoices("batch_size", "chunk_size"),
     )
     max_bytes: str | None = Field(
-        None, title="Batch bytes", description="A batch closes at so many; default: what the memory limit allows."
+        None, title="Batch bytes", description="Bytes at which a batch closes; default: by the memory limit."
     )
     max_latency: float = Field(
         1.0, gt=0, le=3600, title="Latency", description="Seconds after its first record at which a batch closes."
     )
-    max_batches: int | None = Field(None, ge=1, title="Most batches", description="End after so many.")
+    max_batches: int | None = Field(None, ge=1, title="Most batches", description="End after so many batches.")
     max_runtime: float | None = Field(None, gt=0, title="Longest time", description="End after so many seconds.")
     drain: Literal["finish", "abort"] = Field(
         "finish",
         title="Drain",
-        description="What a stop does to the batch under way: finish, if the time allows, or abort.",
+        description="At a stop, finish the current batch if the time permits, or abort it.",
     )
     drain_timeout: float = Field(
-        20.0, gt=0, le=3600, title="Drain time", description="Seconds a stop gives the batch under way."
+        20.0, gt=0, le=3600, title="Drain time", description="Seconds that a stop gives the current batch."
     )
     standby: bool = Field(False, title="Standby", description="Wait while another run of the job is alive; take over.")
 
@@ -55,7 +55,7 @@ class Streaming(BaseModel):
 
 
 def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:
-    """As `load_job`; a job file has these settings in a table of their own, [stream]."""
+    """Load the settings as `load_job` does; a job file has them in a table of their own, [stream]."""
     table = read_job_file(file).get(STREAM_TABLE, {})
     if not isinstance(table, dict):
         raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")

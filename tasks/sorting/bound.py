@@ -13,14 +13,14 @@ from tasks.manifests import Key
 from tasks.sorting.order import Order, Term
 
 _KEPT_BYTES: Final = 64
-# Behind a bound that was cut; not of base64's alphabet.
+# The mark of a bound that was cut; it is not in base64's alphabet.
 _CUT: Final = "~"
 _INVERT: Final = bytes(255 - byte for byte in range(256))
 _SIGN: Final = 1 << 63
 
 
 def encode_key(order: Order, key: Key) -> bytes:
-    """The key of a row, as one sequence of bytes."""
+    """Encode the key of a row as one sequence of bytes."""
     parts = ((term, _encode(term, value)) for term, value in zip(order.terms, key, strict=True))
     return b"".join(part.translate(_INVERT) if term.descending else part for term, part in parts)
 
@@ -42,21 +42,21 @@ class KeyBound:
 
     @classmethod
     def of(cls, encoded: bytes) -> Self:
-        """The bound of an encoded key."""
+        """Make the bound of an encoded key."""
         return cls(encoded[:_KEPT_BYTES], len(encoded) > _KEPT_BYTES)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The bound that `str` wrote; ValueError where it did not."""
+        """Read the bound that `str` wrote; ValueError if it did not."""
         return cls(base64.b64decode(text.removesuffix(_CUT), validate=True), text.endswith(_CUT))
 
     def __str__(self) -> str:
         return base64.b64encode(self.prefix).decode() + _CUT * self.cut
 
     def is_before(self, encoded: bytes) -> bool:
-        """Whether the bound's key comes before this one for sure."""
+        """Whether the bound's key certainly comes before this one."""
         return self.prefix < (encoded[: len(self.prefix)] if self.cut else encoded)
 
     def is_behind(self, encoded: bytes) -> bool:
-        """Whether the bound's key comes behind this one for sure."""
+        """Whether the bound's key certainly comes behind this one."""
         return self.prefix > (encoded[: len(self.prefix)] if self.cut else encoded)

@@ -1,8 +1,8 @@
-"""Where the total order of a sort is cut into output partitions: at exact quantiles of the sorted rows.
+"""Cuts the total order of a sort into output partitions, at exact quantiles of the sorted rows.
 
-The rows lie sorted and their number is known, so a quantile is a row number: no sample, no estimate, and any number,
-type or direction of key columns is cut alike. Equal keys stay together by default: a cut inside a run of equal keys
-moves to the nearer end of that run.
+The rows are sorted and their number is known, so a quantile is a row number. That needs no sample and no estimate, and
+works for any number, type and direction of key columns. Equal keys stay together by default: a cut inside a run of
+equal keys moves to the nearer end of that run.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,9 +13,9 @@ from tasks.manifests import Key, KeyRange
 
 
 def cut_rows(keys: Sequence[Key], partitions: int, *, split_heavy_keys: bool = False) -> tuple[KeyRange, ...]:
-    """One range an output partition, of the sorted rows whose keys are `keys`; reads about 50 keys a cut.
+    """Cut the sorted rows, whose keys are `keys`, into a range for each output partition; reads about 50 keys a cut.
 
-    Every range is within one row of rows/partitions where keys allow; a heavy key leaves ranges empty.
+    Every range is within one row of rows/partitions if keys permit; a heavy key leaves ranges empty.
     """
     quantiles = [len(keys) * i // partitions for i in range(1, partitions)]
     inner = quantiles if split_heavy_keys or not keys else [_nearest_key_change(keys, row) for row in quantiles]
@@ -24,12 +24,12 @@ def cut_rows(keys: Sequence[Key], partitions: int, *, split_heavy_keys: bool = F
 
 
 def _nearest_key_change(keys: Sequence[Key], row: int) -> int:
-    """`row`, or the nearer end of the run of equal keys around it."""
+    """Return `row`, or the nearer end of the run of equal keys around it."""
     key = keys[row]
     if row == 0 or keys[row - 1] != key:
         # Most keys are rare, and a micro-batch has as many cuts as a large run.
         return row
-    # Equality is enough to search by: the rows are sorted, whatever the direction of their columns.
+    # A search for equality is enough: the rows are sorted, whatever the direction of their columns.
     start = bisect_left(range(row), True, key=lambda r: keys[r] == key)
     end = row + bisect_right(range(row, len(keys)), False, key=lambda r: keys[r] != key)
     return start if row - start <= end - row else end

@@ -1,4 +1,4 @@
-"""The order of a sort: which columns, each ascending or descending, then arrival. Said once, for DuckDB and for Arrow.
+"""The order of a sort: its columns, ascending or descending, then arrival; defined once for DuckDB and for Arrow.
 
 Guarantee 1 (order): key columns are int64 or binary and never null, encoded so that their ascending order is the order
 of the type. Rows of equal keys keep the order of arrival, which is that of their numbers.
@@ -28,12 +28,12 @@ class Term:
 
     @property
     def sql(self) -> str:
-        """For ORDER BY. Chunks name their columns by position, so no name of a user's reaches the SQL."""
+        """The term in ORDER BY. Chunks name their columns by position, so no user's name reaches the SQL."""
         return f"{self.column} {'DESC' if self.descending else 'ASC'}"
 
     @property
     def arrow(self) -> tuple[str, str]:
-        """For sort_by."""
+        """The term for Arrow's sort_by."""
         return self.column, "descending" if self.descending else "ascending"
 
     def is_behind(self, column: pa.ChunkedArray, bound: pa.Scalar) -> pa.ChunkedArray:
@@ -54,11 +54,11 @@ class Order:
 
     @property
     def sql(self) -> str:
-        """For DuckDB, over a relation that numbers its rows in a column `row`."""
+        """The ORDER BY for DuckDB, over a relation that numbers its rows in a column `row`."""
         return ", ".join([*(term.sql for term in self.terms), Term(ROW).sql])
 
     def without_flags(self, key: Key) -> Key:
-        """The key as a person knows it: None where it is null."""
+        """Return the key as a person knows it: None where it is null."""
         shown: list[int | str | bytes | None] = []
         is_null = False
         for term, value in zip(self.terms, key, strict=True):
@@ -68,7 +68,7 @@ class Order:
         return tuple(shown)
 
     def sort(self, table: pa.Table) -> pa.Table:
-        """The table with its rows in order; its column `row` has their numbers."""
+        """Return the table with its rows in order; its column `row` has their numbers."""
         return table.sort_by([*(term.arrow for term in self.terms), Term(ROW).arrow])
 
     def reaches(self, table: pa.Table, first: int, bound: dict[str, Any]) -> npt.NDArray[np.bool_]:

@@ -1,8 +1,8 @@
 """Parts of a sort: consecutive rows of its total order that fit the memory, and the order they come in.
 
-A part's records lie in Parquet files in order of arrival, and stay where they are: where all of a run fits, the one
-part of every sort is the run's chunks. Sorting makes a list of row numbers; publish gathers records by it. A number
-takes 4 bytes where a record takes 50 or 1000, and is moved once for each time that a record would be.
+A part's records lie in Parquet files in order of arrival, and stay where they are. If all of a run fits, the one part
+of every sort is the run's chunks. A sort makes a list of row numbers, by which publish gathers the records. A number
+takes 4 bytes where a record takes 50 or 1000, and moves once for each time that a record would.
 """
 
 import os
@@ -26,22 +26,22 @@ from tasks.manifests import Key, SortedPart, SortedRows
 
 T = TypeVar("T")
 RowNumbers = npt.NDArray[np.uint32]
-# What a row takes in memory beside what it takes in the file: its number in the order, whether it is null.
+# The memory of a row besides its size in the file: its number in the order, and whether it is null.
 _ROW_BYTES: Final = 8
-# Row groups whose keys are held while a sort is cut; of each, no more than a chunk's buffer.
+# Row groups whose keys are held while a sort is cut; each is no larger than a chunk's buffer.
 _GROUPS_HELD: Final = 8
-# Read sooner than threads are made.
+# Below this number, reading takes less time than to make threads.
 _FEW_ROWS: Final = 500_000
 
 
 class RowGroups:
-    """The row groups of Parquet files in their order, as one sequence of rows. OSError where one cannot be read."""
+    """The row groups of Parquet files in their order, as one sequence of rows. OSError if one cannot be read."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = tuple(files)
         self._metadata = [_read_metadata(file) for file in files]
         self._groups = [(i, group) for i, meta in enumerate(self._metadata) for group in range(meta.num_row_groups)]
-        # First row of each group, and the number of rows.
+        # The first row of each group, and the number of rows.
         self.starts = [0, *accumulate(self._metadata[i].row_group(group).num_rows for i, group in self._groups)]
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class RowGroups:
 
     @property
     def rows(self) -> int:
-        """Of all files."""
+        """The number of rows in all files."""
         return int(self.starts[-1])
 
     @cached_property
@@ -58,13 +58,13 @@ class RowGroups:
         return [0, *accumulate(meta.num_rows for meta in self._metadata)][:-1]
 
     def read(self, index: int, columns: Sequence[str]) -> pa.Table:
-        """One row group."""
+        """Read one row group."""
         i, group = self._groups[index]
         with _reading(self.files[i]), pq.ParquetFile(self.files[i], metadata=self._metadata[i]) as file:
             return file.read_row_group(group, columns=list(columns), use_threads=False)
 
     def each(self, work: Callable[[int], T], threads: int) -> Iterator[T]:
-        """What `work` makes of each group's index, in order; done in threads, not further ahead than there are."""
+        """Yield the results of `work` for each group's index, in order; threads work ahead, one group each."""
         if threads == 1:
             yield from map(work, range(len(self)))
             return
@@ -82,7 +82,7 @@ class RowGroups:
                     future.cancel()
 
     def size(self, index: int, columns: Sequence[str]) -> int:
-        """Bytes that a row group's rows take once they are loaded."""
+        """Return the bytes that a row group's rows take once they are loaded."""
         i, group = self._groups[index]
         meta = self._metadata[i].row_group(group)
         stored = (meta.column(n) for n in range(meta.num_columns))
@@ -92,7 +92,7 @@ class RowGroups:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """A file that was altered is as bad as one that is gone."""
+    """Raise OSError for an altered file: it is as bad as one that is gone."""
     try:
         yield
     except pa.ArrowException as error:
@@ -105,17 +105,17 @@ def _read_metadata(path: Path) -> pq.FileMetaData:
 
 
 class RowGatherer:
-    """Records in memory: those of one part at a time, kept as long as parts of the same files are asked for."""
+    """Holds the records of one part in memory at a time, for as long as parts of the same files are asked for."""
 
     def __init__(self) -> None:
         self._files: tuple[Path, ...] = ()
         self._columns: dict[str, pa.Array] = {}
 
     def batches(self, rows: SortedRows) -> Iterator[pa.RecordBatch]:
-        """All records of a sort in their order; IndexError where an order names a row that does not exist."""
+        """Yield all records of a sort in their order; IndexError if an order names a row that does not exist."""
         for part in rows.parts:
             if part.files != self._files:
-                # The former ones go first: there is memory for one part.
+                # The former records go first: there is memory for one part.
                 self._files, self._columns = (), {}
                 self._columns = _load(RowGroups(part.files), rows.columns)
                 self._files = part.files
@@ -126,7 +126,7 @@ class RowGatherer:
 
 
 def read_order(part: SortedPart) -> RowNumbers:
-    """The numbers of the part's rows in their order."""
+    """Read the numbers of the part's rows in their order."""
     return np.fromfile(part.order, np.uint32)
 
 
@@ -144,9 +144,9 @@ def _load_column(groups: RowGroups, name: str) -> pa.Array:
 
 
 def _join(arrays: Iterator[pa.Array], rows: int, most_bytes: int) -> pa.Array:
-    """Binary arrays as one, each copied as it comes: concatenating them would take their memory twice.
+    """Join binary arrays into one, copying each as it comes: to concatenate them would take their memory twice.
 
-    `most_bytes`: at least the size of their data. What is not needed of it is never touched.
+    `most_bytes`: at least the size of their data. Memory that is not needed is never touched.
     """
     offsets, data = np.zeros(rows + 1, np.int32), np.empty(most_bytes, np.uint8)
     valid = np.ones(rows, np.bool_)
@@ -171,7 +171,7 @@ class SortedKeys(Sequence[Key]):
         self._orders = [np.memmap(part.order, np.uint32, "r") for part in parts]
         self._groups = [RowGroups(part.files) for part in parts]
         self._starts = [0, *accumulate(part.rows for part in parts)]
-        # Not of a method: what it holds would go when the garbage collector comes by, which a stream waits long for.
+        # Caching a bound method makes a cycle that only the cyclic garbage collector frees, which a stream rarely runs.
         self._read = lru_cache(_GROUPS_HELD)(partial(_read_columns, self._groups, columns))
 
     def __len__(self) -> int:

@@ -1,6 +1,6 @@
-"""Before a sort: what does not fit the memory is divided into parts of consecutive keys that do.
+"""Divides records that do not fit the memory into parts of consecutive keys that do, before the sort.
 
-One pass over the files, whatever the number of parts: bounds are taken from a sample, and every record is written to
+It is one pass over the files, whatever the number of parts: bounds are taken from a sample, and every record is written
 the part between its bounds, in order of arrival as before. A part that is too large all the same, since records of its
 keys are larger than others, is divided again.
 """
@@ -21,34 +21,34 @@ from tasks.run_context import current_run
 from tasks.sorting.order import ROW, Order
 from tasks.sorting.rows import RowGroups
 
-# A pass opens a file a part.
+# A pass has one file open for each part.
 _MOST_PARTS: Final = 32
-# Rows sampled for each part: its size is then within a tenth of what it should be.
+# Rows sampled for each part: its size is then within a tenth of the wanted one.
 _SAMPLED_ROWS: Final = 1000
 _FILL: Final = 0.85
 
 
 @dataclass(frozen=True)
 class Division:
-    """How one sort is divided: `carried`, the columns that parts carry beside those of the order."""
+    """The division of one sort; `carried`: the columns that parts have besides those of the order."""
 
     order: Order
     carried: tuple[str, ...]
     most_bytes: int
     threads: int
-    # Path of a part's file, by its number.
+    # The path of a part's file, by its number.
     name: Callable[[int], Path]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of a part's file."""
+        """The columns of a part's file."""
         return (*self.carried, *self.order.columns)
 
 
 def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
-    """The files of each part, parts in order; those given, if all fits."""
+    """Return the files of each part, parts in order; the given files if all fits."""
     given = tuple(files)
-    # A stack: the parts of a part come before the next part.
+    # The pending parts form a stack: the parts of a part come before the next part.
     pending, fitting, numbers = [given], [], count()
     while pending:
         whole = pending.pop()
@@ -67,10 +67,10 @@ def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:
 
 
 def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) -> list[dict[str, Any]]:
-    """The first row of each part but the first: key and number. Fewer than wanted where the sample has not so many."""
+    """Find the first row of each part but the first: key and number. A small sample may give fewer than wanted."""
     parts = min(_MOST_PARTS, int(sum(sizes) / (division.most_bytes * _FILL)) + 1)
     key_bytes = sum(groups.size(i, division.order.columns) for i in range(len(groups)))
-    # Keys may be as large as records: the sample takes no more than a quarter of what a part may, or two rows.
+    # Keys may be as large as records: the sample takes no more than a quarter of a part's limit, or two rows.
     every = max(groups.rows // (_SAMPLED_ROWS * parts), 4 * key_bytes // division.most_bytes)
     every = max(1, min(every, groups.rows // 2))
     samples = []
@@ -91,7 +91,7 @@ def _find_bounds(groups: RowGroups, sizes: Sequence[int], division: Division) ->
 def _distribute(
     groups: RowGroups, bounds: list[dict[str, Any]], division: Division, numbers: Iterator[int]
 ) -> list[Path]:
-    """Write every row to the file of its part; the files, which are named by the next numbers."""
+    """Write every row to the file of its part; return the files, which are named by the next numbers."""
     work = partial(_split_group, groups, bounds, division)
     with ExitStack() as stack:
         writers: list[TableWriter] = []
@@ -107,7 +107,7 @@ def _distribute(
 
 
 def _split_group(groups: RowGroups, bounds: list[dict[str, Any]], division: Division, index: int) -> list[pa.Table]:
-    """The rows of one row group that belong to each part, in order of arrival."""
+    """Yield the rows of one row group that belong to each part, in order of arrival."""
     table = groups.read(index, division.columns).select(division.columns)
     numbers = np.zeros(len(table), np.int8)
     for bound in bounds:

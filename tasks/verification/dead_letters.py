@@ -1,4 +1,4 @@
-"""Check that the dead-letter topic holds the records of a source range that cannot be sorted: each once, unaltered.
+"""Checks that the dead-letter topic holds the records of a source range that cannot be sorted: each once, unaltered.
 
 The topic may be shared: only records whose headers name an offset of the range count.
 """
@@ -19,7 +19,7 @@ from tasks.verification.spill import Rows, Spill, count_buckets, make_rows
 
 _PREFIX = "__connect.errors."
 _ORIGIN = tuple(_PREFIX + name for name in ("topic", "partition", "offset"))
-# Of another job that reads the same source; where nobody says, it is taken for ours.
+# The header with the job's name: another job may read the same source. A dead letter without it counts as ours.
 _WRITER = _PREFIX + "connector.name"
 Origin = tuple[str, str, str]
 
@@ -34,7 +34,7 @@ class DeadLetterCheck:
         self._folder = folder
         self._findings = findings
         self._ranges = {r.partition: (r.start, r.end) for r in record.read}
-        # Rejected records that were dead letters before keep the origin they had: names are not overwritten.
+        # Rejected records that were dead letters before keep their origin: names are not overwritten.
         self._borrowed: set[Origin] = set()
         self._named: Digests = np.empty(0, np.uint64)
         self._removed = 0
@@ -51,12 +51,12 @@ class DeadLetterCheck:
         self._named = np.unique(np.concatenate([self._named, *found]))
 
     def find_named(self, block: Block) -> list[int]:
-        """Indexes of the source records that have a dead letter, by the word of the dead letters themselves."""
+        """Return the indexes of the source records that have a dead letter, by the headers of the dead letters."""
         origins = _digest_origins(_origins_of(block, self._own_origins(block)))
         return np.flatnonzero(np.isin(origins, self._named)).tolist()
 
     def are_all_named(self) -> bool:
-        """Whether all dead letters of the run were found, so that the outputs have to hold all other records."""
+        """Whether all dead letters of the run were found, so that the outputs must hold all other records."""
         found, expected, name = self.rejected.rows, self._record.dead_letters, self._record.dead_letter_topic
         if found < expected and self._removed:
             what = (
@@ -68,7 +68,7 @@ class DeadLetterCheck:
         return found == expected
 
     def take_rejected(self, block: Block, rejected: list[int]) -> Block:
-        """Keep the source records that cannot be sorted; the others."""
+        """Keep the source records that cannot be sorted; return the others."""
         if rejected:
             self._add_rejected(block.select(rejected))
         return block.without(rejected)
@@ -83,7 +83,7 @@ class DeadLetterCheck:
         self.rejected.add(_make_rows(origins, block))
 
     def check(self) -> None:
-        """Count and content, against the dead-letter topic to its high watermark."""
+        """Check count and content, against the dead-letter topic to its high watermark."""
         name, expected = self._record.dead_letter_topic, self._record.dead_letters
         if self.rejected.rows != expected:
             found = self.rejected.rows
@@ -106,7 +106,7 @@ class DeadLetterCheck:
             self._tools.unverifiable.append(f"{self._record.dead_letter_topic}: {what}")
 
     def _read(self, partitions: tuple[int, ...]) -> Iterator[Block]:
-        """The job's dead letters, of all its runs."""
+        """Yield the job's dead letters, of all its runs."""
         name, job = self._record.dead_letter_topic, self._record.job.encode()
         highs = list_offsets(self._tools.admin, name, partitions, LATEST, committed=False)
         await_stable(self._tools.admin, name, highs, self._tools.patience)
@@ -158,7 +158,7 @@ def _origins_of(block: Block, defaults: Sequence[Origin] | None = None) -> list[
 
 
 def _read_origin(headers: Headers, default: Origin) -> Origin:
-    """Topic, partition and offset of the source record, as far as the headers say."""
+    """Return topic, partition and offset of the source record, as far as the headers say."""
     named = dict(headers or ())
     topic, partition, offset = (_to_text(named.get(name), other) for name, other in zip(_ORIGIN, default, strict=True))
     return topic, partition, offset
@@ -171,7 +171,7 @@ def _to_text(content: bytes | str | None, default: str) -> str:
 
 
 def _make_rows(origins: list[Origin], block: Block) -> Rows:
-    """By origin; with the timestamp, which a dead letter keeps."""
+    """Make rows with the origin as key, and with the timestamp, which a dead letter keeps."""
     return make_rows(_digest_origins(origins), _digest_originals(block), block.partition, block.offsets, block.times())
 
 
@@ -180,6 +180,6 @@ def _digest_origins(origins: list[Origin]) -> Digests:
 
 
 def _digest_originals(block: Block) -> Digests:
-    """Of the records without the headers that make them dead letters."""
+    """Digest the records without the headers that make them dead letters."""
     headers = [[item for item in given or () if not item[0].startswith(_PREFIX)] for given in block.headers]
     return digest_records(block.values, block.keys, headers)

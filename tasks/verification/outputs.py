@@ -1,4 +1,4 @@
-"""Check one output of one run: the topic and its offsets, counts, order within and across partitions, content."""
+"""Checks one output of one run: the topic and its offsets, counts, order within and across partitions, content."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -19,13 +19,13 @@ from tasks.verification.report import Findings, Place
 from tasks.verification.rows import Keys
 from tasks.verification.spill import Rows, Spill, make_rows
 
-# Missing records whose place is looked up, at some hundredths of a second each; others are counted.
+# Missing records whose place is searched, at some hundredths of a second each; others are only counted.
 _MOST_SEARCHES = 50
 
 
 @dataclass
 class Tools:
-    """What every check of a run works with."""
+    """The tools of every check of a run."""
 
     admin: AdminClient
     reader: TopicReader
@@ -38,9 +38,9 @@ class Tools:
 
 
 class OutputCheck:
-    """One output against the spill of the source; `find_key` answers the key of a source record.
+    """The check of one output against the source's spill; `find_key` returns the key of a source record.
 
-    `encoder` is None where keys cannot be judged: then records are compared, and their order is not.
+    `encoder` is None if keys cannot be judged: then records are compared, and their order is not.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class OutputCheck:
         self._topic = plan.sort.topic
         self._encoder = encoder
         self._findings = findings
-        # First key and place of each block, in output order.
+        # The first key and place of each block, in output order.
         self._blocks: list[tuple[bytes, Place]] = []
         self._last: tuple[bytes, Place] | None = None
         self._ranges: dict[int, tuple[int, int]] = {}
         self._searches = _MOST_SEARCHES
 
     def check(self, source: Spill | None, spill: Spill, find_key: Callable[[Place], bytes]) -> None:
-        """1. The topic. 2. Its offsets. 3. Read it: counts and order. 4. Content, if both sides are whole.
+        """Check the output. 1. The topic. 2. Its offsets. 3. Its counts and order. 4. Content, if both sides are whole.
 
-        `source` is None where the source cannot be read any more; `spill` is to be empty.
+        `source` is None if the source cannot be read any more; `spill` must be empty.
         """
         # Step 1.
         self._check_sum()
@@ -91,11 +91,11 @@ class OutputCheck:
         if topic is None:
             self._findings.add_general("the topic does not exist any more")
         elif topic.id != self._plan.sort.topic_id:
-            self._findings.add_general("the topic was deleted and made again since the run: its id differs")
+            self._findings.add_general("the topic was deleted and recreated since the run: its id differs")
         return topic
 
     def _bound_ranges(self, topic: Topic) -> bool:
-        """Set the offsets that can be read of each partition; whether retention has left all of the run's."""
+        """Set the offsets that can be read of each partition; return whether retention has left all of the run's."""
         known = [plan for plan in self._plan.partitions if plan.partition in topic.partitions]
         for plan in self._plan.partitions:
             if plan not in known:
@@ -158,7 +158,7 @@ class OutputCheck:
         self._blocks.append((keys[0], _place(block, 0)))
         before = self._last
         self._last = keys[-1], _place(block, -1)
-        # Timsort takes one comparison a key where they are in order.
+        # Timsort takes one comparison a key if they are in order.
         if (before is None or before[0] <= keys[0]) and sorted(keys) == keys:
             return
         if before is not None and before[0] > keys[0]:
@@ -184,7 +184,7 @@ class OutputCheck:
             self._findings.add(self._describe(mismatch), where or Place(0, 0))
 
     def _find_gap(self, encoder: RecordKeys, key: bytes) -> Place | None:
-        """Where a record whose key the output does not have would stand: the place of the first one behind it."""
+        """Return the place where a record with a missing key would stand: that of the first record behind it."""
         after = bisect_right(self._blocks, key, key=itemgetter(0))
         if not after:
             return self._blocks[0][1] if self._blocks else None
@@ -214,7 +214,7 @@ class OutputCheck:
 
 
 def make_unkeyed_rows(block: Block, record: RunRecord) -> Rows:
-    """Rows to compare where keys cannot be judged: what a record holds stands for its key."""
+    """Make rows for comparison without keys: a record's content stands for its key."""
     contents, times = block.digests(), block.times() if record.keeps_timestamps else None
     return make_rows(contents, contents, block.partition, block.offsets, times)
 

@@ -1,4 +1,4 @@
-"""Rows and keys as verification understands them, by code of its own: nothing here is shared with the sorter.
+"""Rows and keys as verification understands them, by code of its own, which the sorter does not share.
 
 A key becomes bytes that compare as the sort does (memcomparable encoding): integers as 8 bytes big-endian with the sign
 bit flipped, text with NUL escaped and a terminator, descending columns with all bits inverted.
@@ -16,9 +16,9 @@ import numpy.typing as npt
 # A field may be as long as a record.
 csv.field_size_limit(2**31 - 1)
 
-# Of the parse rules below. A run of other rules may have given a value another key, or made it a dead letter.
+# The version of the parse rules below. Under other rules a value may have had another key, or been a dead letter.
 RULES = "2"
-# Of runs whose records do not say.
+# The rules of runs whose records do not name theirs.
 OLDEST_RULES = "1"
 
 _RECORD_FIELDS = {"@key": "text", "@timestamp": "int"}
@@ -50,14 +50,14 @@ class KeyColumn:
 
 @dataclass(frozen=True)
 class Encoded:
-    """`keys`: for each sort, one a record that can be sorted; `rejected`: indexes of those that cannot."""
+    """`keys`: for each sort, one key a record that can be sorted; `rejected`: indexes of those that cannot."""
 
     keys: list[Keys]
     rejected: list[int]
 
 
 def read_key(columns: str, kinds: dict[str, str]) -> tuple[KeyColumn, ...]:
-    """`continent,id:desc` of a run record, with the kinds of `read_kinds`."""
+    """Read `continent,id:desc` of a run record, with the kinds of `read_kinds`."""
     return tuple(_read_term(item.strip().split(":"), kinds) for item in columns.split(","))
 
 
@@ -67,15 +67,15 @@ def _read_term(words: list[str], kinds: dict[str, str]) -> KeyColumn:
 
 
 def read_kinds(columns: str) -> dict[str, str]:
-    """`id:int,name` of a run record → {"id": "int", "name": "text"}; nothing for a format without columns."""
+    """Turn `id:int,name` of a run record into {"id": "int", "name": "text"}; empty for a format without columns."""
     split = (item.strip().partition(":") for item in columns.split(",") if item)
     return {name: kind or "text" for name, _, kind in split}
 
 
 class KeyEncoder:
-    """Encodes the keys of blocks of values. `sorts`: those wanted; `checked`: columns that have to be integers.
+    """Encodes the keys of blocks of values. `sorts`: the wanted ones; `checked`: columns that must be integers.
 
-    `checked` are those of all sorts of the job: what one sort cannot place is in none of the outputs.
+    `checked` are those of all sorts of the job: a record that one sort cannot place is in none of the outputs.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class KeyEncoder:
         self._splitter = _Splitter(delimiter)
 
     def encode(self, values: Values) -> Encoded:
-        """Keys of the block; by one split where all values are plain rows, else row by row."""
+        """Return the keys of the block; by one split if all values are plain rows, else row by row."""
         if keys := self._encode_plain(values):
             return Encoded(keys, [])
         rows = _strip_all(values)
@@ -98,17 +98,17 @@ class KeyEncoder:
         return self._encode_mixed(rows)
 
     def _encode_plain(self, rows: Values) -> list[Keys]:
-        """None of them where one is no plain row, or has no integer where one is wanted."""
+        """Encode plain rows; return nothing if one is no plain row, or has no integer where one is wanted."""
         try:
             return self._encode_columns(self._split_plain(rows))
         except ValueError:
             return []
 
     def _split_plain(self, rows: Values) -> Columns:
-        """Columns of values that are each one plain row, by one split: 0.3 µs a record in place of 0.7.
+        """Split values that are each one plain row into columns, by one split: 0.3 µs a record in place of 0.7.
 
-        Between two values stands a field that is a line break, which no plain row has: where these come at the same
-        distance throughout, each value has as many fields as it should.
+        Between two values stands a field that is a line break, which no plain row has. If these come at the same
+        distance throughout, each value has the right number of fields.
         """
         if not all(rows):
             raise _NoRowError
@@ -125,7 +125,7 @@ class KeyEncoder:
         return {name: fields[i::width] for i, name in enumerate(self._names) if name in self._used}
 
     def _encode_columns(self, columns: Columns) -> list[Keys]:
-        """ValueError where an integer column holds anything else."""
+        """Encode columns; ValueError if an integer column holds anything else."""
         encoded = {name: _encode_integers(columns[name]) for name in self._checked}
         parts = [[self._part(column, columns, encoded) for column in sort] for sort in self._sorts]
         return [part[0] if len(part) == 1 else list(map(b"".join, zip(*part, strict=True))) for part in parts]
@@ -135,7 +135,7 @@ class KeyEncoder:
         return [key.translate(INVERT) for key in keys] if column.descending else keys
 
     def _encode_mixed(self, rows: list[bytes]) -> Encoded:
-        """Each row has its own fate; those that cannot be sorted are left out before the others are encoded."""
+        """Encode each row for itself; those that cannot be sorted are left out before the others are encoded."""
         width = len(self._names)
         fields = self._split_each(rows)
         good = [i for i, items in enumerate(fields) if len(items) == width and rows[i]]
@@ -156,9 +156,9 @@ class KeyEncoder:
 
 
 class _Splitter:
-    """Splits rows with quotes one at a time, by one reader of CSV: to make a reader for each would take most of it.
+    """Splits rows with quotes one at a time, by one CSV reader: to make a reader for each would take most of the time.
 
-    The reader asks this object for lines. It gets the row as one line; where it asks for another the row ends within
+    The reader asks this object for lines. It gets the row as one line; if it asks for another, the row ends within
     quotes.
     """
 
@@ -176,8 +176,8 @@ class _Splitter:
         return line
 
     def split(self, row: bytes) -> list[bytes]:
-        """The fields; none where the value is not one row."""
-        # The reader would take line breaks that follow each other for one.
+        """Return the fields; none if the value is not one row."""
+        # The reader would take successive line breaks for one.
         if row.endswith((b"\n", b"\r")):
             return []
         # Latin-1 maps bytes to characters one to one.
@@ -189,7 +189,7 @@ class _Splitter:
 
 
 def _strip_all(values: Values) -> list[bytes]:
-    """The rows in the values: a byte order mark before one and a line break behind it are no part of it."""
+    """Strip the values: a byte order mark before a row and a line break behind it are no part of it."""
     rows = [value or b"" for value in values]
     whole = b"".join(rows)
     if _BOM in whole:
@@ -208,7 +208,7 @@ def _no_integers(texts: list[bytes]) -> list[int]:
 
 
 def _is_integer(text: bytes) -> bool:
-    # What most are, told at a tenth of the time.
+    # This recognizes most integers at a tenth of the time.
     if text.isdigit() and len(text) < len(str(2**63)):
         return True
     try:
@@ -224,19 +224,19 @@ def _encode_integers(texts: list[bytes]) -> Keys:
     try:
         numbers = np.array(list(map(read, texts)), np.int64)
     except (ValueError, OverflowError):
-        # Also digits of a number beyond what int() takes: zeros before it.
+        # A number may have more digits than int() takes: zeros in front of it.
         numbers = np.array(list(map(_read_integer, texts)), np.int64)
     return encode_numbers(numbers)
 
 
 def encode_numbers(numbers: npt.NDArray[np.int64]) -> Keys:
-    """8 bytes each that compare as the numbers do."""
+    """Return 8 bytes each that compare as the numbers do."""
     encoded: Keys = (numbers.view(np.uint64) ^ _SIGN).astype(">u8").view("V8").tolist()
     return encoded
 
 
 def _read_integer(text: bytes) -> int:
-    """A 64-bit integer as the sorter's format defines it: no plus, no underscores; hexadecimal by its bits."""
+    """Read a 64-bit integer as the sorter's format defines it: no plus, no underscores; hexadecimal by its bits."""
     match = _INTEGER.fullmatch(text)
     if match is None:
         raise _NoRowError
@@ -252,7 +252,7 @@ def _from_bits(bits: int) -> int:
 
 
 def encode_texts(texts: list[bytes]) -> Keys:
-    """Bytes that compare as the texts do, also with another column behind them."""
+    """Return bytes that compare as the texts do, even with another column behind them."""
     if b"\0" in b"".join(texts):
         texts = [text.replace(b"\0", b"\0\xff") for text in texts]
     return [text + b"\0\0" for text in texts]

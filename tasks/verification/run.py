@@ -1,6 +1,6 @@
-"""Verify one run: read its source range once, then each output and the dead letters against it.
+"""Verifies one run: reads its source range once, then compares each output and the dead letters with it.
 
-Guarantee: shares no sorting, parsing or checksum code with the sorter; one pass over each topic; bounded memory.
+Guarantee: it shares no sorting, parsing or checksum code with the sorter; one pass over each topic; bounded memory.
 """
 
 import time
@@ -24,7 +24,7 @@ from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
 
 
 class RunCheck:
-    """One run. `folder`: for spills of about 40 bytes a record and sort."""
+    """The check of one run. `folder`: for spills of about 40 bytes a record and sort."""
 
     def __init__(self, plan: RunPlan, admin: AdminClient, reader: TopicReader, patience: float, folder: Path) -> None:
         self._plan = plan
@@ -42,10 +42,10 @@ class RunCheck:
         }
 
     def verify(self) -> RunVerification:
-        """1. Source range. 2. Each output. 3. Dead letters.
+        """Verify the run. 1. Source range. 2. Each output. 3. Dead letters.
 
-        Order, and which records have to be dead letters, are judged by this version's parse rules, so only for runs of
-        the same rules; of others counts and contents are compared.
+        Order, and which records must be dead letters, are judged by this version's parse rules, so only for runs with
+        the same rules; for others, counts and contents are compared.
         """
         started, record = time.monotonic(), self._record
         dead = DeadLetterCheck(self._tools, record, self._folder, self._findings[record.dead_letter_topic])
@@ -93,7 +93,7 @@ class RunCheck:
         return RecordKeys(self._kinds, self._record.format.get("delimiter", ","), sorts, self._keys)
 
     def _read_source(self, dead: DeadLetterCheck) -> bool:
-        """Fill the spills; whether all that the run read is still there, so that contents can be compared."""
+        """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
         if not self._find_source():
             return False
         encoder = self._encoder(*self._keys)
@@ -123,13 +123,13 @@ class RunCheck:
         name = self._record.source_topic
         topic = describe_topic(self._tools.admin, name)
         if topic is None or topic.id != self._record.source_topic_id:
-            what = "does not exist any more" if topic is None else "was deleted and made again since the run"
+            what = "does not exist any more" if topic is None else "was deleted and recreated since the run"
             self._tools.unverifiable.append(f"{name}: the topic {what}; only order and counts of outputs were checked")
             return False
         return self._find_ranges()
 
     def _find_ranges(self) -> bool:
-        """Whether the source still has the offsets that the run read."""
+        """Return whether the source still has the offsets that the run read."""
         name, partitions = self._record.source_topic, [r.partition for r in self._record.read]
         lows = list_offsets(self._tools.admin, name, partitions, EARLIEST)
         ends = list_offsets(self._tools.admin, name, partitions, LATEST)
@@ -143,7 +143,7 @@ class RunCheck:
         return not gone
 
     def _start(self, r: ReadRange) -> int:
-        """The first offset of the range that was there when the run read it."""
+        """Return the first offset of the range that existed when the run read it."""
         start = r.start
         for lost in sorted(self._record.lost, key=lambda lost: lost.start):
             if lost.partition == r.partition and lost.start <= start < lost.end:
@@ -151,7 +151,7 @@ class RunCheck:
         return start
 
     def _count_source(self) -> bool:
-        """Compare with the ledger's count; fewer in a compacted topic cannot be judged."""
+        """Compare with the ledger's count; fewer records in a compacted topic cannot be judged."""
         record, name = self._record, self._record.source_topic
         if self._records == record.records:
             return True
@@ -173,7 +173,7 @@ class RunCheck:
             check.check(source if whole else None, spill, lambda place: self._find_key(encoder, place))
 
     def _find_key(self, encoder: RecordKeys, place: Place) -> bytes:
-        """The encoded key of a source record."""
+        """Return the encoded key of a source record."""
         topic, offset = self._record.source_topic, place.offset
         for block in self._tools.reader.read(topic, place.partition, offset, offset + 1):
             return encoder.encode(block).keys[0][0]

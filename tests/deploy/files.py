@@ -1,4 +1,4 @@
-"""The files that make the stack, as data."""
+"""The files that make the stack, read as data."""
 
 import json
 from pathlib import Path

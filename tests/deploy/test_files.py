@@ -1,4 +1,4 @@
-"""docker-compose.yml, the Dockerfile and what they mount: what can be known of them without a container engine."""
+"""Checks of docker-compose.yml, the Dockerfile and the files they mount that need no container engine."""
 
 import re
 import shutil
@@ -19,9 +19,9 @@ from tests.cluster import Cluster
 from tests.deploy.files import COMPOSE, DASHBOARD, GRAFANA, PROMETHEUS, ROOT, RULES, SERVICES
 from tests.documents import text_of
 
-# What Apache's image reads itself; every other KAFKA_ variable is a property of the broker.
+# Variables that Apache's image reads itself; every other KAFKA_ variable is a property of the broker.
 KAFKA_OWN = {"KAFKA_HEAP_OPTS"}
-# Of containers that end.
+# Services whose containers end.
 ONCE = {"deploy"}
 
 
@@ -46,7 +46,7 @@ def test_compose_accepts_the_file() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_are_fit_to_be_left_alone(name: str) -> None:
-    """Pinned, restarted, watched, bounded, logs rotated, ports for this machine alone, no more rights than needed."""
+    """Services are pinned, restarted, watched and bounded; logs rotate; ports and rights are no more than needed."""
     service = SERVICES[name]
     assert re.search(r":v?\d+(\.\d+)+$", service["image"])
     assert service["restart"] == ("on-failure:3" if name in ONCE else "unless-stopped")
@@ -55,7 +55,7 @@ def test_services_are_fit_to_be_left_alone(name: str) -> None:
     assert service["logging"]["options"]["max-size"]
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
     assert "no-new-privileges:true" in service["security_opt"]
-    # Postgres changes its user by itself, which needs some.
+    # Postgres changes its user by itself, which needs some capabilities.
     assert name == "postgres" or service["cap_drop"] == ["ALL"]
 
 
@@ -67,7 +67,7 @@ def test_what_is_mounted_exists() -> None:
 
 
 def test_passwords_come_from_the_environment() -> None:
-    """What stands in the file is a default for local use, and says so."""
+    """Passwords in the file are defaults for local use, and the file says so."""
     text = (ROOT / "docker-compose.yml").read_text()
     lines = [line for line in text.splitlines() if re.search(r"PASSWORD: |://\w+:\S+@", line)]
     assert len(lines) == 3
@@ -84,7 +84,7 @@ def test_versions_are_those_of_the_project() -> None:
 
 
 def test_kafka_variables_are_broker_properties(cluster: Cluster) -> None:
-    """By the rule of Apache's image: KAFKA_A_B is a.b. A misspelt one would be ignored in silence."""
+    """Variables follow the rule of Apache's image: KAFKA_A_B is a.b. It would ignore a misspelt one in silence."""
     names = {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in SERVICES["kafka"]["environment"]}
     own = {name.removeprefix("KAFKA_").lower().replace("_", ".") for name in KAFKA_OWN}
     # An entry without a value is left out by `broker_settings`; these have none in the embedded broker.
@@ -92,12 +92,12 @@ def test_kafka_variables_are_broker_properties(cluster: Cluster) -> None:
 
 
 def test_prefect_variables_are_settings() -> None:
-    """A misspelt one would be ignored in silence."""
+    """Each variable is a setting of Prefect, which would ignore a misspelt one in silence."""
     assert variables("PREFECT_") <= set(_get_settings_fields(Settings))
 
 
 def test_our_variables_are_read() -> None:
-    """Each stands in the code, or is a field of the job."""
+    """Each of our variables stands in the code, or is a field of the job."""
     code = "".join(path.read_text() for path in (*ROOT.glob("tasks/**/*.py"), ROOT / "prefect.yaml"))
     dockerfile = (ROOT / "Dockerfile").read_text()
     names = variables("KAFKA_SORT_") | set(re.findall(r"\b(KAFKA_SORT_\w+)=", dockerfile))
@@ -107,7 +107,7 @@ def test_our_variables_are_read() -> None:
 
 
 def test_image_is_whole_and_locked() -> None:
-    """What the Dockerfile copies exists and reaches the build; its lock is the tests' own, less what only they need."""
+    """Files that the Dockerfile copies exist and reach the build; its lock is the tests' own, less their packages."""
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for source in re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE):
         for path in source.split():
@@ -120,7 +120,7 @@ def test_image_is_whole_and_locked() -> None:
 
 
 def packages(lock: Path) -> dict[str, tuple[str, frozenset[str]]]:
-    """Name → version and hashes."""
+    """Return name → version and hashes."""
     entries = re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.MULTILINE)
     found = {}
     for entry in entries:
@@ -130,7 +130,7 @@ def packages(lock: Path) -> dict[str, tuple[str, frozenset[str]]]:
 
 
 def test_scraped_targets_are_services() -> None:
-    """Host and port of each are a service of the file."""
+    """Host and port of each target are a service of the file."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     hosts = {"localhost"}
     for scrape in config["scrape_configs"]:
@@ -140,7 +140,7 @@ def test_scraped_targets_are_services() -> None:
 
 
 def queries() -> list[str]:
-    """All PromQL there is: of alerts and of the dashboard."""
+    """Return all PromQL there is: of alerts and of the dashboard."""
     rules = [rule["expr"] for group in RULES["groups"] for rule in group["rules"]]
     return rules + [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
@@ -174,7 +174,7 @@ def test_dashboard_is_what_grafana_loads() -> None:
 
 
 def test_every_alert_has_a_unit_test() -> None:
-    """`promtool test rules` runs them, in test_stack.py."""
+    """Each alert has a unit test for `promtool test rules`, which test_stack.py runs."""
     alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
     tested = re.findall(r"alertname: (\w+)", (PROMETHEUS / "rules_test.yml").read_text())
     assert alerts == set(tested)

@@ -33,7 +33,7 @@ PACKAGES = {"promtool": "prometheus", "prometheus": "prometheus", "prometheus-pu
 
 
 def program(name: str) -> str:
-    """Where it is; the test is skipped where it is not."""
+    """Find the program; skip the test if it is not installed."""
     pattern = "/usr/lib/postgresql/*/bin/" + name
     path = shutil.which(name) or next((str(p) for p in sorted(Path("/").glob(pattern[1:]), reverse=True)), None)
     if path is None:
@@ -62,7 +62,7 @@ def answers(url: str) -> bool:
 
 
 class Stack:
-    """Starts services of the compose file; what they call each other becomes an address of this machine."""
+    """Starts services of the compose file; each of their addresses becomes one of this machine."""
 
     def __init__(self, folder: Path, **addresses: str) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class Stack:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def place(self, name: str) -> str:
-        """An address for `host:port` of the compose file."""
+        """Return an address for `host:port` of the compose file."""
         return self.addresses.setdefault(name, f"127.0.0.1:{free_port()}")
 
     def local(self, text: str) -> str:
@@ -82,7 +82,7 @@ class Stack:
     def environment(self, service: str) -> dict[str, str]:
         own = {name: self.local(str(value)) for name, value in SERVICES[service].get("environment", {}).items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "KAFKA_"))}
-        # What the Dockerfile sets.
+        # The variables that the Dockerfile sets.
         image = dict(re.findall(r"^(?:ENV|   ) (\w+)=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
         image |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "KAFKA_SORT_HOME": str(ROOT)}
         return inherited | image | {"PREFECT_HOME": str(self.folder / "prefect")} | own
@@ -117,7 +117,7 @@ class Stack:
             )
 
     def wait_until_healthy(self, service: str) -> None:
-        """By the service's own health check, where that is a command of Python; its ports are this machine's."""
+        """Wait by the service's own health check, if that is a Python command; its ports are this machine's."""
         test = SERVICES[service]["healthcheck"]["test"]
         command = [sys.executable, *map(self.local, test[2:])] if test[1] == "python" else None
         url = next((part for part in map(self.local, test) if part.startswith("http")), "")
@@ -142,7 +142,7 @@ class Stack:
 
 
 def start_postgres(stack: Stack, folder: Path) -> None:
-    """As the image does it: a cluster, a superuser with the password, a database."""
+    """Start Postgres as the image does: a cluster, a superuser with the password, a database."""
     initdb, postgres = program("initdb"), program("postgres")
     variables = stack.environment("postgres")
     user = None
@@ -182,7 +182,7 @@ def start_pushgateway(stack: Stack) -> None:
 
 
 def start_prometheus(stack: Stack) -> str:
-    """With our configuration, whose targets are this machine's, and which looks every second."""
+    """Start Prometheus with our configuration, with targets on this machine, and a scrape every second."""
     address = stack.place("127.0.0.1:9090")
     stack.addresses["localhost:9090"] = address
     folder = stack.folder / "etc"
@@ -190,7 +190,7 @@ def start_prometheus(stack: Stack) -> str:
     config = folder / "prometheus.yml"
     wanted = yaml.safe_load(stack.local(config.read_text()).replace("15s", "1s"))
     for scrape in wanted["scrape_configs"]:
-        # No name server would know.
+        # No name server knows the name.
         if scrape.pop("dns_sd_configs", None):
             scrape["static_configs"] = [{"targets": [stack.place("stream:9464")]}]
     config.write_text(yaml.safe_dump(wanted))
@@ -204,7 +204,7 @@ def start_prometheus(stack: Stack) -> str:
 
 
 def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
-    """The result's series; AssertionError with Prometheus' own words where it does not understand."""
+    """Return the result's series; AssertionError with Prometheus' own text if it refuses the query."""
     try:
         answer = json.loads(fetch(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"))
     except urllib.error.HTTPError as error:
@@ -219,7 +219,7 @@ def value(prometheus: str, expression: str) -> float | None:
 
 
 def panel_queries(job: str) -> list[tuple[str, str]]:
-    """Title and expression, with Grafana's variables replaced."""
+    """Return title and expression, with Grafana's variables replaced."""
     return [
         (panel["title"], target["expr"].replace("$job", job).replace("$__range", "1h"))
         for panel in DASHBOARD["panels"]
@@ -228,7 +228,7 @@ def panel_queries(job: str) -> list[tuple[str, str]]:
 
 
 def scheduled_runs(api: str) -> int:
-    """Flow runs that wait for their time."""
+    """Return the flow runs that wait for their time."""
     wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     request = urllib.request.Request(
         f"http://{api}/api/flow_runs/count", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
@@ -299,13 +299,13 @@ def test_the_stack(stack: Stack, command: Command, cluster: Cluster) -> None:
         stack.start("prefect", *serve, "--port", api.split(":")[1])
         stack.wait_until_healthy("prefect")
         prometheus = start_prometheus(stack)
-        # A second time, as after a restart of the stack: nothing twice.
+        # The second time stands for a restart of the stack: nothing is there twice.
         for _ in range(2):
             stack.run("deploy", str(ROOT / SERVICES["deploy"]["command"][0]))
         assert stack.run("deploy", "prefect", "automation", "ls").count("kafka-sort:") == len(
             list((ROOT / "deploy" / "automations").glob("*.yaml"))
         )
-        # The schedules have made runs: of every hour, and of every night.
+        # The schedules have made runs: one for every hour, and one for every night.
         wait_for(lambda: scheduled_runs(api) > 2, 120)
         health = stack.place("127.0.0.1:8080").split(":")[1]
         stack.start("worker", *SERVICES["worker"]["command"], PREFECT_WORKER_WEBSERVER_PORT=health)

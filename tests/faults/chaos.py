@@ -16,7 +16,7 @@ from tests.faults.proxy import ProxiedBroker
 
 
 class Chaos:
-    """One job after the other, each for some rounds: records, runs, faults, the oracle."""
+    """Runs one job after the other, each for some rounds: records, runs, faults, the oracle."""
 
     def __init__(self, broker: ProxiedBroker, cluster: Cluster, command: Command, seed: int) -> None:
         self.faults: Counter[str] = Counter()
@@ -29,7 +29,7 @@ class Chaos:
         self._timers: list[threading.Timer] = []
 
     def run_job(self, rounds: int, until: float) -> None:
-        """Rounds of one job, at most so many, until that time on the monotonic clock."""
+        """Play rounds of one job, at most so many, until that time on the monotonic clock."""
         job = self._make_job()
         with Follower(self._cluster, job) as follower:
             for _ in range(rounds):
@@ -51,7 +51,7 @@ class Chaos:
         )
 
     def _play_round(self, job: Job) -> None:
-        """Faults beside one run or more, and then a run beside which nothing happens."""
+        """Play faults beside one run or more, and then make a run without faults."""
         self._produce(job)
         self._running = [self._command.start(job)]
         for _ in range(self._chance.randint(1, 4)):
@@ -72,7 +72,7 @@ class Chaos:
         fault(job)
 
     def _check(self, outcome: Outcome) -> None:
-        """Done, failed clean, killed, or no broker when it started."""
+        """Check that a run was done, failed clean, was killed, or found no broker at its start."""
         self.statuses[outcome.status] += 1
         absent = any(words in outcome.err for words in ("no broker answered", "calls itself"))
         assert outcome.status in {0, 1, KILLED} or absent, outcome
@@ -84,7 +84,7 @@ class Chaos:
         return [self._kill_broker, self._pause_broker]
 
     def _produce(self, job: Job) -> None:
-        """Rows, what is no row, and sometimes a transaction that is aborted."""
+        """Send rows, values that are no rows, and sometimes a transaction that is aborted."""
         values = sample_values(self._chance.randrange(1, 4000), seed=self._chance.randrange(2**31), ids=10**6)
         self._cluster.produce(job.source_topic, [*values, b"no row", None])
         if self._chance.random() < 0.3:
@@ -92,7 +92,7 @@ class Chaos:
             self._cluster.produce_aborted(job.source_topic, aborted)
 
     def _start(self, job: Job) -> None:
-        """Another run, beside those that work."""
+        """Start another run beside those that work."""
         self._running.append(self._command.start(job))
 
     def _kill(self, _: Job) -> None:
@@ -100,7 +100,7 @@ class Chaos:
             running.process.kill()
 
     def _stop(self, _: Job) -> None:
-        """SIGSTOP, maybe for longer than a lease or a transaction lasts."""
+        """Stop a run by SIGSTOP, maybe for longer than a lease or a transaction lasts."""
         if running := self._any_running():
             running.send(SIGSTOP)
             timer = threading.Timer(self._chance.uniform(0.1, 7), running.wake)
@@ -112,13 +112,13 @@ class Chaos:
         return self._chance.choice(alive) if alive else None
 
     def _kill_broker(self, _: Job) -> None:
-        """SIGKILL; it comes back within seconds."""
+        """Kill the broker by SIGKILL; it comes back within seconds."""
         self._broker.kill()
         time.sleep(self._chance.uniform(0, 3))
         self._broker.start()
 
     def _pause_broker(self, _: Job) -> None:
-        """SIGSTOP."""
+        """Stop the broker by SIGSTOP for a while."""
         pid = str(self._broker.pid)
         subprocess.run(["kill", "-STOP", pid], check=True)
         time.sleep(self._chance.uniform(0.5, 4))

@@ -1,4 +1,4 @@
-"""The suite's broker, with a proxy before it, or to be killed; and three others."""
+"""The suite's broker, behind a proxy, or to be killed; and a cluster of three others."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def mortal(broker: ProxiedBroker) -> Iterator[ProxiedBroker]:
-    """The suite's broker, to be killed; alive again for the next test."""
+    """The suite's broker, which a test may kill; it is alive again for the next test."""
     yield broker
     if broker.is_dead:
         broker.start()

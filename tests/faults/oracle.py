@@ -1,4 +1,4 @@
-"""What must hold after any fault: every run of the job there once, whole and in order, and nothing left open."""
+"""The promises that hold after any fault: every run of the job is there once, whole and in order; nothing is open."""
 
 import threading
 from collections import Counter
@@ -15,7 +15,7 @@ from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, expected, wait_for
 
 _FOLLOW_SECONDS = 0.1
-# A broker that was away writes the markers of a commit that it has answered when it is itself again.
+# A broker that was away writes the markers of a commit, which it answered earlier, once it is itself again.
 _SETTLE_SECONDS = 120
 
 
@@ -81,7 +81,7 @@ _PASSING = {
 
 
 def _find(cluster: Cluster, name: str) -> Sequence[int]:
-    """The topic's partitions; none while there is no topic, or no broker."""
+    """Find the topic's partitions; none while there is no topic, or no broker."""
     try:
         topic = describe_topic(cluster.admin, name)
     except Exception:  # noqa: BLE001  # it is asked again
@@ -90,13 +90,13 @@ def _find(cluster: Cluster, name: str) -> Sequence[int]:
 
 
 def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower | None = None) -> None:
-    """Each of the job's runs is in the ledger once, and in every output once, record for record, and nothing else is.
+    """Check that each of the job's runs is in the ledger once and in every output once, and that nothing else is there.
 
     1. The ledger: runs 1 to `runs`, each once, each starting where the last one ended, the last at the source's end.
     2. The outputs: nothing open, every run the expected sequence, no record of no run.
     3. The dead letters: as many as the runs say, nothing open.
     4. The group's offsets: the last run's end.
-    5. The follower: in the order of the offsets the very same records, each once.
+    5. The follower: the very same records in the order of the offsets, each once.
     """
     read_settled(cluster, job.ledger)
     ledger = cluster.ledger(job)
@@ -139,13 +139,13 @@ def assert_consecutive(runs: Mapping[int, RunRecord]) -> None:
 
 
 def read_settled(cluster: Cluster, topic: str) -> list[Record]:
-    """What a committed reader sees, once no transaction is open: the last stable offset is the high watermark."""
+    """Read what a committed reader sees, once no transaction is open: last stable offset = high watermark."""
     wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False), _SETTLE_SECONDS)
     return cluster.read(topic)
 
 
 def in_run(written: WrittenSort, records: Sequence[Record]) -> list[Record]:
-    """The records of one run in one output."""
+    """Return the records of one run in one output."""
     ranges = {w.partition: (w.first, w.last) for w in written.partitions}
     return [
         r for r in records if r.partition in ranges and ranges[r.partition][0] <= r.offset <= ranges[r.partition][1]
@@ -153,7 +153,7 @@ def in_run(written: WrittenSort, records: Sequence[Record]) -> list[Record]:
 
 
 def assert_followed(follower: Follower, outputs: Mapping[str, Sequence[Record]]) -> None:
-    """The follower saw each record once, in the order in which it lies there, and nothing that is not there now."""
+    """The follower saw each record once, in the topic's order, and none that is not there now."""
     there: dict[tuple[str, int], list[Record]] = {}
     for topic, records in outputs.items():
         for r in records:

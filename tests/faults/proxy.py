@@ -26,7 +26,7 @@ Frame = bytes
 
 
 class ProxiedBroker(EmbeddedBroker):
-    """A broker with one listener more, which it advertises at an address where a proxy may listen."""
+    """A broker with one more listener, which it advertises at an address where a proxy may listen."""
 
     def __init__(self, properties: Mapping[str, str], data: Path | None = None) -> None:
         self.proxied_port, self.proxy_port = _free_port(), _free_port()
@@ -55,24 +55,24 @@ class Held:
     version: int = -1
 
     def release(self, seconds: float = 30) -> Frame:
-        """Let it through, to a broker for which its sender may be long gone; the broker's reply."""
+        """Let the request through, even if its sender is long gone; return the broker's reply."""
         self.gate.set()
         return self.replies.get(timeout=seconds)
 
 
 def is_commit(frame: Frame) -> bool:
-    """Of an EndTxn (versions 0 to 2, librdkafka's): commit, not abort."""
+    """Whether an EndTxn (versions 0 to 2, librdkafka's) commits."""
     return frame[-1] == 1
 
 
 def is_abort(frame: Frame) -> bool:
-    """The other outcome."""
+    """Whether an EndTxn aborts."""
     return frame[-1] == 0
 
 
 def error_of(held: Held, reply: Frame) -> int:
-    """The error code in the reply to a request of the transaction; the first, of those that have one a partition."""
-    # Behind the correlation id; newer versions have tagged fields there, and lengths of one byte for what is short.
+    """Return the error code in the reply to a transaction's request; the first one, if each partition has one."""
+    # The code follows the correlation id; newer versions have tagged fields there, and one-byte lengths of short items.
     flexible = held.version >= _FLEXIBLE[held.api]
     at = 5 if flexible else 4
     if held.api != PRODUCE:
@@ -127,27 +127,27 @@ class Proxy:
         self._close_links()
 
     def lose_replies(self, api: int, *, once: bool = False) -> None:
-        """From now on: the request goes through, its reply is lost with the connection."""
+        """Lose the reply to each such request from now on, with its connection; the request goes through."""
         self._once = once
         self._losing.add(api)
 
     def keep_replies(self) -> None:
-        """No reply is lost any more."""
+        """Lose no more replies."""
         self._losing.clear()
 
     def hold(self, api: int, match: Callable[[Frame], bool] = lambda _: True) -> Held:
-        """Keep the next such request back, and all that follows it on its connection, also when the client is gone."""
+        """Hold the next such request, and all that follows it on its connection, even if the client goes away."""
         held = Held(api, match)
         self._held.append(held)
         return held
 
     def cut(self) -> None:
-        """The network is gone: connections break, new ones are refused."""
+        """Cut the network: connections break, new ones are refused."""
         self._down.set()
         self._close_links()
 
     def mend(self) -> None:
-        """The network is back."""
+        """Bring the network back."""
         self._down.clear()
 
     def _close_links(self) -> None:
@@ -178,7 +178,7 @@ class Proxy:
             self._links.discard(link)
 
     def take_held(self, api: int, frame: Frame) -> Held | None:
-        """The order to hold this request, if there is one that nothing has met yet."""
+        """Return the order to hold this request, if there is one that no request has met yet."""
         with self._lock:
             for held in self._held:
                 if held.api == api and not held.caught.is_set() and held.match(frame):
@@ -250,7 +250,7 @@ class _Link:
 
 
 def _receive(end: socket.socket) -> Frame:
-    """One frame without its length; empty at the end of the stream."""
+    """Receive one frame, without its length; empty at the end of the stream."""
     size = _receive_exactly(end, 4)
     return _receive_exactly(end, struct.unpack(">i", size)[0]) if size else b""
 

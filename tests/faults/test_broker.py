@@ -26,7 +26,7 @@ POINTS = ["before-dump-chunk", "after-publish-batch", "after-flush", "before-off
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_a_broker_that_is_killed(mortal: ProxiedBroker, cluster: Cluster, command: Command, point: str) -> None:
-    """SIGKILL of the only broker while the run dumps, publishes or commits: it waits for its return, and finishes."""
+    """The only broker is killed while the run dumps, publishes or commits: the run waits for it, and finishes."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(20_000))
     job = command.job(source)
@@ -35,7 +35,7 @@ def test_a_broker_that_is_killed(mortal: ProxiedBroker, cluster: Cluster, comman
         before = mortal.pid
         mortal.kill()
         running.send(signal.SIGCONT)
-        # It works on, without a broker, for longer than its lease lasts.
+        # The run works on without a broker for longer than its lease lasts.
         time.sleep(3)
         assert running.process.exitcode is None, running.err
         mortal.start()
@@ -48,7 +48,7 @@ def test_a_broker_that_is_killed(mortal: ProxiedBroker, cluster: Cluster, comman
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["before-dump-chunk", "after-flush", "before-commit"])
 def test_a_broker_that_hangs(mortal: ProxiedBroker, cluster: Cluster, command: Command, point: str) -> None:
-    """SIGSTOP of the broker for longer than the lease lasts: all is late, and nothing else."""
+    """The broker is stopped for longer than the lease lasts: all is late, and nothing else."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(20_000))
     job = command.job(source)
@@ -153,7 +153,7 @@ def node_of(three: ThreeBrokers, role: str, source: str, output: str) -> int:
     }[role]()
 
 
-# The part that the killed broker plays, and when.
+# The part of the killed broker, and the time of its death.
 KILLED_IN_PART = [
     ("leader of a source partition", "before-dump-chunk"),
     ("leader of an output partition", "after-publish-batch"),
@@ -191,7 +191,7 @@ def test_one_of_three_brokers_is_killed(
 
 @pytest.mark.slow
 def test_offsets_whose_leader_is_killed(three: ThreeBrokers, cluster_of_three: Cluster) -> None:
-    """Who asks for offsets after the leader he knows died gets them from the next one, and no number that is none."""
+    """A question for offsets after the leader died is answered by the next leader, with real offsets only."""
     source = make_replicated(cluster_of_three, 1)
     cluster_of_three.produce(source, sample_values(100), 1)
     admin = make_admin(cluster_of_three.connection)
@@ -204,7 +204,7 @@ def test_offsets_whose_leader_is_killed(three: ThreeBrokers, cluster_of_three: C
 
 @pytest.mark.slow
 def test_three_brokers_roll(three: ThreeBrokers, cluster_of_three: Cluster, command_on_three: Command) -> None:
-    """Each broker in turn is stopped in order and started again, round and round, while runs work: all finish."""
+    """Brokers are stopped in order and started again, one after the other, while runs work: all runs finish."""
     cluster, command = cluster_of_three, command_on_three
     source = make_replicated(cluster)
     job = command.job(source)
@@ -243,7 +243,7 @@ def test_three_brokers_roll(three: ThreeBrokers, cluster_of_three: Cluster, comm
 def test_a_source_partition_without_leader(
     three: ThreeBrokers, cluster_of_three: Cluster, command_on_three: Command
 ) -> None:
-    """It fails the run; or, by `on_partition_failure=skip`, the others are sorted, and the next run takes it."""
+    """The partition fails the run; with `on_partition_failure=skip` the next run takes it, and this one the others."""
     cluster, command = cluster_of_three, command_on_three
     source = f"t-{time.monotonic_ns()}"
     placed = NewTopic(source, 3, replica_assignment=[[1], [2], [3]])
@@ -279,7 +279,7 @@ def test_a_source_partition_without_leader(
 def test_a_new_job_skips_a_partition_without_leader(
     three: ThreeBrokers, cluster_of_three: Cluster, command_on_three: Command
 ) -> None:
-    """Also in its first run, which then leaves the partition to the next one, from its beginning on."""
+    """A job's first run may skip a partition too; the next run then reads it from its beginning."""
     cluster, command = cluster_of_three, command_on_three
     source = f"t-{time.monotonic_ns()}"
     placed = NewTopic(source, 2, replica_assignment=[[1], [2]])

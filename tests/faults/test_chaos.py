@@ -17,7 +17,7 @@ _RUNS_OF_A_JOB = 10
 
 @pytest.mark.slow
 def test_fifty_kills(cluster: Cluster, command: Command) -> None:
-    """SIGKILL at a random instant, fifty times, each time with records that are new: every run is there once, whole."""
+    """After fifty kills at random instants, each with new records, every run is there once and whole."""
     seed = random.randrange(2**31)
     chance = random.Random(seed)
     print("seed", seed)
@@ -37,7 +37,7 @@ def test_fifty_kills(cluster: Cluster, command: Command) -> None:
             running.process.kill()
             statuses.append(running.finish().status)
             if not statuses[-1]:
-                # Instants lie within a run as fast as the fastest so far.
+                # The instants lie within a run as fast as the fastest so far.
                 whole = min(whole, time.monotonic() - began)
         assert command.run(job).status == 0
         assert set(statuses) <= {0, KILLED}, statuses
@@ -47,7 +47,7 @@ def test_fifty_kills(cluster: Cluster, command: Command) -> None:
 
 @pytest.mark.slow
 def test_chaos(mortal: ProxiedBroker, cluster: Cluster, command: Command, request: pytest.FixtureRequest) -> None:
-    """Kills, stops, starts beside others, a broker that dies or hangs, in any order: every run is there once, whole."""
+    """After kills, stops, starts beside others and broker faults in any order, every run is there once and whole."""
     seed = request.config.getoption("--seed", None)
     seed = random.randrange(2**31) if seed is None else seed
     print(f"\nseed {seed}", flush=True)

@@ -16,12 +16,12 @@ from tests.faults.oracle import assert_exact
 from tests.stages import make_job, owned, prepare, run_once
 
 ROOT = Path(__file__).parents[2]
-# Where the wall clock is read: times for people, in the ledger and in metrics.
+# The places that read the wall clock: times for people, in the ledger and in metrics.
 TOLD = {"tasks/publish.py", "tasks/run.py", "tasks/streaming/stats.py"}
 
 
 def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Give the outputs' records the time of a machine whose clock is so far off, as librdkafka would there."""
+    """Give the outputs' records the time of a machine with a wrong clock, as librdkafka would there."""
     send = Sender.send
 
     def send_stamped(
@@ -44,7 +44,7 @@ def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
 def test_a_clock_that_is_an_hour_off(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minutes: int
 ) -> None:
-    """A run whose records are stamped ahead of the broker or behind it, then one on a machine that is right: exact."""
+    """Records are stamped ahead of the broker or behind it, then by a machine with the right time: exact."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path)
@@ -77,7 +77,7 @@ def test_a_clock_that_is_further_ahead_than_the_broker_takes(
 
 
 def test_the_wall_clock_decides_nothing() -> None:
-    """It is read where a time is told to people, and nowhere else: what waits or expires goes by the monotonic one."""
+    """Code reads it where a time is shown to people, and nowhere else: waits and expiries use the monotonic clock."""
     read = re.compile(r"\btime\.time\(|\.now\(|utcnow|localtime")
     files = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
     assert {str(file.relative_to(ROOT)) for file in files if read.search(file.read_text())} <= TOLD

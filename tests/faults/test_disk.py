@@ -40,7 +40,7 @@ def command(cluster: Cluster, prefect_server: str, small_disk: Path) -> Command:
 
 
 def fill(ballast: Path, but: int = 0) -> None:
-    """Take all the space of a disk, but for so many bytes."""
+    """Fill a disk, except for so many bytes."""
     with ballast.open("wb", buffering=0) as file:
         try:
             while True:
@@ -73,7 +73,7 @@ def test_a_full_work_folder(cluster: Cluster, command: Command, small_disk: Path
 
 @pytest.mark.slow
 def test_space_that_comes_back_during_the_retries(cluster: Cluster, command: Command, small_disk: Path) -> None:
-    """What one attempt failed to write, the next one does: a full disk may pass."""
+    """A retry writes what the first attempt failed to write: a full disk may pass."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(20_000), 1)
     job = command.job(source)
@@ -81,7 +81,7 @@ def test_space_that_comes_back_during_the_retries(cluster: Cluster, command: Com
     fill(small_disk / "ballast")
     running.send(signal.SIGCONT)
     wait_for(lambda: not running.is_stopped)
-    # Stopped again, before its only chunk: the first attempt has failed.
+    # It is stopped again before its only chunk: the first attempt has failed.
     running.wait_until_stopped()
     (small_disk / "ballast").unlink()
     outcome = running.finish_awake()
@@ -97,7 +97,7 @@ def test_a_spill_that_finds_no_space(
     source = cluster.make_topic(1)
     rows = [b"%d,%s%d,address,Asia" % (i, b"x" * 400, i * 7919 % 100_003) for i in range(60_000)]
     cluster.produce(source, rows, 1)
-    # Keys are what DuckDB spills.
+    # DuckDB spills keys.
     job = make_job(source, tmp_path, sorts=[f"name={source}-names"])
     with owned(cluster, job) as owner:
         publication = prepare(owner, small_disk)

@@ -1,4 +1,4 @@
-"""Who runs: starts beside a run that works, a lease that is lost or wrong, a former attempt that still lives."""
+"""Ownership under faults: starts beside a working run, a lease that is lost or wrong, an attempt that still lives."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ from tests.stages import make_job, owned, prepare
 
 @pytest.mark.slow
 def test_starts_every_two_seconds(cluster: Cluster, command: Command, proxied_command: Command, proxy: Proxy) -> None:
-    """However often a job is started while it runs: the run goes on, and each start says who is alive, and exits 1."""
+    """However often a job is started while it runs, the run goes on; each start names the live run, and exits 1."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(5000))
     job = command.job(source)
@@ -54,7 +54,7 @@ def test_starts_every_two_seconds(cluster: Cluster, command: Command, proxied_co
 
 @pytest.mark.slow
 def test_a_lease_whose_polling_starves(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that does not get to poll loses its lease; nobody else took it, so it takes it again and finishes."""
+    """A process that cannot poll loses its lease; if nobody else took it, it takes the lease again and finishes."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path)
@@ -83,7 +83,7 @@ def test_a_lease_whose_polling_starves(cluster: Cluster, tmp_path: Path, monkeyp
 
 
 class Granted:
-    """A lease whose judgement is wrong: it says yes to everybody."""
+    """A lease with a wrong judgement: it says yes to everybody."""
 
     def regain(self, admin: AdminClient, job: str) -> None: ...
 
@@ -93,7 +93,7 @@ class Granted:
 
 
 def test_two_owners_publish_at_once(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should the lease be wrong, and two work at once: of each run one attempt is committed, the other superseded."""
+    """If the lease is wrong and two runs work at once, one attempt of each run is committed, the other superseded."""
     source = cluster.make_topic()
     job = make_job(source, tmp_path)
     with Follower(cluster, job) as follower:
@@ -130,7 +130,7 @@ def publish_until_settled(attempt: tuple[Owner, Publication]) -> str:
 def test_an_attempt_beside_one_that_still_lives(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three attempts of a dump and of a sort at once, in one folder: whole files, none of them of two attempts."""
+    """Three attempts of a dump and of a sort work at once in one folder: each file is whole, and of one attempt."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(20_000), 1)
     job = make_job(source, tmp_path)

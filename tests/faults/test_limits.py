@@ -1,4 +1,4 @@
-"""Records and topics at the edges: very large, very many, empty; each works, or ends in an error that says why."""
+"""Records and topics at the limits: very large, very many, empty; each works, or ends in an error that says why."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ _LIMIT = {"max_message_bytes": str(LARGE + 2_000_000)}
 
 @pytest.mark.slow
 def test_records_of_ten_megabytes(cluster: Cluster, command: Command) -> None:
-    """Twenty of them, among small ones, within the default memory limit."""
+    """Twenty large records among small ones are sorted within the default memory limit."""
     source = cluster.make_topic(2, **_LIMIT)
     large = [b"%d,%s,address,Asia" % (i * 31 % 61, b"x" * LARGE) for i in range(20)]
     values = [value for i, row in enumerate(large) for value in (row, *sample_values(10, seed=i))]
@@ -32,7 +32,7 @@ def test_records_of_ten_megabytes(cluster: Cluster, command: Command) -> None:
 
 @pytest.mark.slow
 def test_empty_records(cluster: Cluster, tmp_path: Path) -> None:
-    """A hundred thousand values without a byte: none is a row, each is a dead letter, and the run is done."""
+    """A hundred thousand empty values are no rows: each is a dead letter, and the run is done."""
     source = cluster.make_topic()
     cluster.produce(source, [*sample_values(50), *[b""] * 100_000])
     job = make_job(source, tmp_path)
@@ -43,7 +43,7 @@ def test_empty_records(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_empty_keys_and_fields(cluster: Cluster, tmp_path: Path) -> None:
-    """A hundred thousand rows whose sort key is empty: all alike, all in their order of arrival."""
+    """A hundred thousand rows with an empty sort key are all alike, and stay in their order of arrival."""
     source = cluster.make_topic()
     cluster.produce_records(source, [Record(b"%d,,," % i, b"", (), i % 4) for i in range(100_000)])
     job = make_job(source, tmp_path, sorts=[f"name={source}-names"], split_heavy_keys=True)
@@ -54,7 +54,7 @@ def test_empty_keys_and_fields(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_512_partitions(cluster: Cluster, command: Command) -> None:
-    """As many of the source and of each of three outputs, most of them with a few records, some with none."""
+    """The source and each of three outputs have 512 partitions, most of them with a few records, some with none."""
     source = cluster.make_topic(512)
     cluster.produce(source, sample_values(5000), 500)
     job = command.job(source)
@@ -68,9 +68,9 @@ def test_512_partitions(cluster: Cluster, command: Command) -> None:
 
 @pytest.mark.slow
 def test_memory_too_low_for_its_keys(cluster: Cluster, command: Command) -> None:
-    """Keys of which DuckDB cannot hold two thousand at once: it says what to raise, and nothing is visible.
+    """If DuckDB cannot hold two thousand keys at once, it says what to raise, and nothing is visible.
 
-    Of records as large, sorted by a key that is small, it sees the keys alone.
+    With records as large, but a small key, it sees only the keys, and the run is done.
     """
     source = cluster.make_topic(1)
     values = (b"%d,%s,address,Asia" % (i * 31 % 10_007, b"%06d" % i * 25_000) for i in range(2100))

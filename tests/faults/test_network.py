@@ -43,7 +43,7 @@ def test_the_reply_of_a_commit_is_lost(cluster: Cluster, through: Cluster, proxy
 
 @pytest.mark.slow
 def test_no_reply_of_a_commit_comes_ever(cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path) -> None:
-    """A commit whose outcome nobody tells: the retry fences, reads the ledger, finds the run, and publishes nothing."""
+    """If a commit gets no answer, the retry fences, reads the ledger, finds the run, and publishes nothing."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path, request_timeout=3.0)
@@ -61,7 +61,7 @@ def test_no_reply_of_a_commit_comes_ever(cluster: Cluster, through: Cluster, pro
     assert cluster.count(job, committed=False) == 500
 
 
-# The request of the first run that is held back, and the failpoint that makes the first run send it.
+# The request of the first run that is held, and the failpoint that makes the first run send it.
 LATE = {
     "commit": (kafka.END_TXN, kafka.is_commit, None),
     "abort": (kafka.END_TXN, kafka.is_abort, "after-flush=raise"),
@@ -72,10 +72,10 @@ LATE = {
 }
 
 
-# What a broker says to an epoch that is not the newest.
+# The broker's answer to an epoch that is not the newest.
 REFUSED = {KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
 OPEN, COMMITTED = "while the successor's transaction is open", "after the successor's commit"
-# A fence has no epoch: it makes one, once it has aborted what is open.
+# A fence has no epoch: it makes one, once it has aborted the open transaction.
 ANSWERS = {("fence", OPEN): {KafkaError.CONCURRENT_TRANSACTIONS}, ("fence", COMMITTED): {KafkaError.NO_ERROR}}
 
 
@@ -85,7 +85,7 @@ ANSWERS = {("fence", OPEN): {KafkaError.CONCURRENT_TRANSACTIONS}, ("fence", COMM
 def test_a_request_of_a_dead_run_comes_late(
     cluster: Cluster, command: Command, proxied_command: Command, proxy: Proxy, late: str, moment: str
 ) -> None:
-    """Kept back by the network, and let through when its sender is dead and a successor at work: it has no effect."""
+    """A request that the network delivers after its sender died, with a successor at work, has no effect."""
     api, match, failpoint = LATE[late]
     source = cluster.make_topic()
     cluster.produce(source, sample_values(2000))
@@ -115,7 +115,7 @@ def test_a_request_of_a_dead_run_comes_late(
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["before-dump-chunk", "after-begin", "after-publish", "after-flush", "before-commit"])
 def test_an_outage(cluster: Cluster, proxied_command: Command, proxy: Proxy, point: str) -> None:
-    """Five seconds without network, longer than the lease lasts: the run regains it, and finishes by its retries."""
+    """Five seconds without network are longer than the lease: the run regains it, and finishes by its retries."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(20_000))
     job = proxied_command.job(source)
@@ -133,7 +133,7 @@ def test_an_outage(cluster: Cluster, proxied_command: Command, proxy: Proxy, poi
 
 @pytest.mark.slow
 def test_a_flapping_network(cluster: Cluster, proxied_command: Command, proxy: Proxy) -> None:
-    """A second without in every four: the run finishes, or fails clean and the next one does."""
+    """The network is away for one second in four: the run finishes, or fails clean and the next one does."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(50_000))
     job = proxied_command.job(source)
@@ -162,7 +162,7 @@ def flap(proxy: Proxy, ended: threading.Event) -> None:
 
 @pytest.mark.slow
 def test_a_slow_network(cluster: Cluster, proxied_command: Command, proxy: Proxy) -> None:
-    """A tenth of a second each way and request: slower, and nothing else."""
+    """A tenth of a second of delay for each way and request makes the run slower, and changes nothing else."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(5000))
     job = proxied_command.job(source)
@@ -194,7 +194,7 @@ def test_an_outage_that_does_not_end(cluster: Cluster, proxied_command: Command,
 
 
 def ask_in_an_outage(address: str, parent: Connection) -> None:
-    """In a child: ask about a group when told to, and again when told to."""
+    """Ask about a group at each signal of the parent, in a child."""
     connection = KafkaConnection(address)
     admin = make_admin(connection)
     require_broker(admin, connection, 30)
@@ -207,7 +207,7 @@ def ask_in_an_outage(address: str, parent: Connection) -> None:
 
 @pytest.mark.slow
 def test_a_coordinator_that_comes_back(proxy: Proxy, cluster: Cluster) -> None:
-    """Who asked about a group while its coordinator was away outlives its return."""
+    """A client that asked about a group while its coordinator was away survives its return."""
     assert describe_owner(cluster.admin, "nobody") is None
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -249,7 +249,7 @@ def test_a_lease_that_is_lost_is_regained(cluster: Cluster, through: Cluster, pr
 def test_a_lease_that_another_run_took_is_not_regained(
     cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path
 ) -> None:
-    """While the successor lives, who lost the lease does not fence him, and says who it is."""
+    """A run that lost the lease does not fence a living successor, and names it."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path)
@@ -262,7 +262,7 @@ def test_a_lease_that_another_run_took_is_not_regained(
                 wait_for(lambda: not owner._lease.held)
                 with pytest.raises(LeaseTakenError, match="another run of job"):
                     owner.fence()
-                # Nor with the producer it still has: the successor has fenced.
+                # The producer it still has cannot commit either: the successor has fenced.
                 with pytest.raises((TransientError, LeaseTakenError)):
                     publish_run(owner, publication)
                 assert cluster.count(job) == 0

@@ -18,13 +18,13 @@ def defined(folder: Path) -> set[str]:
 
 
 def test_every_row_has_a_test() -> None:
-    """A name in a table that no test has would be an empty promise."""
+    """Each name in the table is a test: a name without one would be an empty promise."""
     assert len(ROWS) > 20
     for row in ROWS:
         assert set(re.findall(r"`(test_\w+)`", row)) <= defined(TESTS), row
 
 
 def test_every_fault_is_in_the_table() -> None:
-    """What is tested here is told there."""
+    """Each test of this folder is in the table."""
     named = {name for row in ROWS for name in re.findall(r"`(test_\w+)`", row)}
     assert defined(Path(__file__).parent) - {"test_every_row_has_a_test", "test_every_fault_is_in_the_table"} <= named

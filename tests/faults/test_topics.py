@@ -1,4 +1,4 @@
-"""Topics that change while a run works, or between runs; transactions that take too long; what the broker forgets."""
+"""Topics that change during a run or between runs; transactions that take too long; data that the broker forgets."""
 
 import signal
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.stages import make_job, owned, prepare, run_once
 @pytest.mark.slow
 @pytest.mark.parametrize("skip_lost", [False, True])
 def test_records_removed_during_the_dump(cluster: Cluster, command: Command, *, skip_lost: bool) -> None:
-    """What goes before it is read is named, by offsets, before anything is published; --skip-lost goes on."""
+    """Records removed before they are read are named, by offsets, before a publication; --skip-lost goes on."""
     source = cluster.make_topic(2)
     cluster.produce(source, sample_values(2000), 2)
     job = command.job(source, skip_lost=skip_lost)
@@ -64,9 +64,9 @@ def test_partitions_added_during_the_run(cluster: Cluster, tmp_path: Path) -> No
     assert_exact(cluster, job, runs=2)
 
 
-@pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["made again", "gone"])
+@pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["recreated", "gone"])
 def test_an_output_that_was_deleted_between_runs(cluster: Cluster, tmp_path: Path, *, again: bool) -> None:
-    """Former runs are gone with it: refused before anything is made or published; --append goes on in a new topic."""
+    """Former runs are gone with the output: the next run is refused before work; --append goes on in a new topic."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(100))
     job = make_job(source, tmp_path)
@@ -92,7 +92,7 @@ def test_an_output_that_was_deleted_between_runs(cluster: Cluster, tmp_path: Pat
 def test_a_publish_longer_than_its_transaction_may_take(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker aborts it, nothing is visible, and the error says what to raise and what to lower."""
+    """The broker aborts the transaction, nothing is visible, and the error says what to raise and what to lower."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(500))
     job = make_job(source, tmp_path, transaction_timeout=1.5)
@@ -100,7 +100,7 @@ def test_a_publish_longer_than_its_transaction_may_take(
 
     def dawdle(name: str) -> None:
         if name == "before-commit":
-            # Until the broker has written the markers of the abort.
+            # This waits until the broker has written the markers of the abort.
             wait_for(lambda: cluster.ends(output) == cluster.ends(output, committed=False))
 
     with Follower(cluster, job) as follower:
@@ -112,7 +112,7 @@ def test_a_publish_longer_than_its_transaction_may_take(
                     publish_run(owner, publication)
             assert cluster.count(job, committed=False) == 500
             assert cluster.count(job) == 0
-            # In time, the same files go out.
+            # With enough time, the same files are published.
             publish_run(owner, publication)
         assert_exact(cluster, job, follower=follower)
 
@@ -120,7 +120,7 @@ def test_a_publish_longer_than_its_transaction_may_take(
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["after-flush", "before-commit"])
 def test_a_run_that_was_away_for_longer_than_its_transaction(cluster: Cluster, command: Command, point: str) -> None:
-    """The broker aborts it, a successor finishes, and the one that comes back is fenced, and changes nothing."""
+    """The broker aborts its transaction, a successor finishes, and the run that comes back is fenced: no change."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(2000))
     job = command.job(source, transaction_timeout=2.0)
@@ -141,7 +141,7 @@ def test_a_snapshot_that_would_take_too_long_is_capped(cluster: Cluster, tmp_pat
     cluster.produce(source, sample_values(1000))
     job = make_job(source, tmp_path)
     with owned(cluster, job) as owner:
-        # 400,000 records a second are planned with, in 0.7 of the timeout.
+        # The plan assumes 400,000 records a second, in 0.7 of the timeout.
         owner.transaction_seconds = 0.001
         publication = prepare(owner, tmp_path)
         assert publication.snapshot.capped == "the transaction timeout"
@@ -155,7 +155,7 @@ def test_a_snapshot_that_would_take_too_long_is_capped(cluster: Cluster, tmp_pat
 
 
 def test_what_holds_a_snapshot_back_is_told(cluster: Cluster, tmp_path: Path) -> None:
-    """Somebody's open transaction in the source: how many offsets wait behind it, and in which partitions."""
+    """An open transaction in the source is reported: how many offsets wait behind it, and in which partitions."""
     source = cluster.make_topic(2)
     cluster.produce(source, sample_values(20), 2)
     other = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": source})
@@ -172,7 +172,7 @@ def test_what_holds_a_snapshot_back_is_told(cluster: Cluster, tmp_path: Path) ->
 
 
 def test_group_offsets_that_are_not_the_ledgers_are_told(cluster: Cluster, tmp_path: Path) -> None:
-    """Expired or reset by hand: the ledger decides, and a line says so; the run's commit sets them right."""
+    """If the group's offsets expired or were reset, the ledger decides and a line says so; the commit corrects them."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(20), 1)
     job = make_job(source, tmp_path)
@@ -198,7 +198,7 @@ def test_group_offsets_that_are_not_the_ledgers_are_told(cluster: Cluster, tmp_p
 
 @pytest.mark.slow
 def test_a_signal_in_the_middle_of_a_publish(cluster: Cluster, command: Command) -> None:
-    """SIGTERM while the transaction is open: it is aborted at once, so no reader waits for its timeout."""
+    """SIGTERM during the transaction aborts it at once, so that no reader waits for its timeout."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(5000))
     job = command.job(source)

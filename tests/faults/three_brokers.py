@@ -1,4 +1,4 @@
-"""Three brokers in three JVMs, all controllers too; replicas on all three, of which two must have a record."""
+"""Three brokers in three JVMs, which are all controllers too; two of three replicas must have each record."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,7 +48,7 @@ class ThreeBrokers:
         own = {
             "node.id": str(node),
             "controller.quorum.voters": voters,
-            # Beside the listener of that kind which a single broker has, with an address that others know.
+            # This listener stands beside the one of that kind that a single broker has; its address is known to others.
             "controller.listener.names": "QUORUM",
             "listeners": f"QUORUM://{controller}",
             "listener.security.protocol.map": "QUORUM:PLAINTEXT",
@@ -71,7 +71,7 @@ class ThreeBrokers:
         rmtree(self._home, ignore_errors=True)
 
     def start(self, *nodes: int) -> None:
-        """Together: one alone has no quorum, and does not answer."""
+        """Start all at once: a single one has no quorum, and does not answer."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda node: self.brokers[node].start(120), nodes))
         # A broker answers before the controllers let it lead.
@@ -79,25 +79,25 @@ class ThreeBrokers:
         wait_for(lambda: len(admin.list_topics(timeout=30).brokers) == len(self.brokers), 60)
 
     def leader(self, topic: str, partition: int) -> int:
-        """The node that leads it; -1 if none does."""
-        # None without a leader, which its type does not say.
+        """Return the node that leads the partition; -1 if none does."""
+        # The leader may be None, which its type does not say.
         leader: Any = self._describe(topic).partitions[partition].leader
         return leader.id if leader else -1
 
     @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(120), reraise=True)
     def _describe(self, topic: str) -> TopicDescription:
-        """Asked again while the controllers elect one of them."""
+        """Describe the topic, with retries while the controllers elect one of them."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
         found: TopicDescription = admin.describe_topics(TopicCollection([topic]), request_timeout=10)[topic].result()
         return found
 
     def coordinator(self, topic: str, name: str) -> int:
-        """The node that leads the partition of a coordinators' topic to which a group or transactional id belongs."""
+        """Return the node that leads the partition of a coordinators' topic for a group or transactional id."""
         return self.leader(topic, java_hash(name) % len(self._describe(topic).partitions))
 
 
 def java_hash(text: str) -> int:
-    """`Utils.abs(text.hashCode())`, by which Kafka chooses the coordinator."""
+    """Compute `Utils.abs(text.hashCode())`, by which Kafka chooses the coordinator."""
     value = 0
     for character in text:
         value = (value * 31 + ord(character)) & 0xFFFFFFFF

@@ -31,9 +31,9 @@ KafkaSort = Callable[..., Outcome]
 
 @pytest.fixture
 def kafka_sort(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> KafkaSort:
-    """`kafka-sort sort` in this process, since what is refused early needs no process of its own."""
+    """Run `kafka-sort sort` in this process, since an early refusal needs no process of its own."""
     monkeypatch.setattr("kafka_sort.main._start", lambda _: None)
-    # Should nothing be refused, no run follows.
+    # If nothing is refused, no run must follow.
     terminal = ModuleType("kafka_sort.terminal")
     terminal.__dict__["run_sort"] = lambda _: None
     monkeypatch.setitem(sys.modules, "kafka_sort.terminal", terminal)
@@ -47,7 +47,7 @@ def kafka_sort(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     return run
 
 
-# Flags, and words of the line that must come.
+# Flags, and words that the line must have.
 SETTINGS = {
     "no broker": (["--start-timeout", "0.3"], [NO_BROKER, "kafka-sort broker", "--bootstrap-servers"]),
     "unknown column": (["--sort", "id", "--sort", "age"], ["'age'", "id, name, address, continent"]),
@@ -93,7 +93,7 @@ SETTINGS = {
 
 @pytest.mark.parametrize(("flags", "words"), SETTINGS.values(), ids=SETTINGS)
 def test_wrong_settings(kafka_sort: KafkaSort, tmp_path: Path, flags: list[str], words: list[str]) -> None:
-    """Found without a broker and without Prefect, told in one line."""
+    """They are found without a broker and without Prefect, and reported in one line."""
     given = ["--bootstrap-servers", NO_BROKER, "--workdir", str(tmp_path / "work"), *flags]
     assert_refused(kafka_sort(*given), *words)
 
@@ -116,7 +116,7 @@ def test_a_bad_job_file(kafka_sort: KafkaSort, tmp_path: Path, text: str, word: 
 
 
 def test_a_job_file_that_is_no_text(kafka_sort: KafkaSort, tmp_path: Path) -> None:
-    """Nor is a file that is not UTF-8, or a folder, a traceback."""
+    """A file that is not UTF-8, or a folder, makes no traceback either."""
     file = tmp_path / "job.toml"
     file.write_bytes(b"\xff\xfe")
     assert_refused(kafka_sort("--job", str(file)), "job.toml")
@@ -124,7 +124,7 @@ def test_a_job_file_that_is_no_text(kafka_sort: KafkaSort, tmp_path: Path) -> No
 
 
 def test_a_kafka_config_that_is_no_text(kafka_sort: KafkaSort, tmp_path: Path) -> None:
-    """The file with the properties may be anything, too."""
+    """The file with the properties may hold anything, and makes no traceback."""
     file = tmp_path / "client.properties"
     file.write_bytes(b"a=\xff\xfe")
     assert_refused(kafka_sort("--kafka-config", str(file)), "client.properties")
@@ -135,13 +135,13 @@ def test_a_kafka_config_that_is_no_text(kafka_sort: KafkaSort, tmp_path: Path) -
 
 
 def test_environment_is_checked_alike(kafka_sort: KafkaSort, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong setting in the environment is told by its name."""
+    """A wrong setting in the environment is reported with the name of its variable."""
     monkeypatch.setenv("KAFKA_SORT_MAX_RECORDS", "few")
     assert_refused(kafka_sort(), "max_records")
 
 
 def test_a_workdir_that_cannot_be_written(kafka_sort: KafkaSort, tmp_path: Path) -> None:
-    """A file in its place, or above it."""
+    """A file may stand in its place, or above it."""
     file = tmp_path / "file"
     file.touch()
     for workdir in (file, file / "below"):
@@ -149,7 +149,7 @@ def test_a_workdir_that_cannot_be_written(kafka_sort: KafkaSort, tmp_path: Path)
         assert_refused(outcome, str(workdir), "--workdir")
 
 
-# Made beside a source before the start: extra flags, and words of the line that must come.
+# State beside a source before the start: extra flags, and words that the line must have.
 Early = Callable[[Cluster, str], tuple[list[str], list[str]]]
 
 
@@ -200,7 +200,7 @@ EARLY = [
 
 @pytest.mark.parametrize("make", EARLY)
 def test_unfit_topics(kafka_sort: KafkaSort, cluster: Cluster, tmp_path: Path, make: Early) -> None:
-    """Found before Prefect starts; no output is made."""
+    """They are found before Prefect starts; no output is created."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(20))
     flags, words = make(cluster, source)
@@ -209,12 +209,12 @@ def test_unfit_topics(kafka_sort: KafkaSort, cluster: Cluster, tmp_path: Path, m
     assert describe_topic(cluster.admin, f"{source}-names") is None
 
 
-# Made beside a source before the start: the job's settings, and words of the line that must come.
+# State beside a source before the start: the job's settings, and words that the line must have.
 Late = Callable[[Cluster, str, Path], tuple[dict[str, object], list[str]]]
 
 
 def sorted_once(cluster: Cluster, source: str, folder: Path) -> str:
-    """Run 1 of a job of the source's name; its output."""
+    """Make run 1 of a job with the source's name; return its output."""
     output = f"{source}-ids"
     run_once(cluster, make_job(source, folder, sorts=[f"id={output}"]), folder)
     return output
@@ -269,7 +269,7 @@ LATE = [
 
 @pytest.mark.parametrize("make", LATE)
 def test_a_job_that_does_not_fit_its_topics(cluster: Cluster, command: Command, tmp_path: Path, make: Late) -> None:
-    """What only the ledger or the outputs tell is found before any work, too."""
+    """Contradictions that only the ledger or the outputs show are found before any work, too."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(20))
     over, words = make(cluster, source, tmp_path)

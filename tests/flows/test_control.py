@@ -19,7 +19,7 @@ from tests.history import FINAL, History, Run
 
 pytestmark = pytest.mark.slow
 
-# So many that each stage takes seconds.
+# There are so many records that each stage takes seconds.
 MANY = 5_000_000
 ON_DEMAND, SCHEDULED = "sort-topic/on-demand", "sort-topic/scheduled"
 
@@ -33,7 +33,7 @@ def is_task_running(history: History, run_id: str, name: str) -> bool:
 
 
 def assert_stopped_in_order(history: History, run_id: str) -> None:
-    """It saw the cancel by itself: the flow's last line, which a run that Prefect's SIGKILL ends does not come to."""
+    """Assert that it saw the cancel by itself: a run that Prefect kills does not write the flow's last line."""
     assert history.wait(run_id)["state_type"] == "CANCELLED"
     last = re.compile(r'event="(SIGTERM|cancelled in Prefect): stopped before it was done: ')
     wait_for(lambda: any(last.match(line) for line in history.logs(run_id)))
@@ -42,7 +42,7 @@ def assert_stopped_in_order(history: History, run_id: str) -> None:
 def test_cancel_while_it_sorts_and_while_it_sends(
     prefect: Deployments, cluster: Cluster, command: Command, history: History
 ) -> None:
-    """By button and by command, while DuckDB sorts and while librdkafka sends; the next run reads what they read."""
+    """A cancel by button or command works while DuckDB sorts and librdkafka sends; the next run reads the same."""
     source = cluster.make_topic()
     generate_records(cluster.connection, source, MANY, 1, 4)
     job = command.job(source)
@@ -57,7 +57,7 @@ def test_cancel_while_it_sorts_and_while_it_sends(
     assert_stopped_in_order(history, sending)
     assert cluster.ledger(job).last is None
 
-    # The third is the second, tried again as soon as it is Cancelled.
+    # The third state is a retry of the second, requested as soon as it is Cancelled.
     history.retry(sending)
     assert history.wait(sending, lambda run: run["state_type"] == "COMPLETED")["run_count"] == 2
     # Prefect's worker cancelled each once, and does not come back to it.
@@ -73,7 +73,7 @@ def test_cancel_while_it_sorts_and_while_it_sends(
 
 
 def test_retry_after_any_outcome(prefect: Deployments, cluster: Cluster, command: Command, history: History) -> None:
-    """One flow run: failed, tried again and done, tried again with nothing new, and again with more to do."""
+    """One flow run: failed, retried and done, retried with nothing new, and again with more to do."""
     source = f"t-later-{command.workdir.parent.name}"
     job = command.job(source)
     run_id = history.create(ON_DEMAND, parameters(job))
@@ -95,7 +95,7 @@ def test_retry_after_any_outcome(prefect: Deployments, cluster: Cluster, command
 
 
 def test_retry_without_a_deployment(prefect: Deployments, cluster: Cluster, command: Command, history: History) -> None:
-    """A run of the command line, failed in mid-transaction, is tried again where its code is, with its parameters."""
+    """A command's run that failed within its transaction is retried where its code is, with its parameters."""
     source = cluster.make_topic()
     cluster.produce(source, sample_values(1000))
     job = command.job(source, retries=0)
@@ -115,7 +115,7 @@ def retry(prefect: Deployments, history: History, run_id: str, attempt: int) -> 
 
 @contextmanager
 def automation(prefect: Deployments, name: str, folder: Path) -> Iterator[None]:
-    """A shipped automation, in its own words but for the time it waits."""
+    """Return a shipped automation as it is, except for its waiting time."""
     text = (ROOT / "deploy" / "automations" / f"{name}.yaml").read_text()
     shorter = re.sub(r"^  within: \d+$", "  within: 12", text, flags=re.MULTILINE)
     assert shorter != text
@@ -131,7 +131,7 @@ def automation(prefect: Deployments, name: str, folder: Path) -> Iterator[None]:
 def test_a_worker_is_killed(
     prefect: Deployments, cluster: Cluster, command: Command, history: History, tmp_path: Path
 ) -> None:
-    """Its run is found Crashed, late runs do not pile up, and the next one of the limited deployment does it all."""
+    """The run is found Crashed, late runs do not pile up, and the limited deployment's next run does all."""
     source = cluster.make_topic()
     job = command.job(source, session_timeout=100.0)
     cluster.produce(source, sample_values(100))
@@ -139,7 +139,7 @@ def test_a_worker_is_killed(
     with automation(prefect, "silent-runs", tmp_path), own_job(job, cluster.connection):
         silent = history.create(SCHEDULED, parameters(job))
         history.wait(silent, lambda run: run["state_type"] == "RUNNING")
-        # Its process is up, and waits for the lease, which this test holds.
+        # Its process is there, and waits for the lease, which this test holds.
         wait_for(lambda: len(history.runs(source)) == 2, 120)
         killed, worker = prefect.kill_worker()
         assert (killed > 0, worker) == (True, -9)
@@ -159,7 +159,7 @@ def test_a_worker_is_killed(
     following = history.create(SCHEDULED, parameters(job))
     assert history.wait(following)["state_type"] == "COMPLETED"
     assert_sorted(cluster, job, runs=2)
-    # Also the crashed one may be tried again.
+    # A crashed run may be retried, too.
     assert retry(prefect, history, silent, 2)["state"]["message"] == "nothing new"
 
 
@@ -182,9 +182,9 @@ def test_the_server_restarts(cluster: Cluster, command: Command, tmp_path: Path)
             server.stop()
             server.start()
             lease = history.run(run_id)["state"]["state_details"]["deployment_concurrency_lease_id"]
-            # What the run asks for every few minutes, and ends if it is refused.
+            # The request that the run repeats every few minutes; it ends if that is refused.
             history.renew(lease)
-            # Its place is taken.
+            # Its slot is taken.
             second = history.wait(history.create(SCHEDULED, parameters(job)))
             assert second["state_type"] == "CANCELLED"
             assert all(state["type"] != "RUNNING" for state in history.states(second["id"]))

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run: name, tags, states, artifacts, events; how a run without a deployment ends."""
+"""Prefect's pages of a run: name, tags, states, artifacts, events; and how a run without a deployment ends."""
 
 import signal
 from typing import Any
@@ -16,7 +16,7 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
 
 
 def test_the_history_says_what_happened(cluster: Cluster, command: Command, history: History) -> None:
-    """A run with dead letters, one with nothing new, and one that fails: each is told from the others at a look."""
+    """A run with dead letters, one with nothing new, and one that fails can be told apart at a glance."""
     source = cluster.make_topic()
     job = command.job(source)
     columns = ",".join(sort.columns for sort in job.sort_list)
@@ -56,7 +56,7 @@ def test_the_history_says_what_happened(cluster: Cluster, command: Command, hist
 
 @pytest.mark.slow
 def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command, history: History) -> None:
-    """The delay before a retry, ten minutes here, is no time in which a run hears nothing."""
+    """A run hears a stop during the delay before a retry, which is ten minutes here."""
     source = cluster.make_topic()
     job = command.job(source, retry_delay=600.0)
     cluster.produce(source, sample_values(100))
@@ -78,9 +78,9 @@ def test_stopped_while_it_waits_to_try_again(cluster: Cluster, command: Command,
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["none", "gone"])
 def test_cancelled_without_a_runner(cluster: Cluster, command: Command, history: History, runner: str) -> None:
-    """Nobody enforces a cancel from Prefect's pages on a run that no worker started, or one that is gone by now.
+    """A run without a worker, or with one that is gone, gets no help from Prefect with a cancel from its pages.
 
-    It sees it by itself, and ends.
+    The run notices the cancel by itself, and ends.
     """
     source = cluster.make_topic()
     job = command.job(source, session_timeout=60.0)

@@ -1,4 +1,4 @@
-"""SIGKILL at every step of the protocol, then a start anew: the output is the expected sequence, once."""
+"""SIGKILL at every step of the protocol, then another start: the output is the expected sequence, once."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ OPEN_TRANSACTION = (
     "after-offsets",
     "before-commit",
 )
-# A few in `make test`: around the transaction's begin, in its middle, and around its commit.
+# A few run in `make test`: around the transaction's begin, in its middle, and around its commit.
 QUICK = {"after-publish-batch", "before-commit", "after-commit"}
 POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 

@@ -27,7 +27,7 @@ AWAY = [
 
 @pytest.mark.parametrize("point", AWAY)
 def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> None:
-    """Stopped, succeeded by another run, and woken: it fails, changes nothing, and says why in one line."""
+    """A run is stopped, another one succeeds it, and it wakes: it fails, changes nothing, and says why in one line."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
@@ -48,7 +48,7 @@ def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> 
 
 @pytest.mark.slow
 def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Command) -> None:
-    """Woken while the successor works: the successor goes on, with its files, and publishes once."""
+    """A run that wakes while its successor works: the successor goes on, with its files, and publishes once."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
@@ -57,7 +57,7 @@ def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Com
         old.wait_until_stopped()
         successor = command.start(job, failpoint="after-sort=stop")
         successor.wait_until_stopped()
-        # Both go on, the elder a little ahead.
+        # Both go on, the older one a little ahead.
         old.send(signal.SIGCONT)
         late, done = old.finish(), successor.finish_awake()
         assert done.status == 0, done.err
@@ -67,7 +67,7 @@ def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Com
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
-    """However many start at once, one run is made; who comes later finds it done, or finds another run alive."""
+    """However many start at once, one run is made; later starts find it done, or find another run alive."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(2000))
@@ -81,7 +81,7 @@ def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
 
 
 def test_another_run_is_alive(cluster: Cluster, command: Command) -> None:
-    """While somebody holds the job, a start exits 1, names process and host, and changes nothing."""
+    """While another process holds the job, a start exits 1, names process and host, and changes nothing."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(100))
@@ -113,7 +113,7 @@ FAILING = [
 
 @pytest.mark.parametrize("point", FAILING)
 def test_a_step_that_fails_once_is_tried_again(cluster: Cluster, command: Command, point: str) -> None:
-    """A transient error in a task ends in a run that is done, once: the task is tried again, by the rules."""
+    """A transient error in a task ends in a run that is done, once: the task is retried, by the rules."""
     source = cluster.make_topic()
     job = command.job(source, retry_delay=0.1)
     cluster.produce(source, sample_values(1000))
@@ -146,7 +146,7 @@ def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> 
     job = command.job(source)
     cluster.produce(source, sample_values(30_000))
     with Follower(cluster, job) as follower:
-        # Stopped in mid-run, so that the signal finds it there, however fast the machine.
+        # The run is stopped midway, so that the signal finds it there on any machine.
         running = command.start(job, failpoint="after-begin=stop")
         running.wait_until_stopped()
         running.send(number)
@@ -161,7 +161,7 @@ def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> 
 
 
 def test_a_signal_while_others_are_alive(cluster: Cluster, command: Command) -> None:
-    """Also while it waits for the lease, a run sees the signal."""
+    """A run sees the signal while it waits for the lease, too."""
     source = cluster.make_topic()
     job = command.job(source, session_timeout=20.0)
     cluster.produce(source, sample_values(100))

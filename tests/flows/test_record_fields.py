@@ -1,4 +1,4 @@
-"""Sorts by the record's own key and timestamp, through the whole command: what comes out, and what verify says."""
+"""Sorts by the record's own key and timestamp, through the whole command: the outputs, and the answer of verify."""
 
 import random
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ def produce(cluster: Cluster, topic: str, records: list[tuple[bytes | None, byte
 
 
 def make_records(count: int) -> list[tuple[bytes | None, bytes | None, int]]:
-    """Keys with ties, empty and null ones; values that are no rows, tombstones; times in no order."""
+    """Make keys with ties, empty and null ones; values that are no rows, tombstones; times in no order."""
     chance = random.Random(7)
     keys = [None, b"", b"\xff", *(b"k%d" % i for i in range(9))]
     values = [None, b"", b"no row", b"\x00\x01"]
@@ -33,7 +33,7 @@ def read(cluster: Cluster, topic: str) -> list[Record]:
 
 @pytest.mark.parametrize("term", ["@key:nulls-first", "@key:desc:nulls-last"])
 def test_by_key(cluster: Cluster, command: Command, term: str) -> None:
-    """Null keys at the place that was asked for, ties in order of arrival, tombstones among them; verify agrees."""
+    """Null keys are at the place that was set, ties in order of arrival, tombstones among them; verify agrees."""
     source = cluster.make_topic()
     produce(cluster, source, make_records(400))
     job = command.job(source, format="none", sorts=[f"{term}={source}-sorted"])
@@ -42,7 +42,7 @@ def test_by_key(cluster: Cluster, command: Command, term: str) -> None:
     arrived = sorted(cluster.read(source), key=lambda r: (r.partition, r.offset))
     present = sorted((r for r in arrived if r.key is not None), key=lambda r: r.key or b"")
     if "desc" in term:
-        # Stable, so that ties keep their order.
+        # `sorted` is stable, so that ties keep their order.
         present = sorted(present, key=lambda r: [-byte for byte in r.key or b""] + [1], reverse=False)
     absent = [r for r in arrived if r.key is None]
     expected = absent + present if "first" in term else present + absent

@@ -5,7 +5,7 @@ from tests.command import Command
 
 
 def test_two_runs(cluster: Cluster, command: Command) -> None:
-    """A run sorts what is there, the next one what came since, a third finds nothing new."""
+    """A run sorts the records that are there, the next one those that came since, a third finds nothing new."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(5000))
@@ -21,7 +21,7 @@ def test_two_runs(cluster: Cluster, command: Command) -> None:
 
 
 def test_keys_headers_and_dead_letters(cluster: Cluster, command: Command) -> None:
-    """Keys and headers come through; what cannot be placed goes to the dead letters, byte for byte, with the reason."""
+    """Keys and headers come through; a record without a place is a dead letter, byte for byte, with the reason."""
     source = cluster.make_topic()
     job = command.job(source)
     rows = [Record(v, b"k%d" % i, (("h", b"%d" % i), ("h", None)), i % 4) for i, v in enumerate(sample_values(500))]

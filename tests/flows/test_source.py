@@ -1,4 +1,4 @@
-"""What a source can be: empty, with gaps, shrinking, replaced, skewed; and where runs start and end in it."""
+"""Kinds of source: empty, with gaps, shrinking, replaced, skewed; and where runs start and end in it."""
 
 import time
 from datetime import UTC, datetime
@@ -75,12 +75,12 @@ def test_a_source_that_was_made_again(cluster: Cluster, command: Command) -> Non
     cluster.produce(source, sample_values(400, seed=2))
     refused = command.run(job)
     assert refused.status == 1
-    assert "deleted and made again" in refused.err.splitlines()[-1]
+    assert "deleted and recreated" in refused.err.splitlines()[-1]
     assert cluster.count(job, committed=False) == 3 * 40
 
 
 def test_a_source_that_is_made_again_between_ledger_and_snapshot(cluster: Cluster, tmp_path: Path) -> None:
-    """The topic's id is what counts, also where the offsets would fit."""
+    """The topic's id counts, even if the offsets would fit."""
     source = cluster.make_topic()
     job = make_job(source, tmp_path)
     cluster.produce(source, sample_values(40))
@@ -118,7 +118,7 @@ def test_a_source_of_nothing_but_aborted_records(cluster: Cluster, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_compacted_source(cluster: Cluster, tmp_path: Path) -> None:
-    """Compaction leaves gaps, also at the start of a range; what is left is sorted."""
+    """Compaction leaves gaps, even at the start of a range; the records that are left are sorted."""
     source = cluster.make_topic(
         1,
         cleanup_policy="compact",
@@ -144,7 +144,7 @@ def test_a_compacted_source(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_an_open_transaction_of_somebody_else(cluster: Cluster, tmp_path: Path) -> None:
-    """It holds the snapshot back, and only that: what it commits, and what lies behind, is the next run's."""
+    """It only holds the snapshot back: the records it commits, and those behind it, are the next run's."""
     source = cluster.make_topic(1)
     job = make_job(source, tmp_path)
     cluster.produce(source, sample_values(10), 1)
@@ -163,7 +163,7 @@ def test_an_open_transaction_of_somebody_else(cluster: Cluster, tmp_path: Path) 
 
 
 def test_new_partitions(cluster: Cluster, tmp_path: Path) -> None:
-    """A source partition the ledger does not know is read from its start; outputs may get partitions, too."""
+    """A source partition that the ledger does not know is read from its start; outputs may get partitions, too."""
     source = cluster.make_topic(2)
     job = make_job(source, tmp_path)
     cluster.produce(source, sample_values(20), 2)
@@ -178,7 +178,7 @@ def test_new_partitions(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_max_records(cluster: Cluster, tmp_path: Path) -> None:
-    """A run takes no more than it is told, of each partition in proportion; the following runs take the rest."""
+    """A run takes no more than its limit, from each partition in proportion; the following runs take the rest."""
     source = cluster.make_topic(3)
     job = make_job(source, tmp_path, max_records=100)
     counts = (200, 40, 10)
@@ -195,7 +195,7 @@ def test_max_records(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("start", "expected"), [("latest", 0), ("earliest", 30), ("group", 22), ("time", 10)])
 def test_where_the_first_run_starts(cluster: Cluster, tmp_path: Path, start: str, expected: int) -> None:
-    """At the beginning, the end, the group's offsets, or the first record as young as a time."""
+    """The first run starts at the beginning, the end, the group's offsets, or the first record as young as a time."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(20), 1)
     time.sleep(0.05)
@@ -217,7 +217,7 @@ def commit_group(cluster: Cluster, job: Job, offset: int) -> None:
 
 
 def test_start_latest_reads_what_comes_later(cluster: Cluster, tmp_path: Path) -> None:
-    """A job that starts at the end, where nothing is new, records that: what comes next is its first records."""
+    """A job that starts at the end, with nothing new, records that: later records are its first."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(20), 1)
     job = make_job(source, tmp_path, start="latest")
@@ -259,7 +259,7 @@ def test_odd_values(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_large_records_among_tiny_ones(cluster: Cluster, tmp_path: Path) -> None:
-    """Sizes from a few bytes to nearly a megabyte in one partition."""
+    """One partition has sizes from a few bytes to nearly a megabyte."""
     source = cluster.make_topic(1)
     values = [b"%d,%s,a,b" % (i * 7919 % 101, b"x" * (900_000 if i % 10 == 0 else i)) for i in range(40)]
     cluster.produce(source, values, 1, **{"message.max.bytes": 2_000_000})
@@ -269,7 +269,7 @@ def test_large_records_among_tiny_ones(cluster: Cluster, tmp_path: Path) -> None
 
 
 def test_mostly_empty_partitions(cluster: Cluster, tmp_path: Path) -> None:
-    """Sixteen partitions of which two hold records, into more partitions than there are records."""
+    """Only two of sixteen partitions hold records, which go into more partitions than there are records."""
     source = cluster.make_topic(16)
     cluster.produce_records(source, [Record(v, partition=(3, 15)[i % 2]) for i, v in enumerate(sample_values(9))])
     job = make_job(source, tmp_path, output_partitions=20)
@@ -280,7 +280,7 @@ def test_mostly_empty_partitions(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_kept_timestamps(cluster: Cluster, tmp_path: Path) -> None:
-    """Outputs that are made for records with old timestamps keep them: no retention takes them at once."""
+    """Outputs that are created for records with old timestamps keep them: no retention takes them at once."""
     source = cluster.make_topic(1, retention_ms="-1")
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
     for i, value in enumerate(sample_values(10)):

@@ -31,7 +31,7 @@ QUICK = ("--max-latency", "0.2")
 
 
 def runs(cluster: Cluster, job: Job) -> int:
-    """How many runs are committed; none while there is no ledger."""
+    """Count the committed runs; none while there is no ledger."""
     return len(cluster.ledger(job).runs) if describe_topic(cluster.admin, job.ledger) else 0
 
 
@@ -56,7 +56,7 @@ def finish_source(cluster: Cluster, job: Job, running: Running) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stream_and_its_end(cluster: Cluster, command: Command, number: signal.Signals) -> None:
-    """What is there is sorted, then what comes; a signal ends it with status 0, a summary, and nothing left open."""
+    """Present records are sorted, then new ones; a signal ends it with status 0, a summary, and nothing left open."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, [*sample_values(3000), b"no row"])
@@ -70,14 +70,14 @@ def test_a_stream_and_its_end(cluster: Cluster, command: Command, number: signal
     count = assert_every_run(cluster, job)
     assert count >= 3
     assert f"{source}: 3,501 records in {count} batches" in outcome.out
-    # The log is no line a batch, let alone a record.
+    # The log has less than a line a batch, let alone a record.
     assert outcome.err.count("streaming") <= 2, outcome.err
     verified = command.run(job, command="verify")
     assert verified.status == 0, verified.out + verified.err
 
 
 def test_killed_and_taken_over_by_a_standby(cluster: Cluster, command: Command) -> None:
-    """The first dies with work to do; the one that waits goes on by itself, and neither loses nor doubles a record."""
+    """The first stream dies with work to do; the standby goes on by itself, and neither loses nor doubles a record."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(500))
@@ -94,7 +94,7 @@ def test_killed_and_taken_over_by_a_standby(cluster: Cluster, command: Command) 
 
 
 def members(cluster: Cluster, job: Job) -> int:
-    """How many hold the lease, or wait for it."""
+    """Count the members that hold the lease, or wait for it."""
     found = cluster.admin.describe_consumer_groups([job.owner_group])[job.owner_group].result()
     return len(found.members)
 
@@ -102,7 +102,7 @@ def members(cluster: Cluster, job: Job) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("point", NAMES)
 def test_killed_at_every_step(cluster: Cluster, command: Command, point: str) -> None:
-    """Whatever the instant, a stream that is started again neither loses nor doubles a record."""
+    """At whatever instant it was killed, a restarted stream neither loses nor doubles a record."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(2000))
@@ -115,7 +115,7 @@ def test_killed_at_every_step(cluster: Cluster, command: Command, point: str) ->
 
 @pytest.mark.slow
 def test_killed_at_random_instants(cluster: Cluster, command: Command) -> None:
-    """Ten kills while records keep coming: every run is whole, they go on one behind the other, nothing is missing."""
+    """After ten kills while records keep coming, every run is whole, they follow each other, nothing is missing."""
     source = cluster.make_topic()
     job = command.job(source)
     chance = random.Random(7)
@@ -138,7 +138,7 @@ def test_killed_at_random_instants(cluster: Cluster, command: Command) -> None:
 
 @pytest.mark.slow
 def test_a_batch_takes_too_long(cluster: Cluster, command: Command) -> None:
-    """A batch is a run, with the timeout of one: the stream says so and ends, and the next start sorts it all."""
+    """A batch is a run with a run's timeout: the stream reports it and ends, and the next start sorts it all."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(20_000))
@@ -152,7 +152,7 @@ def test_a_batch_takes_too_long(cluster: Cluster, command: Command) -> None:
 
 @pytest.mark.slow
 def test_a_second_signal_ends_at_once(cluster: Cluster, command: Command) -> None:
-    """Also a stream that drains; what it leaves is settled by the next start."""
+    """A second signal ends a draining stream at once; the next start settles what it leaves."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
@@ -251,7 +251,7 @@ def leaderless(cluster: Cluster, topic: str) -> tuple[int, ...]:
 @pytest.mark.slow
 @pytest.mark.raises("StreamCancelledError")
 def test_cancelled_in_prefect(cluster: Cluster, command: Command, prefect_server: str) -> None:
-    """Also without a worker: the stream sees it, ends in order, and its run is cancelled, with what it has done."""
+    """A stream without a worker sees the cancel, ends in order, and its run is Cancelled, with its work done."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(300))
@@ -273,7 +273,7 @@ def test_cancelled_in_prefect(cluster: Cluster, command: Command, prefect_server
 def test_deployed_and_cancelled_by_button(
     prefect: Deployments, cluster: Cluster, command: Command, history: History
 ) -> None:
-    """On a worker: it streams what comes, and the button of Prefect's page ends it in order, with what it has done."""
+    """A stream on a worker sorts what comes, and the button of Prefect's page ends it in order, with its work done."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(300))
@@ -284,7 +284,7 @@ def test_deployed_and_cancelled_by_button(
     wait_for(lambda: sorted_all(cluster, job), 60)
     history.cancel(run_id)
     assert history.wait(run_id)["state_type"] == "CANCELLED"
-    # The state is the worker's, the line is in the log.
+    # The worker sets the state; the line is in the log.
     said = f'event="cancelled in Prefect: {job.name}: 500 records in '
     wait_for(lambda: any(line.startswith(said) for line in history.logs(run_id)))
     assert_every_run(cluster, job)
@@ -314,7 +314,7 @@ def test_rotation(cluster: Cluster, command: Command, prefect_server: str, monke
     shown = [artifact for artifact in artifacts if artifact.key == f"stream-{source}"]
     assert len(shown) == 1
     assert "| latency p99 |" in str(shown[0].data)
-    # One owner from the first batch to the last: no record was sent twice.
+    # There was one owner from the first batch to the last: no record was sent twice.
     last = cluster.ledger(job).last
     assert last is not None
     assert cluster.count(job, committed=False) == 3 * sum(last.ends.values())

@@ -1,4 +1,4 @@
-"""The command `kafka-sort verify`: exit status 3, and only where something differs."""
+"""The command `kafka-sort verify`: it exits with status 3 only if something differs."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.command import Command
 
 @pytest.mark.raises("VerificationError")
 def test_a_difference_has_a_status_of_its_own(cluster: Cluster, command: Command) -> None:
-    """A sound run is 0; a record that somebody else wrote to an output is 3, with the place in the line."""
+    """A sound run is 0; a foreign record in an output is 3, with the place in the line."""
     source = cluster.make_topic()
     job = command.job(source)
     cluster.produce(source, sample_values(100))

@@ -1,4 +1,4 @@
-"""Commands in surroundings that are not a person's own: they work, or say in one line what to change."""
+"""Commands in an environment that is not a person's own: they work, or say in one line what to change."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def run(
     environment: Mapping[str, str | None] | None = None,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The installed command; a variable that is None is unset."""
+    """Run the installed command; a variable that is None is unset."""
     changed = {**os.environ, **(environment or {})}
     return subprocess.run(
         [*before, KAFKA_SORT, *arguments],
@@ -43,7 +43,7 @@ def run(
 
 
 def shell(line: str) -> tuple[str, ...]:
-    """Before a command: a line of the shell that starts it."""
+    """Run a line of shell, and then the command."""
     return ("/bin/sh", "-c", f'{line}; exec "$@"', "sh")
 
 
@@ -59,7 +59,7 @@ MODULES = ("tasks.py", "flows.py", "tasks/__init__.py", "flows/sort_topic.py")
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_of_the_users_own(tmp_path: Path, name: str) -> None:
-    """On PYTHONPATH: ours come first all the same."""
+    """Our modules come first, even if the user's are on PYTHONPATH."""
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text("raise SystemExit('not this one')\n")
@@ -74,7 +74,7 @@ def test_a_module_of_the_users_own(tmp_path: Path, name: str) -> None:
 
 @needs_namespaces
 def test_no_home_and_no_name() -> None:
-    """Nothing needs them to say what there is."""
+    """Commands that only report need neither."""
     done = run(
         "sort",
         "--bootstrap-servers",
@@ -88,20 +88,20 @@ def test_no_home_and_no_name() -> None:
 
 
 def test_a_working_folder_that_was_deleted(tmp_path: Path) -> None:
-    """Said before anything asks for it."""
+    """It is reported before anything uses it."""
     folder = tmp_path / "gone"
     folder.mkdir()
     assert_refused(run("status", before=shell(f"rmdir '{folder}'"), cwd=folder), "working folder")
 
 
 def test_too_few_files() -> None:
-    """Better now than in the middle of a run."""
+    """The limit is reported before a run, not in the middle of it."""
     assert_refused(run("status", before=shell("ulimit -n 64")), "64 files", "ulimit -n")
 
 
 @needs_namespaces
 def test_folders_that_prefect_cannot_use(tmp_path: Path) -> None:
-    """Its own errors would not say what to do."""
+    """A line says what to do, which Prefect's own errors do not."""
     locked = tmp_path / "locked"
     locked.mkdir(0o500)
     bare = {"HOME": str(locked), "PREFECT_API_URL": None, "PREFECT_HOME": None}
@@ -134,7 +134,7 @@ SURROUNDINGS: dict[str, tuple[tuple[str, ...], dict[str, str | None]]] = {
 def test_a_run_in_odd_surroundings(
     cluster: Cluster, command: Command, before: tuple[str, ...], environment: dict[str, str | None]
 ) -> None:
-    """Sorted, and no traceback, of names that are beyond ASCII too."""
+    """A run sorts without a traceback, with names beyond ASCII too."""
     if before[:1] == NOBODY[:1] and needs_namespaces.args[0]:
         pytest.skip("user namespaces are not permitted here")
     source = cluster.make_topic()
@@ -149,7 +149,7 @@ def test_a_run_in_odd_surroundings(
 
 
 def test_json_of_a_name_beyond_the_encoding() -> None:
-    """What a line cannot hold is escaped as JSON has it."""
+    """Characters that a line cannot hold are escaped as in JSON."""
     code = "from kafka_sort.environment import _print_anything; _print_anything(); print('\"Zoë名😀\\udcff\"')"
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=True)

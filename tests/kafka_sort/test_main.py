@@ -1,4 +1,4 @@
-"""The process that a command is: what is settled before the libraries are loaded that read it."""
+"""The command's process: settings that are made before the libraries that read them are loaded."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from kafka_sort.main import cli
 from tests.cluster import Cluster
 
-# As the command, but for what it says at its end: which allocator Arrow has, and how many heaps the C library.
+# The command, which also prints at its end which allocator Arrow has, and how many heaps the C library.
 PROGRAM = """
 import atexit, ctypes, sys, tempfile, threading
 from pathlib import Path
@@ -48,6 +48,7 @@ main()
 def test_a_stream_has_memory_that_is_given_back(
     chosen: dict[str, str], told: str, cluster: Cluster, prefect_server: str
 ) -> None:
+    """A stream allocates with the C library, from two heaps; variables of the user's are left as they are."""
     arguments = ["stream", "--source-topic", "absent", "--bootstrap-servers", cluster.bootstrap_servers]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
@@ -62,13 +63,13 @@ def test_a_stream_has_memory_that_is_given_back(
 
 
 def shown_flags(command: str) -> set[str]:
-    """Those that its help lists."""
+    """Return the flags that its help lists."""
     shown = CliRunner().invoke(cli, [command, "--help"], terminal_width=200).output
     return set(re.findall(r"^  (?:-\w, )?(--?[A-Za-z-]+)", shown, re.MULTILINE))
 
 
 def test_the_help_of_verify_lists_what_it_uses() -> None:
-    """Those of `sort` are taken besides, so that one set of flags fits both."""
+    """It takes those of `sort` as well, so that one set of flags fits both."""
     unused = {"--sort", "--columns", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
     assert unused <= shown_flags("sort")
     assert not unused & shown_flags("verify")
@@ -79,5 +80,5 @@ def test_the_help_of_verify_lists_what_it_uses() -> None:
 
 @pytest.mark.parametrize("command", sorted(cli.commands))
 def test_every_command_takes_debug(command: str) -> None:
-    """Whatever fails, its traceback can be had."""
+    """The traceback of any failure can be had."""
     assert "--debug" in shown_flags(command)

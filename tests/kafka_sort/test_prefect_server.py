@@ -23,12 +23,12 @@ from kafka_sort.shared_server import LINGER, PrefectServerError, linger_seconds,
 from tasks.errors import SettingsError
 from tests.cluster import Cluster, wait_for
 
-# A company's, which is not there.
+# The address of a company's proxy, which is not there.
 PROXIES = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
 
 
 class Home:
-    """A PREFECT_HOME, and commands that bring a server of their own there."""
+    """A PREFECT_HOME, and commands that start a server of their own there."""
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Home:
         )
 
     def run(self, environment: dict[str, str] | None = None, *command: str) -> str:
-        """To the end of its output, which nothing that stays may hold open; what it printed."""
+        """Run a command to the end of its output, which no process that stays may hold open; return its output."""
         out, err = self.finish(self.start(environment or {}, *command))
         return out + err
 
@@ -94,13 +94,13 @@ def test_a_server_stays_for_the_next_command(home: Home) -> None:
     assert "Prefect's server" not in second
     assert home.server() == server
     assert f"pid {server.pid}, ends 300 s after" in home.run({}, "status")
-    # Its own process group: the next command's Ctrl-C passes it by.
+    # It has its own process group: the next command's Ctrl-C does not reach it.
     assert os.getsid(server.pid) == server.pid
     assert not any(name.startswith("KAFKA_") for name in psutil.Process(server.pid).environ())
 
 
 def test_a_server_is_for_its_user_alone(home: Home) -> None:
-    """Loopback is everybody's: without the secret, which lies in a private file, the server refuses."""
+    """Every user reaches loopback: without the secret, which lies in a private file, the server refuses."""
     if not home.servers():
         home.run()
     server = home.server()
@@ -114,7 +114,7 @@ def test_a_server_is_for_its_user_alone(home: Home) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_was_killed_is_replaced(home: Home) -> None:
-    """Its record is stale: nobody waits for it, or asks another program at its port."""
+    """Its record is stale: nobody waits for it, or sends a request to another program at its port."""
     home.run()
     killed = home.server()
     os.kill(killed.pid, signal.SIGKILL)
@@ -126,7 +126,7 @@ def test_a_server_that_was_killed_is_replaced(home: Home) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_hangs_is_passed_by(home: Home) -> None:
-    """It ends once it wakes and nobody uses it, since its record is another's."""
+    """It ends once it wakes and nobody uses it, since another server has replaced its record."""
     home.run()
     hung = home.server()
     os.kill(hung.pid, signal.SIGSTOP)
@@ -140,7 +140,7 @@ def test_a_server_that_hangs_is_passed_by(home: Home) -> None:
 
 @pytest.mark.slow
 def test_a_server_ends_after_the_last_command(fresh: Home) -> None:
-    """However that ends, and with no process, file or line left; other settings have another server."""
+    """In whatever way that ends, no process, file or line is left; other settings have another server."""
     command = fresh.start({LINGER: "0"}, "generate", "--records", "100000000")
     wait_for(lambda: bool(fresh.servers()), 120)
     server = fresh.server()
@@ -156,7 +156,7 @@ def test_a_server_ends_after_the_last_command(fresh: Home) -> None:
 
 @pytest.mark.slow
 def test_three_first_starts_at_once(fresh: Home) -> None:
-    """On a PREFECT_HOME that is not there yet: one makes the database, and all use its server."""
+    """With a PREFECT_HOME that does not exist yet, one start makes the database, and all use its server."""
     commands = [fresh.start({}, "generate", "--records", "1", "--topic", f"three-{i}") for i in range(3)]
     said = [fresh.finish(command)[1] for command in commands]
     assert sum("Prefect's server" in err for err in said) == 1
@@ -187,7 +187,7 @@ def renew(home: Path) -> None:
     ],
 )
 def test_a_server_that_ends_says_why(spoil: Callable[[Path], None], told: str, tmp_path: Path) -> None:
-    """At once, with what helps and its last lines."""
+    """The error comes at once, with advice and the server's last lines."""
     spoil(tmp_path)
     with pytest.raises(PrefectServerError, match=told) as error:
         use_server(tmp_path, {}, 0)
@@ -197,6 +197,7 @@ def test_a_server_that_ends_says_why(spoil: Callable[[Path], None], told: str, t
 
 
 def test_a_home_that_is_no_folder(tmp_path: Path) -> None:
+    """The error says how to name another folder."""
     (tmp_path / "file").touch()
     with pytest.raises(PrefectServerError, match="set PREFECT_HOME to another one"):
         use_server(tmp_path / "file" / "home", {}, 0)
@@ -204,6 +205,7 @@ def test_a_home_that_is_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
 def test_a_stay_that_is_no_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a wrong setting, which the line names."""
     monkeypatch.setenv(LINGER, text)
     with pytest.raises(SettingsError, match=LINGER):
         linger_seconds()
@@ -214,12 +216,13 @@ def test_a_stay_that_is_no_number(text: str, monkeypatch: pytest.MonkeyPatch) ->
     ["127.0.0.1:4200/api", "localhost:4200/api", "http:///api", "ftp://h/api", "http://h:port/api", "h", "http://[::1"],
 )
 def test_an_address_of_another_form(url: str) -> None:
+    """It is a wrong setting, and the line says how to write an address."""
     with pytest.raises(SettingsError, match="write it as http://HOST:4200/api"):
         check_form(url)
 
 
 class Answers(BaseHTTPRequestHandler):
-    """What the path says: a page, or a status, or the version of an old server."""
+    """Answers as the path says: with a page, a status, or the version of an old server."""
 
     def do_GET(self) -> None:
         kind = self.path.split("/")[1]
@@ -229,7 +232,7 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing."""
+        """Print no log line."""
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +256,7 @@ def other_server() -> Iterator[str]:
     ],
 )
 def test_an_address_that_is_not_prefects(path: str, told: str, other_server: str) -> None:
+    """The error says what is there instead of a fitting Prefect API."""
     url = other_server + path
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(PrefectServerError, match=told):
         check_api(url)
@@ -260,7 +264,7 @@ def test_an_address_that_is_not_prefects(path: str, told: str, other_server: str
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_an_address_that_does_not_answer(scheme: str, other_server: str) -> None:
-    """Dead, or of the other scheme; what stands before the @ is not shown."""
+    """The address may be dead, or of the other scheme; the part before the @ is not shown."""
     host = "user:hidden@127.0.0.1:1" if scheme == "http" else other_server.removeprefix("http://")
     url = f"{scheme}://{host}/api"
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(PrefectServerError, match="be reached") as error:
@@ -269,7 +273,7 @@ def test_an_address_that_does_not_answer(scheme: str, other_server: str) -> None
 
 
 def test_an_address_that_serves(prefect_server: str) -> None:
-    """With a slash at its end as well."""
+    """The address may also end in a slash."""
     for url in (prefect_server, f"{prefect_server}/"):
         with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "unused:there"}):
             check_api(url)
@@ -278,7 +282,7 @@ def test_an_address_that_serves(prefect_server: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["generate", "sort", "stream", "verify"])
 def test_commands_with_a_dead_address(command: str, fresh: Home, cluster: Cluster, tmp_path: Path) -> None:
-    """One line, exit status 2, and no server of its own."""
+    """Each command prints one line, exits with status 2, and starts no server of its own."""
     arguments = ["--source-topic", cluster.make_topic(), "--workdir", str(tmp_path / "work")]
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""The process that a command is: signals at any instant, told to whatever listens, and the exit status at the end."""
+"""The process of a command: signals at any instant, the listeners they reach, and the exit status at the end."""
 
 import shutil
 import signal
@@ -13,7 +13,7 @@ import pytest
 from tests.cluster import wait_for
 from tests.processes import KAFKA_SORT, Program, is_caught
 
-# What each program has at its head; `work` is what it does.
+# The head of each program; `work` is what it does.
 HEAD = """
 import atexit, pathlib, sys, threading, time
 from kafka_sort.process import run
@@ -33,13 +33,13 @@ CAN_UNSHARE = subprocess.run(
 
 
 def start(body: str, folder: Path, prefix: tuple[str, ...] = (), **how: Any) -> Program:
-    """A program that is as a command is; its work is the function `work` of `body`."""
+    """Start a program with a command's frame; its work is the function `work` of `body`."""
     return Program.start([*prefix, sys.executable, "-c", f"{HEAD}\n{body}\nrun(work)"], folder, **how)
 
 
 @pytest.mark.parametrize("number", ALL)
 def test_nothing_listens(number: signal.Signals, tmp_path: Path) -> None:
-    """In the middle of an import or a wait: it ends at once, one line says so, and what was set up is taken down."""
+    """During an import or a wait, a signal ends it at once, one line says so, and what was set up is taken down."""
     body = """
 def work():
     signals.add_cleanup(lambda: pathlib.Path("CLEANED").write_text("yes"))
@@ -78,7 +78,7 @@ def work():
 
 
 def test_a_listener_is_told_once(tmp_path: Path) -> None:
-    """Neither twice nor never, whatever instant the signal comes at: listeners come and go while it does."""
+    """A listener hears a signal once, not twice and not never, while listeners come and go."""
     body = """
 def work():
     counts = [0]
@@ -101,7 +101,7 @@ def work():
 
 
 def test_what_holds_comes_to_its_end(tmp_path: Path) -> None:
-    """A run that is committed by then is told whole; the status is the signal's, and no line claims otherwise."""
+    """A run that was committed before is reported whole; the status is the signal's, and no line claims otherwise."""
     body = """
 def work():
     with signals.holding():
@@ -124,14 +124,14 @@ def work():
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    """Where something does not come to its end, the next signal is a kill."""
+    """If something does not come to its end, the next signal is a kill."""
     program = start(HOLDS, tmp_path).wait_for_line("at work").send(signal.SIGINT).wait_for_line("asked")
     wait_for(lambda: program.is_over or bool(program.send(signal.SIGTERM)) is program.is_over)
     assert program.finish().status == 143
 
 
 def test_a_signal_that_comes_to_another_thread(tmp_path: Path) -> None:
-    """The system may give it to any: as to a process that was stopped, and goes on. It is seen at once all the same."""
+    """The system may give a signal to any thread, as after a stop. It is seen at once all the same."""
     body = """
 import signal
 def work():
@@ -144,7 +144,7 @@ def work():
 
 
 def test_the_same_wish_twice_is_one(tmp_path: Path) -> None:
-    """`timeout`, and wrappers that pass Ctrl-C on to a process that got it already, do not make it a kill."""
+    """A signal that comes twice at once is no kill: `timeout` and wrappers pass Ctrl-C on a second time."""
     body = HOLDS.replace("sleep()", 'tell("at work"); [time.sleep(0.01) for _ in iter(signals.asked, 2)]; tell("end")')
     program = start(f"{body}\n    return 0", tmp_path).wait_for_line("at work")
     for _ in range(5):
@@ -155,7 +155,7 @@ def test_the_same_wish_twice_is_one(tmp_path: Path) -> None:
 
 
 def test_a_signal_may_be_the_end(tmp_path: Path) -> None:
-    """Of a broker and a stream: status 0, and nothing on standard error."""
+    """A broker and a stream end by a signal with status 0, and nothing on standard error."""
     body = """
 def work():
     with signals.stop_event() as stop:
@@ -179,7 +179,7 @@ def work():
 
 
 def test_what_others_ignore(tmp_path: Path) -> None:
-    """A background job of a shell, which ignores SIGINT, ends by it; `nohup` keeps what it starts from SIGHUP."""
+    """SIGINT ends a background job of a shell, which ignores it; `nohup` keeps what it starts from SIGHUP."""
 
     def ignore() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,7 +195,7 @@ def test_what_others_ignore(tmp_path: Path) -> None:
 @pytest.mark.skipif(CAN_UNSHARE.returncode != 0, reason="no namespace of processes may be made here")
 @pytest.mark.parametrize("number", ALL)
 def test_the_first_process_of_a_container(number: signal.Signals, tmp_path: Path) -> None:
-    """No signal kills it by default; it ends all the same, also by a second one."""
+    """No signal kills it by default; a first and a second one end it all the same."""
     program = start("def work():\n    sleep()", tmp_path, ("unshare", "--pid", "--fork")).wait_for_line("at work")
     (first,) = program.children()
     first.send_signal(number)
@@ -216,7 +216,7 @@ def send_again(process: psutil.Process, number: signal.Signals) -> bool:
 
 
 def test_an_error_of_the_frame_itself(tmp_path: Path) -> None:
-    """Work that ends by an exception that nothing told is a failure, and is shown."""
+    """Work that ends by an exception that nothing has reported is a failure, and is shown."""
     outcome = start("def work():\n    raise ValueError('unforeseen')", tmp_path).finish()
     assert outcome.status == 1
     assert "unforeseen" in outcome.err

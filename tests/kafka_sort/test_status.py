@@ -78,7 +78,7 @@ def test_never_ran(cluster: Cluster) -> None:
 
 
 def test_owner_is_named(cluster: Cluster) -> None:
-    """Who holds the lease runs, and is named; when he gave it back, the job is idle."""
+    """A job with a lease holder runs, and the holder is named; when it gave the lease back, the job is idle."""
     job = make_job(cluster)
     lease = Lease(cluster.connection, job.owner_group, job.ledger, 1.5)
     lease.acquire(cluster.admin, job.name)
@@ -117,7 +117,7 @@ def test_broken_ledger_is_a_line(cluster: Cluster) -> None:
 
 
 def test_no_broker() -> None:
-    """Without a broker: exit status 2."""
+    """Without a broker the exit status is 2."""
     with pytest.raises(BrokerUnavailableError) as raised:
         read_status(Connection("127.0.0.1:1"), start_timeout=1)
     assert raised.value.exit_code == 2

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 INSTANTS = int(os.environ.get("KAFKA_SORT_INSTANTS", "8"))
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Commands that go on until a signal: what they say once they serve.
+# Commands that go on until a signal, and the text that they print once they serve.
 SERVES = {"broker": "ready ", "ui": "Ctrl-C ends both"}
 UI = [sys.executable, "-c", "from pathlib import Path; from kafka_sort.process import run; import kafka_sort.ui as ui"]
 
@@ -131,7 +131,7 @@ def is_alive(process: psutil.Process) -> bool:
 @pytest.mark.skipif(CAN_UNSHARE.returncode != 0, reason="no namespace of processes may be made here")
 @pytest.mark.parametrize("name", ["broker", "sort", "demo"])
 def test_as_the_first_process_of_a_container(name: str, commands: Commands, tmp_path: Path) -> None:
-    """There no signal kills it by default, and nothing outlives it."""
+    """No signal kills a container's first process by default, and nothing outlives it."""
     life = life_of(name, commands)
     for index in range(INSTANTS // 2):
         number = SIGNALS[index % 2]
@@ -149,11 +149,11 @@ def test_as_the_first_process_of_a_container(name: str, commands: Commands, tmp_
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_between_the_steps_of_a_demo(number: signal.Signals, commands: Commands) -> None:
-    """As a step ends and the next one begins: it goes no further, and says that all of it is gone."""
+    """A stop between two steps goes no further, and reports that all of it is gone."""
     for step in range(2, 7):
         program = commands.start("demo").wait_for_line(f"\n{step}. ")
         outcome = program.send(number).finish()
         assert outcome.status == 128 + number, outcome
         assert "Traceback" not in outcome.err
-        # It may say one more title, of the step that was beginning.
+        # It may print one more title, of the step that was beginning.
         assert f"\n{step + 2}. " not in outcome.out

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or a pipe without a reader: what a command does about them."""
+"""Standard streams that are closed, full, or a pipe without a reader, and a command's answer to them."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ LOST = "kafka-sort: standard output: No space left on device: what was to be sho
 
 
 def works(line: str) -> list[str]:
-    """As a command: work that does nothing but this."""
+    """Run a command's frame with work that does nothing but this."""
     work = f"from kafka_sort.process import run\ndef work():\n    {line}\n    return 0\nrun(work)"
     return [sys.executable, "-c", work]
 
@@ -63,7 +63,7 @@ def test_the_faults_are_there() -> None:
 def test_what_only_shows_something(
     flag: str, streams: Callable[[], dict[str, Any]], status: int, err: str, tmp_path: Path
 ) -> None:
-    """A full disk is status 1 and a line; a reader that has gone, and what somebody closed, are neither."""
+    """A full disk is status 1 and a line; a reader that has gone, or a stream closed by others, is neither."""
     outcome = Program.start([KAFKA_SORT, flag], tmp_path, **streams()).finish()
     assert (outcome.status, outcome.err) == (status, err)
 
@@ -113,13 +113,13 @@ def test_no_wait_for_a_stream_that_others_made_so(tmp_path: Path) -> None:
 
 
 def test_characters_that_the_stream_does_not_have(tmp_path: Path) -> None:
-    """They are shown as escapes; a report that cannot be encoded is no failure of what it reports."""
+    """They are shown as escapes; a report that cannot be encoded does not fail the work it reports."""
     program = Program.start(works("print('a → b')"), tmp_path, {"PYTHONIOENCODING": "ascii"})
     assert program.finish() == Outcome(0, "a \\u2192 b\n", "")
 
 
 def test_log_lines_that_cannot_be_written(tmp_path: Path) -> None:
-    """For a person or for a collector: no traceback, and the status is the work's."""
+    """For a person or for a collector, there is no traceback, and the status is the work's."""
     text = """
 from kafka_sort.process import run
 def work():
@@ -149,13 +149,13 @@ def test_a_stop_while_nobody_reads(tmp_path: Path) -> None:
 
 
 def waits_to_write(pid: int) -> bool:
-    """Some thread is in the system call `write` to descriptor 1."""
+    """Whether some thread is in the system call `write` to descriptor 1."""
     calls = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/syscall"))
     return any(call[:2] == ["1", "0x1"] for call in calls)
 
 
 def test_a_terminal_that_goes_away(tmp_path: Path) -> None:
-    """SIGHUP, and writes that fail from then on: status 129."""
+    """After SIGHUP, with writes that fail from then on, the status is 129."""
     master, slave = os.openpty()
     text = """
 import fcntl, sys, termios, time
@@ -182,7 +182,7 @@ run(work)
 
 
 def test_status(cluster: Cluster, tmp_path: Path) -> None:
-    """Its table is all it is for: lost on a full disk is status 1; closed, or without a reader, is nobody's loss."""
+    """Its table is its purpose: a full disk is status 1; a closed stream, or one without a reader, is no loss."""
     command = [KAFKA_SORT, "status", "--bootstrap-servers", cluster.bootstrap_servers]
     assert Program.start(command, tmp_path, stdout=full()).finish() == Outcome(1, "", LOST)
     for streams in ({"stdout": without_reader()}, closed(0), closed(1), closed(2)):

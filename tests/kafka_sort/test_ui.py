@@ -36,7 +36,7 @@ class Ui:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A user of his own: no server in his settings, and a Prefect database that is new."""
+    """A user's own environment: no server in the settings, and a new Prefect database."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect-home"))}
 
@@ -61,7 +61,7 @@ def ui(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_the_demo_is_in_the_history(ui: Ui) -> None:
-    """Its runs are there, by the names the run history has."""
+    """Its runs are there, under their names in the run history."""
     names = [run["name"] for run in ui.history.runs("source")]
     assert [name for name in names if name.endswith("· run 1")] == [
         "source · id,name,continent · 20.0k records · run 1"
@@ -70,7 +70,7 @@ def test_the_demo_is_in_the_history(ui: Ui) -> None:
 
 
 def test_the_default_job_runs_by_a_click(ui: Ui) -> None:
-    """Nothing need be filled in: there is a worker, a Kafka, and a source with records."""
+    """No field needs a value: there is a worker, a Kafka, and a source with records."""
     run = ui.history.wait(ui.history.create("sort-topic/on-demand", {}))
     assert run["state_name"] == "Completed", run["state"]
     assert "· 100.0k records · run 1" in run["name"]
@@ -78,7 +78,7 @@ def test_the_default_job_runs_by_a_click(ui: Ui) -> None:
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium on PATH to look at the pages with")
 def test_the_pages(ui: Ui, tmp_path: Path) -> None:
-    """A finished, a failed and a running run, and the form, in a real browser: what a person must find is there."""
+    """A finished, a failed and a running run, and the form, show in a real browser what a person must find there."""
     history = ui.history
     history.wait(history.create("generate-records/on-demand", {"records": 2_000_000, "seed": 7}))
     done = history.wait(history.create("sort-topic/on-demand", {"job": {"job_name": "people", "append": True}}))
@@ -117,7 +117,7 @@ def test_the_pages(ui: Ui, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_all(ui: Ui) -> None:
-    """One SIGINT, exit status 0, and nothing of it is left."""
+    """One SIGINT ends it with status 0, and nothing of it is left."""
     processes = psutil.Process(ui.process.pid).children(recursive=True)
     assert len(processes) >= 4
     ui.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""One broker for the session that asks who one is."""
+"""One broker for the session that demands authentication."""
 
 from collections.abc import Iterator
 from pathlib import Path

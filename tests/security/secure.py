@@ -1,4 +1,4 @@
-"""A broker that demands TLS, who one is, and what one may: three listeners beside the plain one of its super user."""
+"""A broker that demands TLS, authentication and permissions: three listeners beside the super user's plain one."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -72,7 +72,7 @@ def _operations(cell: str) -> list[str]:
 
 
 def all_of(job: Job, *, verify: bool | None = None) -> list[Grant]:
-    """What docs/security.md says a job needs: to sort and verify, or (`verify`) to do one of them."""
+    """Return the grants of docs/security.md for a job: to sort and verify, or (`verify`) for one of them."""
     found = []
     for row, sort, verified in rows_of():
         kind = next((kind for start, kind in _KINDS.items() if row.startswith(start)), ResourceType.TOPIC)
@@ -82,7 +82,7 @@ def all_of(job: Job, *, verify: bool | None = None) -> list[Grant]:
 
 
 def _names(job: Job, row: str) -> list[str]:
-    """Of the resources that a row stands for."""
+    """Return the names of the resources that a row stands for."""
     if found := re.search(r"`(.*)<job>(.*)`", row):
         return [f"{found[1]}{job.name}{found[2]}"]
     outputs = [sort.topic for sort in job.sort_list]
@@ -107,7 +107,7 @@ class Secure:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """As the super user. Kept: an answer of a client that is collected does not come."""
+        """The super user's cluster, which is kept: an answer does not come if its client is collected."""
         return Cluster(self.broker.bootstrap_servers)
 
     def _properties(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class Secure:
             "advertised.listeners": addresses,
             "listener.security.protocol.map": "SCRAM:SASL_SSL,MTLS:SSL,OTHER:SSL",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            # Who comes by the plain listener, on loopback: the broker itself, and the test that sets it up.
+            # Clients of the plain listener, on loopback: the broker itself, and the test that sets it up.
             "super.users": "User:ANONYMOUS",
             **_keys("scram", self.server),
             **_keys("mtls", self.server),
@@ -153,7 +153,7 @@ class Secure:
 
     @contextmanager
     def granted(self, grants: Iterable[Grant]) -> Iterator[None]:
-        """For the block."""
+        """Grant it for the block."""
         grants = list(grants)
         self.grant(grants)
         try:
@@ -165,7 +165,7 @@ class Secure:
         return bool(self.cluster.admin.describe_acls(_filter(binding)).result())
 
     def kafka_file(self, listener: str = "SCRAM", **over: str) -> Path:
-        """A properties file for the user of this listener; `over` with underscores for dots."""
+        """Write a properties file for the user of this listener; `over` with underscores for dots."""
         who = {
             "SCRAM": {
                 "security.protocol": "sasl_ssl",
@@ -193,14 +193,14 @@ class Secure:
 
 
 class Sorter(Command):
-    """`kafka-sort`, run as the user that the broker knows."""
+    """Runs `kafka-sort` as the user that the broker knows."""
 
     def __init__(self, secure: Secure, workdir: Path) -> None:
         super().__init__(secure.cluster, workdir)
         self.secure = secure
 
     def prepare(self, records: int = 200, **over: object) -> Job:
-        """A job whose topics are all there, as a careful administrator makes them."""
+        """Make a job whose topics all exist, as a careful administrator creates them."""
         source = self.cluster.make_topic()
         self.cluster.produce(source, [*sample_values(records), b"no row"])
         job = self.job(source, **over)
@@ -210,7 +210,7 @@ class Sorter(Command):
         return job
 
     def flags(self, listener: str = "SCRAM", **over: str) -> tuple[str, ...]:
-        """Of the command line; `over` as `kafka_file` takes it."""
+        """Return flags of the command line; `over` as `kafka_file` takes it."""
         file = self.secure.kafka_file(listener, **over)
         return ("--bootstrap-servers", self.secure.address(listener), "--kafka-config", str(file))
 

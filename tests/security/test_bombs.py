@@ -15,7 +15,7 @@ from tests.command import Command
 from tests.csv_values import key_columns
 
 MB = 1_000_000
-# Made of `size` bytes, and the reason they are no row.
+# A value of `size` bytes, and the reason it is no row.
 BOMBS: dict[str, tuple[Callable[[int], bytes], str]] = {
     "quotes": (lambda size: b'"' * (size | 1), "unexpected end of data"),
     "quoted fields": (lambda size: b'"",' * (size // 3), "fields, expected 4"),
@@ -32,7 +32,7 @@ BOMBS: dict[str, tuple[Callable[[int], bytes], str]] = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_one_value(bomb: str) -> None:
-    """Rejected with a short reason; parsing takes a bounded multiple of the value's size."""
+    """A value is rejected with a short reason; parsing takes a bounded multiple of its size."""
     make, reason = BOMBS[bomb]
     fmt = CsvFormat(
         parse_columns("id:int,name,address,continent"), key_columns("id:int,name,address,continent", ["id", "name"])

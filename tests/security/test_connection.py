@@ -1,4 +1,4 @@
-"""Where the connection comes from, and what it refuses before anything is sent."""
+"""The sources of the connection, and what it refuses before anything is sent."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ KafkaFile = Callable[..., Path]
 
 @pytest.fixture
 def kafka_file(tmp_path: Path) -> KafkaFile:
-    """A properties file; 0600 unless told otherwise."""
+    """Write a properties file; 0600 unless another mode is given."""
 
     def write(text: str, mode: int = 0o600) -> Path:
         file = tmp_path / "client.properties"
@@ -32,7 +32,7 @@ def resolve(servers: str | None = None, *extra: str, **environment: str) -> Conn
 
 class TestSecrets:
     def test_come_from_the_environment(self, kafka_file: KafkaFile) -> None:
-        """A property of the environment goes over the file's, and one given by -X over both."""
+        """A property of the environment overrides the file's, and one given by -X overrides both."""
         file = kafka_file("sasl.username=of-file\nsasl.password=of-file\nsasl.mechanism=PLAIN\n")
         environment = {
             "KAFKA_CONFIG_FILE": str(file),
@@ -49,7 +49,7 @@ class TestSecrets:
         }
 
     def test_are_not_shown(self) -> None:
-        """Neither by `repr`, nor by `str`."""
+        """Neither `repr` nor `str` shows them."""
         connection = resolve("localhost:1", KAFKA_SASL_PASSWORD=SECRET)
         assert connection.properties["sasl.password"] == SECRET
         assert SECRET not in f"{connection!r} {connection}"
@@ -72,7 +72,7 @@ class TestSecrets:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
     def test_a_file_of_somebody_else_is_refused(self, kafka_file: KafkaFile) -> None:
-        """Whoever owns a file can read it, and change where the records go."""
+        """The owner of a file can read it, and change where the records go."""
         file = kafka_file(f"sasl.password={SECRET}\n")
         os.chown(file, 12345, 12345)
         with pytest.raises(SettingsError, match="belongs to user 12345"):
@@ -123,18 +123,18 @@ class TestPlaintext:
 
     @pytest.mark.parametrize("servers", LOCAL)
     def test_on_this_machine_is_permitted(self, servers: str) -> None:
-        """Loopback is judged by what is written, without DNS."""
+        """Loopback is judged by the address as written, without DNS."""
         assert resolve(servers).bootstrap_servers == servers
 
     @pytest.mark.parametrize("protocol", ["ssl", "SASL_SSL"])
     def test_an_address_cannot_undo_tls(self, protocol: str) -> None:
-        """librdkafka lets an address bring a protocol of its own, which is then what counts."""
+        """librdkafka lets an address bring a protocol of its own, which then counts."""
         assert resolve("kafka:9093", f"security.protocol={protocol}").bootstrap_servers == "kafka:9093"
         with pytest.raises(SettingsError, match="kafka:9093 is not on this machine"):
             resolve("PLAINTEXT://kafka:9093", f"security.protocol={protocol}")
 
     def test_is_permitted_by_name(self) -> None:
-        """By flag or by environment."""
+        """A flag or the environment permits it."""
         assert resolve_connection("kafka:9092", environment={}, allow_plaintext=True).bootstrap_servers == "kafka:9092"
         assert resolve("kafka:9092", **{ALLOW_PLAINTEXT: "1"}).bootstrap_servers == "kafka:9092"
         for no in ("", "0", "false"):

@@ -10,7 +10,7 @@ import pytest
 from tasks.settings.job import Job
 from tasks.sort import SortRequest, _connect
 
-# With the attempt's folder, and one beside it whose name begins alike.
+# The attempt's folder, and one beside it whose name begins alike.
 REFUSED = [
     "FROM read_parquet('{beside}/chunk.parquet')",
     "FROM read_parquet('{folder}/../work-of-others/chunk.parquet')",
@@ -32,7 +32,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("query", REFUSED)
 def test_what_it_may_not(tmp_path: Path, query: str) -> None:
-    """Files beside the folder, the network, extensions, Python's variables, and its own settings."""
+    """It gets no files beside the folder, no network, no extensions, no variables of Python, and no new settings."""
     chunk = pa.table({"k0": [1]})
     folder, beside = tmp_path / "work", tmp_path / "work-of-others"
     folder.mkdir()

@@ -39,7 +39,7 @@ SLOW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthChe
 @SLOW
 @given(st.lists(NAMES, min_size=2, max_size=2, unique_by=str.strip), st.sampled_from(["", ":desc"]))
 def test_column_names_are_only_names(names: list[str], direction: str) -> None:
-    """Whatever columns are called, a sort by them orders the rows, and does nothing else."""
+    """Whatever the names of the columns, a sort by them orders the rows, and does nothing else."""
     first, second = (name.strip() for name in names)
     assume(first.isprintable() and second.isprintable() and first and second)
     assume(not first.startswith("@") and not second.startswith("@"))
@@ -108,7 +108,7 @@ FIELDS = st.sampled_from([*Job.model_fields, "password", "keys"])
 @example({"source_topic": "x" * 10_000_000})
 @example({"sorts": ["id:" + "desc:" * 100_000]})
 def test_parameters_of_any_shape(values: dict[str, Any]) -> None:
-    """As Prefect, a file or a command hands them over: a job, or one line of bounded length."""
+    """Parameters as Prefect, a file or a command pass them make a job, or one line of bounded length."""
     try:
         assert isinstance(load_job(values, {}), Job)
     except SettingsError as error:
@@ -130,7 +130,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("job", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_parameters_in_prefect(job: object) -> None:
-    """What Prefect says of them, and keeps, names the field, and repeats neither a secret nor a megabyte."""
+    """Prefect's message, which it keeps, names the field, and repeats neither a secret nor a megabyte."""
     with pytest.raises(ParameterTypeError, match="job") as raised:
         sort_topic.validate_parameters({"job": job})
     assert len(str(raised.value)) < 500

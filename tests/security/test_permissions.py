@@ -1,4 +1,4 @@
-"""What a principal may do: the table in docs/security.md is enough, and each line of it is needed."""
+"""Permissions: the table in docs/security.md is enough, and each line of it is needed."""
 
 import signal
 from pathlib import Path
@@ -42,14 +42,14 @@ READERS = [(row, operation) for row, _, verified in rows_of() for operation in v
 
 
 def named(dropped: Grant) -> tuple[str, str]:
-    """As the line must name it."""
+    """Return it as the line must name it."""
     return dropped.operation.name.title().replace("_", ""), dropped.name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "operation"), ROWS)
 def test_each_missing_permission_is_named(secure: Secure, sorter: Sorter, row: str, operation: str) -> None:
-    """Without one of them nothing is done, and the line names operation and resource; with it the run is made."""
+    """If one is missing nothing is done, and the line names operation and resource; with it the run is made."""
     job = sorter.prepare(20)
     dropped = next(g for g in all_of(job, verify=False) if g.row == row and g.operation.name == operation)
     flags = sorter.flags()
@@ -65,7 +65,7 @@ def test_each_missing_permission_is_named(secure: Secure, sorter: Sorter, row: s
 @pytest.mark.slow
 @pytest.mark.parametrize(("row", "operation"), READERS)
 def test_each_permission_to_verify_is_named(secure: Secure, sorter: Sorter, row: str, operation: str) -> None:
-    """Likewise of who only verifies."""
+    """If one that verification needs is missing, the line names it."""
     job = sorter.prepare(20)
     assert sorter.run(job).status == 0
     needed = all_of(job, verify=True)
@@ -82,7 +82,7 @@ def test_each_permission_to_verify_is_named(secure: Secure, sorter: Sorter, row:
 @pytest.mark.slow
 @pytest.mark.raises("NotPermittedError")
 def test_all_that_is_missing_is_named_at_once(sorter: Sorter) -> None:
-    """Nobody asks an administrator five times."""
+    """All missing ones are in one line: nobody asks an administrator five times."""
     job = sorter.prepare(20)
     outcome = sorter.run(job, *sorter.flags())
     names = [job.source_topic, *(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger, job.owner_group]
@@ -118,7 +118,7 @@ REVOKED = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "row", "operation"), REVOKED)
 def test_revoked_while_it_runs(secure: Secure, sorter: Sorter, point: str, row: str, operation: str) -> None:
-    """Taken away in mid-run: nothing is visible, and the line names it; granted again, the next start does it."""
+    """A permission is revoked during the run: nothing is visible, the line names it; once granted, a start does it."""
     job = sorter.prepare()
     flags = sorter.flags()
     with secure.granted(all_of(job)):

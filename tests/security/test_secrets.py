@@ -1,4 +1,4 @@
-"""A password is in none of the places that a run leaves traces in."""
+"""A password is in none of the traces that a run leaves."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.security.secure import PASSWORD, Secure, Sorter, all_of
 
 
 def traces(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    """All files in the folder, whole."""
+    """Read all files in the folder."""
     for path in folder.rglob("*"):
         if path.is_file():
             yield path, path.read_bytes()
@@ -28,9 +28,9 @@ def holders(folder: Path, text: str) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["file", "environment"])
 def test_a_run_leaves_no_secret(secure: Secure, sorter: Sorter, source: str) -> None:
-    """Runs that go well, fail and are refused, with --debug: in no output, no file, nor anything that Prefect keeps.
+    """Runs that go well, fail or are refused, with --debug, leave it in no output, no file, and nothing in Prefect.
 
-    Prefect's database is looked through as bytes: parameters, logs, states, artifacts, task runs, all in one.
+    Prefect's database is searched as bytes: parameters, logs, states, artifacts, task runs, all in one.
     """
     job = sorter.prepare()
     flags, wrong = sorter.flags(), f"{PASSWORD}-wrong"
@@ -39,7 +39,7 @@ def test_a_run_leaves_no_secret(secure: Secure, sorter: Sorter, source: str) -> 
         flags = sorter.flags(sasl_password="")
         environment = {"KAFKA_SASL_PASSWORD": PASSWORD}
     with secure.granted(all_of(job)):
-        # Stopped in the middle, to look at the process and its files.
+        # The run is stopped midway, to search the process and its files.
         running = sorter.start(job, *flags, "--debug", failpoint="after-sort=stop", environment=environment)
         running.wait_until_stopped()
         assert any(content for _, content in traces(sorter.workdir))
@@ -62,7 +62,7 @@ def test_a_run_leaves_no_secret(secure: Secure, sorter: Sorter, source: str) -> 
         assert PASSWORD not in outcome.out + outcome.err
     assert holders(sorter.workdir, PASSWORD) == []
     home = Path(os.environ["PREFECT_HOME"])
-    # The look finds what is there: the job is in the database, the traceback of the run that failed, too.
+    # The search works: it finds the job in the database, and the traceback of the failed run.
     assert holders(home, job.sort_list[0].topic)
     assert holders(home, "failpoint after-begin")
     assert holders(home, PASSWORD) == []
@@ -70,7 +70,7 @@ def test_a_run_leaves_no_secret(secure: Secure, sorter: Sorter, source: str) -> 
 
 @pytest.mark.slow
 def test_a_secret_block(secure: Secure, sorter: Sorter, prefect_server: str) -> None:
-    """A run names a profile; what the block holds is in Prefect's database as a cipher alone."""
+    """A run names a profile; the block's content is in Prefect's database only as a cipher."""
     name = f"p-{uuid4().hex[:8]}"
     job = sorter.prepare()
     with temporary_settings({PREFECT_API_URL: prefect_server}), secure.granted(all_of(job)):

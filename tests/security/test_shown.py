@@ -1,10 +1,10 @@
-"""What records hold is shown as text: in a terminal, in Prefect's markdown, in the ledger."""
+"""Content of records is shown as text: in a terminal, in Prefect's markdown, in the ledger."""
 
 from tasks.observe.report import _markdown, _show
 
 
 def test_a_key_moves_no_cursor() -> None:
-    """Control codes, as a terminal would obey them, are shown as what they are; letters of any language stay."""
+    """Control codes, which a terminal would obey, are shown as escapes; letters of any language stay."""
     assert _show(("\x1b[2J\x1b]0;owned\x07", 7)) == r"\x1b[2J\x1b]0;owned\x07, 7"
     assert _show(("Zoë 名前\u202e",)) == r"Zoë 名前\u202e"
 

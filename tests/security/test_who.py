@@ -1,4 +1,4 @@
-"""Who one is: TLS with the broker's host name, SCRAM, client certificates; each refusal is one line, soon."""
+"""Authentication: TLS with the broker's host name, SCRAM, client certificates; each refusal is one line, soon."""
 
 import pytest
 
@@ -43,9 +43,9 @@ TURNED_AWAY = {
     [pytest.param(c, marks=() if c == "wrong password" else pytest.mark.slow) for c in TURNED_AWAY],
 )
 def test_turned_away(secure: Secure, sorter: Sorter, case: str) -> None:
-    """By a line that says why and which property to look at, exit status 2; long before the start timeout.
+    """A line says why and which property to check, with exit status 2, long before the start timeout.
 
-    What the client takes for a broken connection, it tries again: that line comes at the timeout.
+    The client retries what it takes for a broken connection: that line comes at the timeout.
     """
     listener, over, words = TURNED_AWAY[case]
     files = {
@@ -61,7 +61,7 @@ def test_turned_away(secure: Secure, sorter: Sorter, case: str) -> None:
 
 @pytest.mark.slow
 def test_client_certificates(secure: Secure, sorter: Sorter) -> None:
-    """By mTLS the certificate's name is the principal, who sorts as one with a password does."""
+    """With mTLS the certificate's name is the principal, which sorts like one with a password."""
     job = sorter.prepare()
     with secure.granted(all_of(job)):
         outcome = sorter.run(job, *sorter.flags("MTLS"))

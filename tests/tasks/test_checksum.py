@@ -11,7 +11,7 @@ MASK = 2**64 - 1
 
 
 def reference(value: bytes) -> int:
-    """The hash of the module's docstring, a word at a time in Python integers."""
+    """Compute the hash of the module's docstring, a word at a time in Python integers."""
     factors = [int(f) for f in _factors(len(value) // 8 + 1)]
     z = (2**63 + 1) * 0x9E3779B97F4A7C15 & MASK
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & MASK

@@ -39,7 +39,7 @@ def test_a_chunk_is_found_as_it_was_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "gone", "manifest cut", "manifest of another", "no manifest"])
 def test_what_is_damaged_is_as_good_as_absent(damage: str, tmp_path: Path) -> None:
-    """Nothing is published from a file that is not what was written."""
+    """A file that is not as it was written is never published."""
     folder = ChunkFolder(tmp_path, 4, "topic")
     path = write(folder).path
     assert path is not None
@@ -59,13 +59,13 @@ def test_what_is_damaged_is_as_good_as_absent(damage: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("folder", [ChunkFolder(Path(), 5, "topic"), ChunkFolder(Path(), 4, "recreated")])
 def test_a_chunk_of_another_snapshot_does_not_count(folder: ChunkFolder, tmp_path: Path) -> None:
-    """Of another run, or of a topic that was recreated."""
+    """The other snapshot may be of another run, or of a topic that was recreated."""
     write(ChunkFolder(tmp_path, 4, "topic"))
     assert replace(folder, folder=tmp_path).find(PART) is None
 
 
 def test_a_file_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    """Where the disk is full, the next attempt needs the space."""
+    """If the disk is full, the next attempt needs the space."""
     writer = TableWriter(tmp_path / "chunk.parquet", SCHEMA)
     with contextlib.suppress(OSError), writer:
         writer.write(pa.table({"value": [b"a"]}, SCHEMA))
@@ -75,7 +75,7 @@ def test_a_file_that_failed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_chunks_that_every_sort_has_in_parts_go(tmp_path: Path) -> None:
-    """One that a sort still needs stays."""
+    """A chunk that a sort still needs stays."""
     chunks = [Chunk(tmp_path / f"{name}.parquet", OffsetRange(0, i, i + 1), 1, 1, 0) for i, name in enumerate("ab")]
     for chunk in chunks:
         assert chunk.path is not None

@@ -1,4 +1,4 @@
-"""The sample data: its schema, its determinism, and that what is sent arrives."""
+"""The sample data: its schema, its determinism, and that all that is sent arrives."""
 
 import re
 from collections import Counter
@@ -42,7 +42,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def read_topic(connection: Connection, topic: str) -> dict[int, list[bytes | None]]:
-    """Partition → values in their order."""
+    """Return partition → values in their order."""
     admin = make_admin(connection)
     found = describe_topic(admin, topic)
     assert found is not None
@@ -106,7 +106,7 @@ def test_seeds_differ() -> None:
 
 
 def test_record_i_is_in_partition_i_mod_n(connection: Connection, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """By either way of sending, all records arrive once, in order, in the partition that i says; keys are null."""
+    """With either way of sending, all records arrive once, in order, in the partition that i says; keys are null."""
     monkeypatch.setattr("tasks.generate.BLOCK_RECORDS", 1001)
     topic = f"dealt-{way}"
     assert generate_records(connection, topic, 10_007, 5, 3) == 10_007
@@ -154,7 +154,7 @@ def test_growth_that_differs_is_an_error(connection: Connection, monkeypatch: py
 
 
 def test_records_that_the_broker_refuses_are_an_error(connection: Connection) -> None:
-    """A record that Kafka does not take is not passed over in silence."""
+    """A record that Kafka refuses is not ignored in silence."""
     create_topic(make_admin(connection), "refusing", 1, config={"max.message.bytes": "100"})
     with pytest.raises(TerminalError, match="grew by 0"):
         generate_records(connection, "refusing", 1000, 1, 1)
@@ -180,7 +180,7 @@ def test_a_stop_is_seen_between_blocks(connection: Connection, monkeypatch: pyte
     ("topic", "records", "seed"), [("no spaces", 1, 1), ("t", -1, 1), ("t", 1, -1), ("t", 1, 2**64)]
 )
 def test_wrong_settings_are_found_before_any_work(topic: str, records: int, seed: int) -> None:
-    """Settings are checked before a broker is asked for."""
+    """Settings are checked before a broker is contacted."""
     with pytest.raises(SettingsError):
         generate_records(Connection("127.0.0.1:1"), topic, records, seed, 1)
 

@@ -1,4 +1,4 @@
-"""Lease, fence, ledger: who owns a job, and what the ledger may hold."""
+"""Lease, fence, ledger: the owner of a job, and the content of its ledger."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
 
 @pytest.mark.slow
 def test_the_holder_keeps_the_lease_while_others_join(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """Who comes later waits in vain and is told who is alive; the holder is neither disturbed nor fenced."""
+    """A later run waits in vain and gets the name of the living one; the holder is neither disturbed nor fenced."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         with pytest.raises(LeaseTakenError, match=f"kafka-sort pid {os.getpid()} on ") as taken, owned(cluster, job):
@@ -54,7 +54,7 @@ def test_a_lease_given_back_passes_on_at_once(cluster: Cluster, job: Job) -> Non
         assert time.monotonic() - began < 10
 
 
-# A run that is stopped once it holds the job, and looks at its lease when it wakes up.
+# A run that is stopped once it holds the job, and checks its lease when it wakes up.
 HOLDER = """
 import os, pathlib, signal, sys, time
 from tasks.errors import KafkaSortError
@@ -97,9 +97,9 @@ def test_who_lost_the_lease_does_not_fence_the_successor(cluster: Cluster, job: 
 
 
 def test_a_lease_that_kafka_refuses_is_not_called_another_run(cluster: Cluster, job: Job) -> None:
-    """That the broker does not let a member join is told as what it is."""
+    """If the broker does not let a member join, the error says so."""
     ensure_ledger(cluster.admin, job.ledger, None)
-    # Below the broker's group.min.session.timeout.ms.
+    # The value is below the broker's group.min.session.timeout.ms.
     lease = Lease(cluster.connection, job.owner_group, job.ledger, 0.5)
     with pytest.raises(Exception, match="INVALID_SESSION_TIMEOUT"):
         lease.acquire(cluster.admin, job.name)
@@ -144,7 +144,7 @@ def wrong_number(cluster: Cluster, job: Job) -> tuple[bytes, bytes]:
 def test_a_ledger_that_holds_what_no_run_wrote(
     cluster: Cluster, job: Job, tmp_path: Path, make: Callable[[Cluster, Job], tuple[bytes, bytes]]
 ) -> None:
-    """The run stops, names the key and the way out; that way leads on."""
+    """The run stops, names the key and the way out; that way works."""
     run_once(cluster, job, tmp_path)
     key, value = make(cluster, job)
     write(cluster, job.ledger, key, value)
@@ -195,7 +195,7 @@ def test_a_ledger_that_is_lost(cluster: Cluster, job: Job, tmp_path: Path) -> No
     with pytest.raises(SettingsError, match="--start group --append"), owned(cluster, job):
         pass
     assert cluster.count(job) == 200
-    # Also once the group's offsets are gone: the outputs hold records.
+    # The run is refused without the group's offsets, too: the outputs hold records.
     cluster.admin.delete_consumer_groups([job.group])[job.group].result()
     with pytest.raises(SettingsError, match=f"output {job.sort_list[0].topic} holds records"), owned(cluster, job):
         pass
@@ -203,7 +203,7 @@ def test_a_ledger_that_is_lost(cluster: Cluster, job: Job, tmp_path: Path) -> No
 
 
 def test_a_job_goes_on_behind_its_group_after_its_ledger_is_lost(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """`--start group --append`, as the message says: what was sorted is not sorted again."""
+    """With `--start group --append`, as the message says, sorted records are not sorted again."""
     run_once(cluster, job, tmp_path)
     cluster.delete_topic(job.ledger)
     cluster.produce(job.source_topic, sample_values(40, seed=2))

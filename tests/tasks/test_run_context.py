@@ -34,7 +34,7 @@ def test_what_ended_a_run() -> None:
 
 
 def test_a_stop_interrupts_what_cannot_look() -> None:
-    """From another thread, once; nothing is begun that would not be interrupted."""
+    """Another thread interrupts it, once; work that could not be interrupted is not begun."""
     stop, interrupted = Stop(), threading.Event()
     with stop.interrupting(interrupted.set):
         threading.Thread(target=stop.set).start()
@@ -45,7 +45,7 @@ def test_a_stop_interrupts_what_cannot_look() -> None:
 
 
 def test_a_wait_ends_with_the_stop() -> None:
-    """At once, not after its time."""
+    """The wait ends at once, not after its time."""
     stop = Stop()
     threading.Timer(0.05, stop.set).start()
     with pytest.raises(StoppedError):
@@ -54,7 +54,7 @@ def test_a_wait_ends_with_the_stop() -> None:
 
 
 def test_a_run_has_a_context_of_its_own() -> None:
-    """What stops one run does not stop the next."""
+    """The stop of one run does not stop the next."""
     with run_context() as context:
         context.stop.set()
         assert current_run().stop.is_set()

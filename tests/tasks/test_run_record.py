@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from tasks.run_record import EarlierRuns, RunRecord, WrittenRange, WrittenSort
 
-# As a ledger of format 1 has it, byte for byte.
+# The bytes of a ledger of format 1.
 FORMAT_1 = (
     b'{"job":"orders","run":2,"attempt":"9f1c","source_topic":"orders","source_topic_id":"Zk1w","format":{"columns":'
     b'"id:int,name","delimiter":","},"read":[{"partition":0,"start":10,"end":25},{"partition":1,"start":0,"end":7}],'
@@ -27,7 +27,7 @@ def sort(first: int, count: int, checksum: int, partition: int = 0, topic_id: st
 
 
 def test_a_record_of_format_1_is_read_as_it_is() -> None:
-    """A ledger that was written before formats had a version: all it says is there, and nothing is made up."""
+    """A record from before formats had a version: all it says is there, and nothing is made up."""
     record = RunRecord.from_json(FORMAT_1)
     assert (record.run, record.records, record.ends) == (2, 20, {0: 25, 1: 7})
     assert record.sorts[0].partitions[1] == WrittenRange(1, 2, 10, 9, (72,), (99,))
@@ -35,13 +35,13 @@ def test_a_record_of_format_1_is_read_as_it_is() -> None:
 
 
 def test_a_record_comes_back() -> None:
-    """What is written is what is read, nested parts and empty ones included."""
+    """A record is read as it was written, nested parts and empty ones included."""
     record = replace(MADE, sorts=(sort(0, 5, 7), WrittenSort("p", "u", "id", ())), requires=("merge",))
     assert RunRecord.from_json(record.to_json()) == record
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:
-    """At every level: a later version may add what this one does not need."""
+    """At every level, a later version may add fields that this one does not need."""
     raw = json.loads(replace(MADE, sorts=(sort(0, 5, 7),), ledger=3).to_json())
     raw["covers"] = [1]
     raw["sorts"][0]["kind"] = "topic"
@@ -51,7 +51,7 @@ def test_fields_of_a_later_version_are_passed_over() -> None:
 
 
 def test_runs_are_folded_by_output_partition() -> None:
-    """Offsets, counts and checksums together; a recreated topic is another output; no run is forgotten."""
+    """Offsets, counts and checksums are folded; a recreated topic is another output; no run is forgotten."""
     runs = [
         replace(MADE, run=1, sorts=(sort(0, 5, 2**64 - 1),)),
         replace(MADE, run=2, sorts=(sort(7, 3, 2), sort(0, 1, 4, topic_id="recreated"))),
@@ -69,7 +69,7 @@ def test_runs_are_folded_by_output_partition() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2**64 - 1)), min_size=2, max_size=6), st.data())
 def test_it_does_not_matter_when_runs_are_folded(runs: list[tuple[int, int]], data: st.DataObject) -> None:
-    """One at a time or several at once give the same record."""
+    """One fold at a time or several at once give the same record."""
     ends = [0]
     for count, _ in runs:
         ends.append(ends[-1] + count + 1)
@@ -89,6 +89,6 @@ def test_it_does_not_matter_when_runs_are_folded(runs: list[tuple[int, int]], da
 
 
 def test_a_sum_with_a_run_of_format_1_is_unknown() -> None:
-    """Its sorts have no checksum of their own, so what it is folded with has none either."""
+    """Its sorts have no checksum of their own, so a record that folds it has none either."""
     old = EarlierRuns.of(RunRecord.from_json(FORMAT_1))
     assert old.joined(replace(old, first_run=3, last_run=3)).sorts[0].checksum == ""

@@ -20,7 +20,7 @@ JSON = [b'{"id": %d, "name": "c"}' % i for i in range(40)]
 
 
 def assert_refused(cluster: Cluster, job: Job, outcome: Outcome) -> None:
-    """One line with the reason, a value, a hint and the way out; and nothing was made, sent or moved on."""
+    """Check one line with the reason, a value, a hint and the way out; nothing was created, sent or moved on."""
     assert outcome.status == 2, outcome.err
     line = outcome.err.splitlines()[-1]
     for words in ("40 of 40 records", "(40: 2 fields, expected 4)", JSON[0].decode(), "looks like JSON"):
@@ -34,7 +34,7 @@ def assert_refused(cluster: Cluster, job: Job, outcome: Outcome) -> None:
 
 @pytest.mark.raises("MostlyDeadLettersError")
 def test_a_first_run_of_dead_letters_is_refused(cluster: Cluster, command: Command) -> None:
-    """Exit 2 before work; the same job with other columns then sorts all of it."""
+    """It exits 2 before work; the same job with other columns then sorts all of it."""
     source = cluster.make_topic()
     cluster.produce(source, JSON)
     job = command.job(source)
@@ -54,7 +54,7 @@ def test_the_first_batch_of_a_stream_is_judged(cluster: Cluster, command: Comman
 
 
 def test_dead_letters_that_are_permitted(cluster: Cluster, tmp_path: Path) -> None:
-    """--allow-dead-letters; while no record is placed the columns are not fixed, and the next run is judged anew."""
+    """--allow-dead-letters permits them; until a record is placed the columns are free, and each run is judged."""
     source = cluster.make_topic()
     cluster.produce(source, JSON)
     job = make_job(source, tmp_path, allow_dead_letters=True)
@@ -79,7 +79,7 @@ def test_a_first_run_that_began_at_latest(cluster: Cluster, tmp_path: Path) -> N
         take_snapshot(owner)
     right = make_job(source, tmp_path, columns="a,b", sorts=[f"b={source}-by-b"])
     assert run_once(cluster, right, tmp_path).placed == 8
-    # Now it is fixed.
+    # Now they are fixed.
     cluster.produce(source, JSON[:8])
     with pytest.raises(Exception, match="--job-name"), owned(cluster, later):
         pass
@@ -98,19 +98,19 @@ def judge(cluster: Cluster, tmp_path: Path, values: list[bytes | None], **over: 
 
 
 def test_what_is_judged(cluster: Cluster, tmp_path: Path) -> None:
-    """More than half of a sample from the beginning, the middle and the end of what this run reads; also of few."""
+    """The sample is from the beginning, the middle and the end of what this run reads; more than half of it counts."""
     good, bad = sample_values(3000), [b"no row"] * 3000
     assert not judge(cluster, tmp_path, [b"no row"])
     assert not judge(cluster, tmp_path, [None, None, good[0]])
     assert judge(cluster, tmp_path, [good[0], b"no row"])
     assert not judge(cluster, tmp_path, [*good[:1000], *bad[:2000]])
     assert judge(cluster, tmp_path, [*bad[:1000], *good[:2000]])
-    # What the next run reads is the next one's.
+    # The records that the next run reads do not count.
     assert judge(cluster, tmp_path, [*good[:100], *bad[:2000]], max_records=100)
 
 
 def test_what_is_sampled() -> None:
-    """A bounded number of records over all ranges; a small range is read once, and whole."""
+    """The sample has a bounded number of records over all ranges; a small range is read once, and whole."""
     small, large = OffsetRange(0, 5, 15), OffsetRange(3, 1000, 2001)
     assert list(plan_windows([small, large], 600, thorough=True)) == [
         {0: (5, 15), 3: (1000, 1100)},

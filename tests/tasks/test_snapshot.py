@@ -1,4 +1,4 @@
-"""How much a run reads: caps, equal parts, what fits a transaction, what was lost.
+"""The offsets that a run reads: caps, equal parts, limits of a transaction, lost offsets.
 
 Without a broker; what Kafka has to do with it is in tests/flows/test_source.py.
 """
@@ -19,7 +19,7 @@ def make(spans: list[int], mean: float = 50.0) -> Snapshot:
 
 @given(SPANS, st.integers(1, 10**6))
 def test_a_cap_is_kept_and_used(spans: list[int], most: int) -> None:
-    """All of what is permitted is taken, each partition in proportion, from the start of its range."""
+    """All that a cap permits is taken, each partition in proportion, from the start of its range."""
     whole = make(spans)
     capped = cap_offsets(whole, most, "max_records")
     assert capped.span == min(most, whole.span)
@@ -72,5 +72,5 @@ def test_a_transaction_takes_an_offset_of_each_partition_at_least() -> None:
 
 
 def test_what_was_lost() -> None:
-    """Only where the log begins behind the position; partitions in their order."""
+    """Offsets are lost only if the log begins behind the position; partitions are in order."""
     assert find_lost({0: 5, 1: 9, 2: 0}, {2: 4, 0: 5, 1: 8}) == (LostRange(2, 0, 4),)

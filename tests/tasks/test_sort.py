@@ -1,4 +1,4 @@
-"""Order: what a sort writes, against Python's own sorted(), for keys of every shape."""
+"""Order: a sort's output against Python's own sorted(), for keys of every shape."""
 
 import gc
 import subprocess
@@ -43,7 +43,7 @@ def value_of(row: Row) -> bytes:
 
 
 def write_chunks(job: Job, chunks: Sequence[Sequence[Row]], folder: Path) -> tuple[Chunk, ...]:
-    """Chunk i holds partition i, its rows from offset 0 on."""
+    """Write chunks: chunk i holds partition i, its rows from offset 0 on."""
     return tuple(write_chunk(job, partition, rows, folder) for partition, rows in enumerate(chunks))
 
 
@@ -69,7 +69,7 @@ def read_values(rows: SortedRows) -> list[bytes]:
 
 
 def sort(chunks: Sequence[Sequence[Row]], by: str, partitions: int = 3, *, split: bool = False) -> Result:
-    """The rows as `sort_chunks` puts them."""
+    """Return the rows in the order of `sort_chunks`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job = Job(source_topic="s", columns="id:int,name", sorts=[f"{by}=o"], workdir=folder, split_heavy_keys=split)
@@ -79,7 +79,7 @@ def sort(chunks: Sequence[Sequence[Row]], by: str, partitions: int = 3, *, split
 
 
 def reverse(data: bytes) -> tuple[int, ...]:
-    """Orders bytes the other way round: a prefix comes behind."""
+    """Order bytes the other way round: a prefix comes behind."""
     return (*(-byte for byte in data), 1)
 
 
@@ -96,7 +96,7 @@ ORDERS: dict[str, Any] = {
     "name:desc,id:desc": lambda row: (reverse(row[1]), -row[0]),
 }
 
-# Everything but what CSV gives a meaning to; also bytes that are no text, and zeros, which end strings elsewhere.
+# All characters except those with a meaning to CSV; also bytes that are no text, and zeros, which end C's strings.
 PLAIN = bytes(byte for byte in range(256) if byte not in b',"\r\n')
 NAMES = st.one_of(
     st.binary(max_size=6).map(lambda raw: bytes(PLAIN[byte % len(PLAIN)] for byte in raw)),
@@ -113,7 +113,7 @@ SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 @SLOW
 @given(CHUNKS, st.sampled_from(sorted(ORDERS)), st.integers(1, 50))
 def test_order_and_ties(chunks: list[list[Row]], by: str, partitions: int) -> None:
-    """By key, then source partition, then offset: `sorted` is stable, so rows of equal keys keep their arrival."""
+    """The order is by key, source partition, offset: `sorted` is stable, so equal keys keep their arrival."""
     arrived = [row for rows in chunks for row in rows]
     expected = [value_of(row) for row in sorted(arrived, key=ORDERS[by])]
     result = sort(chunks, by, partitions)
@@ -126,7 +126,7 @@ def test_order_and_ties(chunks: list[list[Row]], by: str, partitions: int) -> No
 @SLOW
 @given(CHUNKS, st.sampled_from(["id", "name:desc,id"]), st.integers(2, 9))
 def test_a_key_is_in_one_partition(chunks: list[list[Row]], by: str, partitions: int) -> None:
-    """Unless it is permitted to split heavy keys: then partitions differ by one row at the most."""
+    """If heavy keys may be split, partitions differ by one row at the most instead."""
     arrived = sorted((row for rows in chunks for row in rows), key=ORDERS[by])
     seen: set[Any] = set()
     for r in sort(chunks, by, partitions).file.ranges:
@@ -140,7 +140,7 @@ def test_a_key_is_in_one_partition(chunks: list[list[Row]], by: str, partitions:
 @pytest.mark.parametrize("by", ["id", "id:desc", "name", "name:desc"])
 @pytest.mark.parametrize("shape", ["sorted", "reversed", "one key", "alternating"])
 def test_inputs_with_an_order_of_their_own(by: str, shape: str) -> None:
-    """Rows that come sorted, backwards or all alike, in more row groups than one."""
+    """Rows that come sorted, backwards or all alike, in more row groups than one, are ordered."""
     shapes: dict[str, Callable[[int], int]] = {
         "sorted": lambda i: i,
         "reversed": lambda i: 3000 - i,
@@ -175,7 +175,7 @@ def test_nothing_to_sort(partitions: int) -> None:
 
 
 def test_ranges_name_their_keys_as_text() -> None:
-    """What goes to the ledger is JSON, also for keys that are not."""
+    """The ledger's ranges are JSON, even if the keys are not."""
     (only,) = sort([[(1, b"\xff\x00")]], "name,id", 1).file.ranges
     assert (only.first_key, only.last_key) == (("\\xff\x00", 1), ("\\xff\x00", 1))
 
@@ -191,7 +191,7 @@ def test_rows_that_are_missing_are_noticed(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_a_sort(tmp_path: Path) -> None:
-    """Asked to stop, a sort leaves no file that looks whole."""
+    """A sort that is asked to stop leaves no file that looks whole."""
     job = Job(source_topic="s", columns="id:int,name", sorts=["id=o"], workdir=tmp_path)
     chunks = write_chunks(job, [[(i, b"a") for i in range(100)]], tmp_path)
     with run_context() as context:
@@ -215,7 +215,7 @@ def test_batches_of_large_records_are_bounded(tmp_path: Path) -> None:
 
 
 def test_batches_are_bounded_where_large_records_follow_one_another(tmp_path: Path) -> None:
-    """The mean size says little where the order puts the large records together."""
+    """The mean size says little if the order puts the large records together."""
     rows = [*((i, b"x") for i in range(30_000)), *((30_000 + i, b"x" * 100_000) for i in range(1000))]
     sizes = batch_sizes(rows, tmp_path, "2GB")
     assert sum(sizes) > 100_000_000
@@ -248,6 +248,7 @@ def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], b
 
 
 def test_a_sort_keeps_no_memory() -> None:
+    """A sort's memory is free at its end, without the cyclic garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -259,7 +260,7 @@ def test_a_sort_keeps_no_memory() -> None:
         gc.enable()
 
 
-# As Prefect does: a thread that lives until the process ends has the flow's functions, and the error of a failed one.
+# Like Prefect, a thread that lives until the process ends holds the flow's functions, and the error of a failed one.
 KEEPS = """
 import threading
 from unittest.mock import patch
@@ -279,6 +280,6 @@ threading.Thread(target=lambda kept: threading.Event().wait(), args=[kept], daem
 
 
 def test_a_process_that_sorted_ends_in_silence() -> None:
-    """The binding of DuckDB 2.0.0 prints a line for each of its objects that somebody still has by then."""
+    """The process prints nothing, though DuckDB's binding prints a line for each of its objects that still lives."""
     done = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""A stream in this process: when batches close, how they grow, what trouble does, how it ends. On the real broker."""
+"""A stream in this process, on the real broker: when batches close, how they grow, errors, and its end."""
 
 import time
 from contextlib import ExitStack
@@ -34,7 +34,7 @@ def sizes(cluster: Cluster, job: Job) -> list[int]:
 
 
 def test_a_partial_batch_closes_at_its_latency(cluster: Cluster, job: Job) -> None:
-    """Few records do not wait for more; what comes later is the next batch."""
+    """Few records do not wait for more; later ones are the next batch."""
     stream = make_stream(cluster, job)
     with serving(cluster, stream):
         for number in (1, 2):
@@ -49,14 +49,14 @@ def test_a_batch_closes_when_it_is_full(cluster: Cluster, job: Job) -> None:
     cluster.produce(job.source_topic, sample_values(200))
     serve(cluster, make_stream(cluster, job, batch_size=100, max_latency=3000, max_batches=2))
     assert sizes(cluster, job) == [100, 100]
-    # 38 records or so have 2 kB; how large records are is known once the first batch of a stream was read.
+    # About 38 records have 2 kB; the size of records is known once the first batch of a stream was read.
     cluster.produce(job.source_topic, sample_values(100, seed=2))
     serve(cluster, make_stream(cluster, job, max_bytes="2kB", batch_size=90, max_latency=3000, max_batches=2))
     assert all(30 < size < 50 for size in sizes(cluster, job)[2:])
 
 
 def test_batches_grow_under_backlog_and_shrink_again(cluster: Cluster, job: Job) -> None:
-    """The first takes what was asked for, the next ones twice as much each, the last what is left."""
+    """The first batch takes the size that was set, the next ones twice as much each, the last what is left."""
     cluster.produce(job.source_topic, sample_values(1000))
     stream = make_stream(cluster, job, batch_size=100)
     with serving(cluster, stream):
@@ -66,7 +66,7 @@ def test_batches_grow_under_backlog_and_shrink_again(cluster: Cluster, job: Job)
 
 
 def test_pace() -> None:
-    """Twice as many after each batch that left more behind than a batch takes, to a bound; back when caught up."""
+    """Batches double after each that left more behind than it took, up to a bound, and shrink once caught up."""
     pace = Pace(100)
     grown = []
     for waiting in (500, 500, 500, 10_000, 10_000, 10_000, 50, 50, 50, 50, 50):
@@ -77,7 +77,7 @@ def test_pace() -> None:
 
 @pytest.mark.slow
 def test_a_hot_partition_does_not_starve_the_others(cluster: Cluster, job: Job) -> None:
-    """What waits in a quiet partition is in the first batch, whatever waits in the others."""
+    """The records of a quiet partition are in the first batch, however many wait in the others."""
     hot = [Record(v, partition=0) for v in sample_values(1000)]
     cluster.produce_records(job.source_topic, [*hot, *(Record(v, partition=3) for v in sample_values(20, seed=2))])
     serve(cluster, make_stream(cluster, job, batch_size=100, max_batches=1))
@@ -88,7 +88,7 @@ def test_a_hot_partition_does_not_starve_the_others(cluster: Cluster, job: Job) 
 
 @pytest.mark.slow
 def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the stream works, and from their beginning."""
+    """They are read while the stream works, and from their beginning."""
     monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.2)
     cluster.produce(job.source_topic, sample_values(20))
     stream = make_stream(cluster, job)
@@ -103,7 +103,7 @@ def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypa
 
 @pytest.mark.slow
 def test_a_partition_without_a_leader_waits(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others go on; once it has a leader, what waited there is read. The broker is told to have lost it."""
+    """The others go on; once it has a leader, its records are read. The broker is told to have lost it."""
     lost = {2}
 
     def describe(admin: AdminClient, name: str) -> Topic | None:
@@ -125,7 +125,7 @@ def test_a_partition_without_a_leader_waits(cluster: Cluster, job: Job, monkeypa
 
 @pytest.fixture
 def fences(monkeypatch: pytest.MonkeyPatch) -> list[Owner]:
-    """An owner for each time that he fenced."""
+    """Note the owner at each of its fences."""
     seen: list[Owner] = []
     fence = Owner._fence
 
@@ -160,7 +160,7 @@ def test_the_producer_lives_on(cluster: Cluster, job: Job, fences: list[Owner]) 
 def test_trouble_ends_in_owning_the_job_anew(
     cluster: Cluster, job: Job, point: str, fences: list[Owner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch that failed is made again, one whose commit was not answered is found: fenced, then read."""
+    """A failed batch is retried; one with an unanswered commit is found: fence, then read."""
     cluster.produce(job.source_topic, sample_values(200))
     job = job.model_copy(update={"retry_delay": 0.1})
     monkeypatch.setenv(VARIABLE, f"{point}=raise")
@@ -175,7 +175,7 @@ def test_trouble_ends_in_owning_the_job_anew(
 
 @pytest.mark.slow
 def test_trouble_comes_to_an_end(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a batch that succeeds in between, the job's retries are all there are."""
+    """If no batch succeeds in between, the stream ends after the job's retries."""
     cluster.produce(job.source_topic, sample_values(20))
     job = job.model_copy(update={"retries": 1, "retry_delay": 0.1})
 
@@ -192,13 +192,13 @@ def test_trouble_comes_to_an_end(cluster: Cluster, job: Job, monkeypatch: pytest
 def test_a_stop_while_a_batch_is_under_way(
     cluster: Cluster, job: Job, drain: str, records: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is finished, or abandoned without a trace, as the stream's setting says; either way the stream ends."""
+    """The batch is finished, or abandoned without a trace, as the stream's setting says; then the stream ends."""
     cluster.produce(job.source_topic, sample_values(200))
     stream = make_stream(cluster, job, batch_size=200, drain=drain)
 
     def stopped(*arguments: object) -> object:
         stream.drain.set()
-        # The hard stop, where it comes, comes from another thread.
+        # The hard stop, if it comes, comes from another thread.
         time.sleep(0.3)
         return publish_run(*arguments)  # type: ignore[arg-type]
 
@@ -212,7 +212,7 @@ def test_a_stop_while_a_batch_is_under_way(
 
 @pytest.mark.slow
 def test_a_drain_has_its_time(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that does not end within the drain time is abandoned, also with its transaction begun."""
+    """A batch that does not end within the drain time is abandoned, even if its transaction has begun."""
     cluster.produce(job.source_topic, sample_values(200))
     stream = make_stream(cluster, job, batch_size=200, drain_timeout=1.0)
     stalled = []
@@ -232,7 +232,7 @@ def test_a_drain_has_its_time(cluster: Cluster, job: Job, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 def test_what_waits_is_flushed_at_the_end(cluster: Cluster, job: Job) -> None:
-    """A partial batch whose latency is not over yet is not left behind."""
+    """A partial batch whose latency is not over yet is flushed, too."""
     stream = make_stream(cluster, job, max_latency=3000)
     with serving(cluster, stream):
         wait_for(lambda: stream.drain._at_work)
@@ -243,7 +243,7 @@ def test_what_waits_is_flushed_at_the_end(cluster: Cluster, job: Job) -> None:
 
 @pytest.mark.slow
 def test_a_stream_ends_by_itself(cluster: Cluster, job: Job) -> None:
-    """After its longest time, with what waits flushed."""
+    """It ends after its longest time, with the waiting records flushed."""
     cluster.produce(job.source_topic, sample_values(40))
     serve(cluster, make_stream(cluster, job, max_latency=3000, max_runtime=2.0))
     assert assert_every_run(cluster, job) == 1
@@ -251,7 +251,7 @@ def test_a_stream_ends_by_itself(cluster: Cluster, job: Job) -> None:
 
 @pytest.mark.slow
 def test_a_first_run_at_latest_is_anchored(cluster: Cluster, job: Job) -> None:
-    """`start=latest` means the end as it was when the stream began, also if nothing comes for long."""
+    """`start=latest` means the end as it was when the stream began, even if nothing comes for long."""
     cluster.produce(job.source_topic, sample_values(40))
     stream = make_stream(cluster, job.model_copy(update={"start": "latest"}), max_latency=0.2)
     with serving(cluster, stream):
@@ -263,7 +263,7 @@ def test_a_first_run_at_latest_is_anchored(cluster: Cluster, job: Job) -> None:
 
 
 def test_a_standby_waits_and_takes_over(cluster: Cluster, job: Job) -> None:
-    """While the job is owned it does nothing; given back, it goes on at once, and ends in order while it waits too."""
+    """It waits while another stream owns the job, then goes on at once; a waiting one can also end in order."""
     cluster.produce(job.source_topic, sample_values(40))
     idle = make_stream(cluster, job, standby=True)
     stream, later = make_stream(cluster, job, standby=True), ExitStack()
@@ -281,7 +281,7 @@ def test_a_standby_waits_and_takes_over(cluster: Cluster, job: Job) -> None:
 
 @pytest.mark.slow
 def test_the_source_made_again_under_a_stream(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that waits sees that its source is gone, or is another one, also if nothing is in that, and stops."""
+    """A waiting stream notices that its source is gone or recreated, even if it is empty, and stops."""
     monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.1)
     cluster.produce(job.source_topic, sample_values(40))
     stream = make_stream(cluster, job)

@@ -1,4 +1,4 @@
-"""Verification finds what differs, where it is, and nothing else: on outputs corrupted on purpose, by a real broker."""
+"""Verification finds what differs, and where, and nothing else: on outputs corrupted on purpose, by a real broker."""
 
 import random
 import time
@@ -37,7 +37,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 @dataclass(frozen=True)
 class Row:
-    """A record; `fields` is None where it cannot be sorted."""
+    """A record; `fields` is None if it cannot be sorted."""
 
     value: bytes | None
     fields: tuple[bytes, ...] | None = None
@@ -61,7 +61,7 @@ def row(*fields: bytes, key: bytes | None = None, headers: Headers = ()) -> Row:
 
 
 def sort_rows(rows: list[Row], columns: str) -> list[Row]:
-    """Plain Python's stable sort, by the least significant column first."""
+    """Sort with plain Python's stable sort, by the least significant column first."""
     names = list(parse_columns(COLUMNS))
     ordered = sorted(rows, key=lambda r: (r.partition, r.offset))
     for key in reversed(parse_sort(columns)[0]):
@@ -107,7 +107,7 @@ class World:
         return [f"{self.name}-{i}" for i in range(len(self.sorts))]
 
     def send(self, topic: str, rows: list[Row], *, commit: bool = True) -> None:
-        """In one transaction, each to its partition; returns when the markers are written, which offsets count too."""
+        """Send in one transaction, each to its partition; return once the markers, which have offsets, are written."""
         counts = Counter(r.partition for r in rows)
         before = self.ends(topic, max(counts, default=-1) + 1)
         self.producer.begin_transaction()
@@ -122,7 +122,7 @@ class World:
         return list_offsets(self.admin, topic, range(partitions), LATEST, committed=False)
 
     def fill(self, rows: list[Row]) -> list[Row]:
-        """Send rows to the source, in turn over its partitions; what was sent, with places."""
+        """Send rows to the source, in turn over its partitions; return them with their places."""
         ends, now = self.ends(self.name, SOURCE_PARTITIONS), round(time.time() * 1000)
         placed = []
         for i, r in enumerate(rows):
@@ -133,7 +133,7 @@ class World:
         return placed
 
     def sorted(self, rows: list[Row]) -> Outputs:
-        """What the outputs have to hold."""
+        """Return the content that the outputs must have."""
         good = [r for r in rows if r.fields is not None]
         return {t: divide(sort_rows(good, s)) for t, s in zip(self.outputs, self.sorts, strict=True)}
 
@@ -152,7 +152,7 @@ class World:
         claimed: dict[int, int] | None = None,
         **changes: object,
     ) -> RunRecord:
-        """Write a run that says it has sorted `rows`; `claimed`: what the ledger shall say of the first output."""
+        """Write a run that claims to have sorted `rows`; `claimed`: what the ledger says of the first output."""
         written = []
         for (topic, parts), columns in zip((outputs or self.sorted(rows)).items(), self.sorts, strict=True):
             counts = claimed if claimed and topic == self.outputs[0] else {p: len(part) for p, part in enumerate(parts)}
@@ -198,7 +198,7 @@ class World:
         return verify_job(self.job, self.connection, runs)
 
     def differences(self) -> list[str]:
-        """Without the run's number, and with short topic names."""
+        """Return differences without the run's number, and with short topic names."""
         verification = self.verify()
         assert not verification.ok
         return [str(d).partition(": ")[2].replace(self.name, "source") for d in verification.differences]
@@ -230,7 +230,7 @@ def world(make_world: MakeWorld) -> World:
 
 
 def people(count: int, seed: int = 1) -> list[Row]:
-    """Distinct ids, three continents, some keys and headers."""
+    """Make rows with distinct ids, three continents, some keys and headers."""
     chance = random.Random(seed)
     ids = chance.sample(range(-1000, 1000), count)
     return [
@@ -246,14 +246,14 @@ def people(count: int, seed: int = 1) -> list[Row]:
 
 
 def change(outputs: Outputs, topic: str, edit: Callable[[list[list[Row]]], None]) -> Outputs:
-    """The outputs with one of them corrupted."""
+    """Return the outputs with one of them corrupted."""
     changed = {name: [list(part) for part in parts] for name, parts in outputs.items()}
     edit(changed[topic])
     return changed
 
 
 def test_a_sorted_run_is_verified(world: World) -> None:
-    """What is sorted, whole and unaltered has no difference, with composite and descending keys, keys and headers."""
+    """A sorted, whole and unaltered output has no difference, with composite and descending keys, keys and headers."""
     rows = world.fill(people(200))
     world.publish(rows)
     verification = world.verify()
@@ -307,7 +307,7 @@ def test_a_doubled_record_is_found(world: World) -> None:
     ids=["value", "key", "null key", "header added", "header value"],
 )
 def test_an_altered_record_is_found(world: World, alter: Callable[[Row], Row]) -> None:
-    """A byte of the value, the key or a header that differs is found, also null in place of empty."""
+    """A byte of the value, the key or a header that differs is found, and so is null in place of empty."""
     rows = world.fill(people(60))
     outputs = world.sorted(rows)
     parts = outputs[world.outputs[0]]
@@ -322,7 +322,7 @@ def test_an_altered_record_is_found(world: World, alter: Callable[[Row], Row]) -
 
 @pytest.mark.parametrize(("timestamps", "found"), [("keep", True), ("new", False)])
 def test_another_timestamp_is_found(world: World, timestamps: str, *, found: bool) -> None:
-    """Where a run keeps timestamps, one that differs by a millisecond is found; otherwise they are no promise."""
+    """If a run keeps timestamps, one that differs by a millisecond is found; otherwise they are no promise."""
     rows = world.fill(people(60))
     outputs = world.sorted(rows)
     record = outputs[world.outputs[1]][2][5]
@@ -442,7 +442,7 @@ def test_a_record_behind_the_run_is_found(world: World) -> None:
 
 
 def test_a_record_between_runs_is_found(world: World) -> None:
-    """A stray record is found also where later runs follow; runs before it stay verified."""
+    """A stray record is found even if later runs follow; runs before it stay verified."""
     world.publish(world.fill(people(30)))
     world.send(world.outputs[1], [replace(row(b"5000", b"x", b"Asia"), partition=2)])
     world.publish(world.fill(people(30, seed=2)))
@@ -453,14 +453,14 @@ def test_a_record_between_runs_is_found(world: World) -> None:
 
 
 def test_a_record_before_the_first_run_is_found(world: World) -> None:
-    """What was in an output before the job's first run is a difference."""
+    """A record in an output from before the job's first run is a difference."""
     world.send(world.outputs[0], [row(b"5000", b"x", b"Asia")])
     world.publish(world.fill(people(30)))
     assert world.differences() == ["source-0/0 offset 0: the record was written by no run of the job"]
 
 
 def test_a_job_that_appends(world: World) -> None:
-    """A job that was told to append does not answer for what was there before its first run."""
+    """A job that may append does not answer for records from before its first run."""
     world.send(world.outputs[0], [row(b"5000", b"x", b"Asia")])
     world.publish(world.fill(people(30)), options={"append": True})
     assert world.verify().lines() == []
@@ -484,7 +484,7 @@ def test_dead_letters_are_verified(world: World) -> None:
     """Records that cannot be sorted are expected in the dead-letter topic, byte for byte, and in no output."""
     rows = world.fill(people(60) + REJECTED)
     world.publish(rows)
-    # Of another range, another topic, and another job: not ours.
+    # They are of another range, another topic, and another job: not ours.
     strange = {"offset": b"999999", "topic": b"elsewhere", "connector.name": b"another"}
     letter = world.letters(rows)[0]
     others = [
@@ -541,7 +541,7 @@ def test_dead_letters_of_dead_letters(world: World) -> None:
 
 
 def test_an_output_cut_by_retention_is_not_verifiable(world: World) -> None:
-    """What retention removed from an output is named and is no difference; the other outputs are verified."""
+    """Records that retention removed from an output are named, no difference; the other outputs are verified."""
     rows = world.fill(people(60))
     world.publish(rows)
     world.truncate(world.outputs[0], 1, 5)
@@ -551,7 +551,7 @@ def test_an_output_cut_by_retention_is_not_verifiable(world: World) -> None:
 
 
 def test_a_source_cut_by_retention_is_not_verifiable(world: World) -> None:
-    """What retention removed from the source is named and is no difference; a later run is verified."""
+    """Records that retention removed from the source are named, no difference; a later run is verified."""
     world.publish(world.fill(people(60)))
     world.publish(world.fill(people(60, seed=2)))
     world.truncate(world.name, 2, 3)
@@ -561,7 +561,7 @@ def test_a_source_cut_by_retention_is_not_verifiable(world: World) -> None:
 
 
 def test_order_is_verified_without_the_source(world: World) -> None:
-    """Where the source is gone, outputs out of order are a difference all the same."""
+    """If the source is gone, outputs out of order are a difference all the same."""
     rows = world.fill(people(60))
     world.publish(rows, change(world.sorted(rows), world.outputs[0], lambda parts: parts[1].reverse()))
     world.truncate(world.name, 0, 1)
@@ -600,7 +600,7 @@ def test_aborted_publishing_is_no_record(world: World) -> None:
 
 
 def test_text_is_compared_by_bytes(make_world: MakeWorld) -> None:
-    """Text that is not UTF-8, holds NUL, quotes or line breaks, or is empty, sorts by its bytes, also descending."""
+    """Text that is not UTF-8, holds NUL, quotes or line breaks, or is empty, sorts by its bytes, descending too."""
     world = make_world(sorts=("name", "name:desc,id", "continent:desc,name"))
     names = [
         b"",
@@ -624,7 +624,7 @@ def test_text_is_compared_by_bytes(make_world: MakeWorld) -> None:
 
 
 def test_an_output_that_was_made_again_is_a_difference(world: World) -> None:
-    """A deleted output is a difference, and so is another topic of the same name, also if it holds nothing."""
+    """A deleted output is a difference, and so is another topic of the same name, even if it is empty."""
     world.publish(world.fill(people(30)))
     topic = world.outputs[0]
     world.admin.delete_topics([topic])[topic].result(PATIENCE)
@@ -633,7 +633,7 @@ def test_an_output_that_was_made_again_is_a_difference(world: World) -> None:
     assert world.differences() == ["source-0: the topic does not exist any more"]
     create_topic(world.admin, topic, OUTPUT_PARTITIONS)
     found = world.differences()
-    assert "source-0: the topic was deleted and made again since the run: its id differs" in found
+    assert "source-0: the topic was deleted and recreated since the run: its id differs" in found
     assert "source-0/1 offset 0: the partition ends before offset 9, the run's last" in found
 
 
@@ -642,7 +642,7 @@ def test_a_source_that_was_made_again_is_not_verifiable(world: World) -> None:
     world.publish(world.fill(people(30)), source_topic_id="another")
     verification = world.verify()
     assert verification.ok
-    assert "deleted and made again" in verification.headline()
+    assert "deleted and recreated" in verification.headline()
 
 
 def test_counts_of_the_ledger_are_compared(world: World) -> None:
@@ -656,12 +656,12 @@ def test_counts_of_the_ledger_are_compared(world: World) -> None:
 
 
 BOM = b"\xef\xbb\xbf"
-# As the ledger had it before rules were recorded, and as a later version may have it.
+# The format as in ledgers from before rules were recorded, and as a later version may have it.
 OTHER_RULES = [{"columns": COLUMNS, "delimiter": ","}, {"columns": COLUMNS, "delimiter": ",", "rules": "99"}]
 
 
 def publish_by_other_rules(world: World, fmt: dict[str, str], edit: Callable[[list[list[Row]]], None]) -> list[Row]:
-    """Rules by which a mark is part of the number: a record that can be sorted now is a dead letter, one is not."""
+    """Publish by rules that make a mark part of the number: one dead letter can be sorted now, one row cannot."""
     marked = Row(BOM + b"7,marked,Asia", key=b"k")
     kept = replace(row(BOM + b"8", b"first of its block", b"Asia"), fields=(b"8", b"", b"Asia"))
     rows = world.fill([*people(60), kept, marked, *REJECTED])
@@ -709,7 +709,7 @@ def test_dead_letters_of_a_run_of_other_rules(world: World) -> None:
 
 
 def test_dead_letters_of_a_run_of_other_rules_that_are_gone(world: World) -> None:
-    """Where retention has removed a dead letter the outputs cannot be compared, which is no difference."""
+    """If retention has removed a dead letter, the outputs cannot be compared, which is no difference."""
     rows = world.fill([*people(30), *REJECTED])
     world.publish(rows, format=OTHER_RULES[0])
     world.truncate(world.dead_letters, 0, 1)
@@ -720,7 +720,7 @@ def test_dead_letters_of_a_run_of_other_rules_that_are_gone(world: World) -> Non
 
 
 def test_an_open_transaction_is_waited_for(world: World, broker: EmbeddedBroker) -> None:
-    """A commit is answered before its markers are written: what cannot be read yet is no difference, but an error."""
+    """A commit is answered before its markers are written: unreadable offsets are an error, not a difference."""
     producer = make_transactional(broker)
     producer.begin_transaction()
     producer.produce(world.outputs[0], b"1,a,b", partition=1)

@@ -1,4 +1,4 @@
-"""The work folder: private, and nobody's leftovers in it."""
+"""The work folder: it is private, and nobody's files are left in it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from tasks.workdir import attempt_folder, job_folder
 
 @pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """The process's own, from lax to senseless."""
+    """Set the process's umask, from lax to senseless."""
     former = os.umask(request.param)
     yield request.param
     os.umask(former)
@@ -24,7 +24,7 @@ def mode(path: Path) -> int:
 
 
 def test_dead_attempts_are_removed_and_living_ones_are_not(tmp_path: Path) -> None:
-    """What a killed process left goes; what a living one works in stays, whoever believes it dead."""
+    """Files of a killed process are removed; those of a living one stay, whoever believes it dead."""
     job = Job(workdir=tmp_path)
     dead = tmp_path / job.name / "dead"
     dead.mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_dead_attempts_are_removed_and_living_ones_are_not(tmp_path: Path) -> No
 
 
 def test_nobody_else_can_read(tmp_path: Path, umask: int) -> None:
-    """Folders are 0700 and files 0600 whatever the umask, which is as it was afterwards."""
+    """Folders are 0700 and files 0600 whatever the umask, which is restored afterwards."""
     job = Job(workdir=tmp_path / "made" / "work")
     with attempt_folder(job, "one") as folder:
         (folder / "chunk").touch()
@@ -85,7 +85,7 @@ UNSAFE = [symbolic_link, link_to_nowhere, somebody_elses, writable_by_others, a_
 @pytest.mark.parametrize("place", ["work folder", "job's folder"])
 @pytest.mark.parametrize("make", UNSAFE)
 def test_an_unsafe_folder_is_refused(tmp_path: Path, make: Callable[[Path], str], place: str) -> None:
-    """The work folder, or the job's folder in it: nothing is made, and nothing removed, in what is not ours alone."""
+    """In a work or job folder that is not ours alone, nothing is created and nothing removed."""
     workdir = tmp_path / "work"
     job = Job(workdir=workdir, job_name="orders")
     workdir.mkdir(0o700) if place == "job's folder" else None
@@ -102,14 +102,14 @@ def test_an_unsafe_folder_is_refused(tmp_path: Path, make: Callable[[Path], str]
 
 
 def test_a_shared_folder_that_is_sticky_is_fine(tmp_path: Path) -> None:
-    """As root's /tmp: nobody can put another folder in place of the job's own."""
+    """The job's own folder is safe in a folder like root's /tmp: nobody can put another in its place."""
     tmp_path.chmod(0o1777)
     with attempt_folder(Job(workdir=tmp_path), "one") as folder:
         assert mode(folder.parent) == 0o700
 
 
 def test_a_link_among_the_leftovers_leads_nowhere(tmp_path: Path) -> None:
-    """What a link or a stray file points to is not removed with the dead."""
+    """The target of a link, or a stray file, is not removed with the dead folders."""
     job, precious = Job(workdir=tmp_path / "work"), tmp_path / "precious"
     precious.mkdir()
     (job_folder(job) / "dead").symlink_to(precious)

@@ -179,7 +179,7 @@ class TestFailures:
         assert not list(tmp_path.iterdir())
 
     def test_dies_later(self) -> None:
-        """A broker that was killed by somebody else is reported by check_alive."""
+        """check_alive reports a broker that another process killed."""
         with EmbeddedBroker() as broker:
             os.kill(broker.pid, signal.SIGKILL)
             with pytest.raises(EmbeddedBrokerError, match="ended with status -9"):
@@ -275,6 +275,6 @@ def test_a_folder_with_an_odd_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("port", [65_536, 80_000, -1])
 def test_a_port_that_there_is_not(port: int) -> None:
-    """Neither a traceback, nor a broker at another port."""
+    """There is neither a traceback, nor a broker at another port."""
     with pytest.raises(EmbeddedBrokerError, match=f"there is no port {port}"):
         EmbeddedBroker(port).start()

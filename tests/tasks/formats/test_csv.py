@@ -15,7 +15,7 @@ from tasks.settings.sorts import parse_columns
 from tests.csv_values import BOM, DELIMITERS, blocks, key_columns, values
 
 FORMAT = CsvFormat(parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"]))
-# What becomes of a value: its key, or the reason it has none.
+# The outcome of a value: its key, or the reason it has none.
 Outcome = tuple[object, ...] | str
 
 
@@ -25,7 +25,7 @@ def columns_of(block: list[bytes | None]) -> tuple[dict[str, list[object]], dict
 
 
 def outcomes(fmt: CsvFormat, block: pa.Array) -> list[Outcome]:
-    """One for each value, in their order."""
+    """Return one outcome for each value, in their order."""
     parsed = fmt.parse_values(block)
     assert {name: column.type for name, column in parsed.columns.items()} == {
         key.name: key_type(key).stored for key in fmt.keys
@@ -94,7 +94,7 @@ def test_every_path_parses_alike(columns: str, data: st.DataObject) -> None:
 @example((",", b'"a" ,b'))
 @example((",", b' "a"'))
 def test_rows_are_strict_where_python_is(case: tuple[str, bytes | None]) -> None:
-    """What the vectorised proof lets pass is one row of the fields that Python's strict reader finds."""
+    """A row that the vectorised proof lets pass is one row, with the fields that Python's strict reader finds."""
     delimiter, row = case
     if row and find_strict(pa.array([row], pa.binary()), delimiter)[0]:
         fields = read_strictly(row, delimiter)
@@ -105,7 +105,7 @@ def test_rows_are_strict_where_python_is(case: tuple[str, bytes | None]) -> None
 
 
 def read_strictly(row: bytes, delimiter: str) -> list[str] | None:
-    """The fields, or None where it is not one row."""
+    """Return the fields, or None if the value is not one row."""
     try:
         rows = list(csv.reader(io.StringIO(row.decode("latin-1"), newline=""), delimiter=delimiter, strict=True))
     except csv.Error:
@@ -128,7 +128,7 @@ def test_an_open_quote_swallows_no_neighbour() -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
-    """At every place of a block; one is skipped, a second one belongs to the field; alone it is an empty value."""
+    """At every place of a block, one mark is skipped, and a second belongs to the field; alone it is an empty value."""
     marked = BOM + b"10,a,x"
     columns, rejected = columns_of([marked, b"2,b,x", marked, BOM + b'"3",c,x', BOM + BOM + b"4,d,x", BOM, BOM + b"\n"])
     assert columns == {"id": [10, 2, 10, 3], "name": [b"a", b"b", b"a", b"c"]}
@@ -140,7 +140,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_field() -> None:
 
 
 def test_one_line_break_ends_a_row() -> None:
-    """LF, CR or CRLF at the end is accepted; a second one is a second row, in quotes it is text."""
+    """One LF, CR or CRLF at the end is accepted; a second one is a second row, in quotes it is text."""
     block = [b"1,a,x" + end for end in (b"\n", b"\r", b"\r\n", b"\n\n", b"\r\r", b"\n\r", b"\r\n\r\n")]
     columns, rejected = columns_of([*block, b'8,"\r\n",x', b"\n"])
     assert columns == {"id": [1, 1, 1, 8], "name": [b"a", b"a", b"a", b"\r\n"]}
@@ -185,7 +185,7 @@ INTEGERS = {
 @pytest.mark.parametrize("others", [[], [b"1,a,b"], [b'1,"a",b'], [b"x,a,b"]], ids=["alone", "plain", "quoted", "bad"])
 @pytest.mark.parametrize("text", INTEGERS)
 def test_integers(text: bytes, others: list[bytes]) -> None:
-    """Which text is which integer; a reason names the text, short and printable, and tells overflow from the rest."""
+    """Each text is an integer, or its reason names it, short and printable, and tells overflow from the rest."""
     expected = INTEGERS[text]
     columns, rejected = columns_of([text + b",a,b", *others])
     if isinstance(expected, int):
@@ -208,7 +208,7 @@ def test_reasons() -> None:
 
 
 def test_the_first_key_column_gives_the_reason() -> None:
-    """Where several columns refuse a row the reason is that of the first one."""
+    """If several columns refuse a row, the reason is that of the first one."""
     fmt = CsvFormat(parse_columns("a:int,b:int"), key_columns("a:int,b:int", ["b", "a"]))
     assert fmt.parse_values(pa.array([b"x,y"])).rejected == {0: "column b is not an integer: 'y'"}
 
@@ -221,5 +221,5 @@ def test_text_is_bytes() -> None:
 
 
 def test_a_value_is_split_as_it_is_parsed() -> None:
-    """The fields of one value, without what surrounds the row."""
+    """The fields of one value come without what surrounds the row."""
     assert FORMAT.split(BOM + b'1,"a,b",c\r\n') == [b"1", b"a,b", b"c"]

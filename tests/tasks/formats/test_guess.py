@@ -1,4 +1,4 @@
-"""What people give by mistake is called by its name; what differs from value to value is not."""
+"""Guesses name a format that people give by mistake, and nothing that differs from value to value."""
 
 import pytest
 
@@ -33,7 +33,7 @@ GUESSES: dict[str, tuple[Values, str]] = {
 
 @pytest.mark.parametrize(("values", "hint"), GUESSES.values(), ids=GUESSES)
 def test_a_guess(values: Values, hint: str) -> None:
-    """The hint that helps, or none."""
+    """A guess gives the hint that helps, or none."""
     guessed = guess_format(values, Job(source_topic="s", columns="id:int,name", sorts=["id"]))
     assert hint in guessed
     assert bool(hint) == bool(guessed)

@@ -28,30 +28,30 @@ def parse(**job: object) -> tuple[dict[str, list[object]], dict[int, str]]:
 
 
 def test_the_key_of_a_record() -> None:
-    """Values are not looked at: tombstones and what is no row have their place; a null key has none."""
+    """Values are not read: tombstones and values that are no rows have their place; a null key has none."""
     assert parse(sorts=["@key"]) == ({"k0": [b"k", b"", b"q"]}, {3: "@key is null"})
     assert parse(sorts=["@key"], format="none") == parse(sorts=["@key"])
 
 
 def test_null_keys_have_a_flag_where_they_are_permitted() -> None:
-    """The column itself is never null: what stands there is ordered by the flag."""
+    """The column itself is never null: the flag orders its filler."""
     columns, rejected = parse(sorts=["@key:nulls-first"])
     assert columns == {"k0": [b"k", b"", b"q", b""], "n0": [0, 0, 0, 1]}
     assert not rejected
 
 
 def test_a_null_key_is_permitted_by_all_sorts_or_by_none() -> None:
-    """What one sort cannot place goes to the dead letters, and is in no output."""
+    """A record that one sort cannot place is a dead letter, and in no output."""
     assert parse(sorts=["@key:nulls-last", "@timestamp,@key"])[1] == {3: "@key is null"}
 
 
 def test_timestamps() -> None:
-    """Milliseconds; a record without a timestamp has no place."""
+    """Timestamps are milliseconds; a record without one has no place."""
     assert parse(sorts=["@timestamp:desc"]) == ({"k0": [30, 20, 10]}, {3: "@timestamp is null"})
 
 
 def test_beside_fields_of_values() -> None:
-    """A record is placed if both parts have its key; each reason is told once."""
+    """A record is placed if both parts have its key; each reason is given once."""
     columns, rejected = parse(sorts=["@key,id", "name"])
     assert columns == {"k0": [b"k"], "k1": [3], "k2": [b"c"]}
     assert rejected == {1: "null value", 2: "column id is not an integer: 'x'", 3: "@key is null"}
@@ -72,7 +72,7 @@ def test_beside_fields_of_values() -> None:
     ],
 )
 def test_what_is_refused(flags: dict[str, object], message: str, tmp_path: Path) -> None:
-    """In one line that says how to write it."""
+    """One line refuses it, and says how to write it."""
     with pytest.raises(SettingsError, match=message):
         load_job({"source_topic": "s", "columns": "id:int,name", "workdir": tmp_path, **flags}, {})
 
@@ -83,7 +83,7 @@ def test_default_outputs() -> None:
 
 
 def test_what_the_ledger_records() -> None:
-    """The options that decide keys."""
+    """The ledger has the options that decide keys."""
     csv = describe_format(Job(source_topic="s", columns="id:int, name:text", sorts=["id"], delimiter=";"))
     assert csv == {"name": "csv", "columns": "id:int,name", "delimiter": ";", "rules": "2"}
     assert describe_format(Job(source_topic="s", sorts=["@key"], format="none")) == {"name": "none", "rules": "2"}

@@ -1,4 +1,4 @@
-"""The ledger: what old and new versions of it mean to a run, and how it stays small."""
+"""The ledger: what its old and new versions mean to a run, and how it stays small."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ MADE = RunRecord("j", 1, "a", "s", "i", {}, (), (), 2, "d", 1, {}, (), "", "")
 
 
 def test_old_runs_are_folded(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of run records only the newest are kept; the older ones become one record within later transactions."""
+    """Only the newest run records are kept; later transactions fold the older ones into one record."""
     monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
     source = cluster.make_topic(1)
     job = make_job(source, tmp_path)
@@ -40,7 +40,7 @@ def test_old_runs_are_folded(cluster: Cluster, tmp_path: Path, monkeypatch: pyte
 
 
 def test_what_a_stream_knows_of_its_ledger_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run after run on one owner: each old one is folded once, and of the records only the newest is in memory."""
+    """With run after run on one owner, each old one is folded once, and memory has only the newest record."""
     monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)
     known, folded = Ledger(None, {}), list[int]()
     for number in range(1, 6):
@@ -54,12 +54,12 @@ def test_what_a_stream_knows_of_its_ledger_does_not_grow(monkeypatch: pytest.Mon
 
 
 def write(cluster: Cluster, ledger: str, job: str, *records: Record) -> None:
-    """As a run of the job would: committed by its transactional id."""
+    """Write as a run of the job would: committed by its transactional id."""
     cluster.produce_records(ledger, list(records), **{"transactional.id": job})
 
 
 def test_a_feature_that_is_not_known_stops_before_the_fence(cluster: Cluster, tmp_path: Path) -> None:
-    """A newer version's run requires more than this one knows: this one stops, and has fenced nobody."""
+    """If a newer version's run requires more than this one knows, this one stops, and fences nobody."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(5), 1)
     job = make_job(source, tmp_path)
@@ -81,7 +81,7 @@ def test_a_feature_that_is_not_known_stops_before_the_fence(cluster: Cluster, tm
 
 
 def test_what_a_later_version_added_is_passed_over(cluster: Cluster, tmp_path: Path) -> None:
-    """Fields and keys that it does not require: the next run goes on behind its run."""
+    """If it requires no new fields and keys, the next run goes on behind its run."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(5), 1)
     job = make_job(source, tmp_path)
@@ -96,7 +96,7 @@ def test_what_a_later_version_added_is_passed_over(cluster: Cluster, tmp_path: P
 
 
 def test_a_ledger_of_format_1_goes_on(cluster: Cluster, tmp_path: Path) -> None:
-    """A job whose runs were written before formats had a version: the next run follows on them, and folds them."""
+    """A job has runs from before formats had a version: the next run follows them, and folds them."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(5), 1)
     job = make_job(source, tmp_path)

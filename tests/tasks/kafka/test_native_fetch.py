@@ -22,7 +22,7 @@ _WAYS: tuple[Callable[..., Fetcher], ...] = (NativeFetcher, PlainFetcher)
 
 
 def fetch_all(cluster: Cluster, topic: str, way: Callable[..., Fetcher], most: int = 5000, **over: Any) -> pa.Table:
-    """What one partition holds, as a table."""
+    """Return the content of one partition as a table."""
     consumer = make_consumer(cluster.connection, "test", **over)
     fetcher, position, end, blocks = way(consumer, topic), 0, cluster.ends(topic)[0], []
     fetcher.assign(0, 0)
@@ -51,14 +51,14 @@ def to_table(block: Block) -> pa.Table:
 
 
 def assert_same(cluster: Cluster, topic: str, **over: Any) -> pa.Table:
-    """The table that both ways give."""
+    """Return the table that both ways give."""
     native, plain = (fetch_all(cluster, topic, way, **over) for way in _WAYS)
     assert native.equals(plain)
     return native
 
 
 def mix(count: int, seed: int = 1) -> list[Record]:
-    """Null, empty, short and long values and keys; none, some and many headers; in runs and one by one."""
+    """Mix null, empty, short and long values and keys; none, some and many headers; in runs and one by one."""
     chance = random.Random(seed)
 
     def some(null: float, longest: int) -> bytes | None:
@@ -88,7 +88,7 @@ def test_records_of_all_kinds(cluster: Cluster, codec: str) -> None:
 
 @pytest.mark.parametrize("kind", ["CreateTime", "LogAppendTime"])
 def test_timestamps(cluster: Cluster, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The producer's or the broker's; asked of librdkafka where a message is not laid out as expected."""
+    """The timestamp is the producer's or the broker's; librdkafka is asked if a message has another layout."""
     topic = cluster.make_topic(1, message_timestamp_type=kind, retention_ms="-1")
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
     given = [1_600_000_000_000 + i * 37 for i in range(500)]
@@ -102,7 +102,7 @@ def test_timestamps(cluster: Cluster, kind: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_aborted_and_control_records(cluster: Cluster) -> None:
-    """They are in neither."""
+    """Neither way gives aborted or control records."""
     topic = cluster.make_topic(1)
     for _ in range(3):
         cluster.produce_aborted(topic, mix(50))
@@ -113,7 +113,7 @@ def test_aborted_and_control_records(cluster: Cluster) -> None:
 
 @pytest.mark.slow
 def test_compacted_records(cluster: Cluster) -> None:
-    """What is left of a compacted log, in batches with gaps. The cleaner looks every 15 seconds."""
+    """Both ways read the rest of a compacted log, in batches with gaps. The cleaner checks every 15 seconds."""
     config = {"segment_ms": "100", "min_cleanable_dirty_ratio": "0.01", "max_compaction_lag_ms": "100"}
     topic = cluster.make_topic(1, cleanup_policy="compact", **config)
     for part in range(6):
@@ -125,7 +125,7 @@ def test_compacted_records(cluster: Cluster) -> None:
 
 
 def test_many_empty_records(cluster: Cluster) -> None:
-    """Values that point nowhere, and null ones."""
+    """Both ways read values that point nowhere, and null ones."""
     topic = cluster.make_topic(1)
     cluster.produce(topic, [b"", None] * 50_000, 1)
     table = assert_same(cluster, topic)
@@ -133,7 +133,7 @@ def test_many_empty_records(cluster: Cluster) -> None:
 
 
 def test_large_records(cluster: Cluster) -> None:
-    """Tiny ones among them."""
+    """Both ways read large records, with tiny ones among them."""
     topic = cluster.make_topic(1, max_message_bytes="12000000")
     rows = [Record(bytes([i]) * (10_000_000 if i % 2 else 3), b"key") for i in range(6)]
     cluster.produce_records(topic, rows, **{"message.max.bytes": 12_000_000})
@@ -151,7 +151,7 @@ def test_pages(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("way", _WAYS)
 def test_an_error_comes_behind_the_records(cluster: Cluster, way: Callable[..., Fetcher]) -> None:
-    """The end of a partition is none; an offset that is not there is one, by its code and with its text."""
+    """The end of a partition is no error; an offset that is not there is one, by its code and with its text."""
     topic = cluster.make_topic(1)
     cluster.produce(topic, sample_values(10), 1)
     consumer = make_consumer(cluster.connection, "test", **{"enable.partition.eof": True})
@@ -170,7 +170,7 @@ def test_an_error_comes_behind_the_records(cluster: Cluster, way: Callable[..., 
 
 @pytest.mark.parametrize("way", _WAYS)
 def test_what_was_fetched_ahead_is_not_met_again(cluster: Cluster, way: Callable[..., Fetcher]) -> None:
-    """Assigned anew, also after it was released, a reader begins where it was told; and it closes in the middle."""
+    """A reader that is assigned again begins at the new offset, even after a release; and it closes in the middle."""
     topic = cluster.make_topic(2)
     cluster.produce(topic, sample_values(40_000), 2)
     consumer = make_consumer(cluster.connection, "test")
@@ -188,7 +188,7 @@ def test_what_was_fetched_ahead_is_not_met_again(cluster: Cluster, way: Callable
 
 
 def test_every_message_is_given_back(cluster: Cluster) -> None:
-    """Also those of a block that could not be read; reading a topic ten times over takes no more memory than once."""
+    """Messages of a block that could not be read are given back, too: ten reads take no more memory than one."""
     topic = cluster.make_topic(1)
     cluster.produce(topic, sample_values(200_000), 1)
     consumer = make_consumer(cluster.connection, "test", **{"queued.max.messages.kbytes": 4000})
@@ -203,7 +203,7 @@ def test_every_message_is_given_back(cluster: Cluster) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     before = read_over(2)
-    # Two million messages of more than 300 bytes each.
+    # There are two million messages of more than 300 bytes each.
     assert read_over(10) - before < 50_000_000
     consumer.close()
 
@@ -216,7 +216,7 @@ def foreign(parts: Iterable[bytes | None]) -> tuple[list[pa.Buffer], Addresses, 
 
 
 def test_gather_from_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values in more than one window of addresses, and those that lie across the edge of one."""
+    """Values may lie in more than one window of addresses, and across the edge of one."""
     monkeypatch.setattr(native_fetch, "_WINDOW_BITS", 12)
     whole = random.Random(1).randbytes(100_000)
     buffer = pa.py_buffer(whole)
@@ -241,7 +241,7 @@ def test_gather_nulls() -> None:
 
 
 def test_blocks_are_divided_by_offset() -> None:
-    """Where there are gaps, too."""
+    """Blocks with gaps are divided by offset, too."""
     offsets = np.array([3, 4, 9], np.int64)
     column = pa.array([b"a", b"b", b"c"], pa.binary())
     block = Block(column, column, pa.nulls(3, HEADERS), offsets, offsets)

@@ -1,4 +1,4 @@
-"""Bounded reads of a partition with gaps, and chunks that are found again or made again."""
+"""Bounded reads of a partition with gaps, and chunks that are found again or recreated."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from tests.stages import make_job
 
 @pytest.fixture(params=["native", "plain"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whatever is promised of a read holds for both ways of fetching."""
+    """All promises of a read hold for both ways of fetching."""
     assert native_fetch.AVAILABLE
     monkeypatch.setattr(native_fetch, "AVAILABLE", request.param == "native")
     return str(request.param)
@@ -50,7 +50,7 @@ def offsets_of(reader: RangeReader, start: int, end: int) -> list[int]:
 
 
 def delete_below(cluster: Cluster, topic: str, offset: int) -> None:
-    """As retention does: the log starts at `offset`."""
+    """Delete as retention does: the log starts at `offset`."""
     for future in cluster.admin.delete_records([TopicPartition(topic, 0, offset)]).values():
         future.result()
     wait_for(lambda: cluster.starts(topic)[0] == offset)
@@ -61,7 +61,7 @@ def number(count: int) -> list[Record]:
 
 
 def gappy_topic(cluster: Cluster) -> tuple[str, list[int]]:
-    """Records, an aborted transaction, records of a committed one, an aborted tail; and the offsets that count."""
+    """Write records, an aborted transaction, a committed one, an aborted tail; return the offsets that count."""
     topic = cluster.make_topic(1)
     cluster.produce_records(topic, number(10))
     cluster.produce_aborted(topic, number(10))
@@ -84,7 +84,7 @@ def test_gaps_are_read_over(cluster: Cluster, make_range_reader: Callable[[str],
 def test_ranges_one_behind_the_other(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], size: int
 ) -> None:
-    """Wherever the boundaries of consecutive ranges lie among the gaps, each record is in one range, its own."""
+    """Wherever the borders of consecutive ranges lie among the gaps, each record is in its own range only."""
     topic, there = gappy_topic(cluster)
     reader, found = make_range_reader(topic), []
     for start in range(0, 43, size):
@@ -106,7 +106,7 @@ def test_a_range_inside_of_an_aborted_transaction(
 def test_what_is_removed_before_a_range_is_lost(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader]
 ) -> None:
-    """Retention overtakes the reader within its range: what went is named, the rest is read."""
+    """Retention overtakes the reader within its range: the removed offsets are named, the rest is read."""
     topic = cluster.make_topic(1)
     cluster.produce_records(topic, number(30))
     delete_below(cluster, topic, 12)
@@ -118,7 +118,7 @@ def test_what_is_removed_before_a_range_is_lost(
 def test_what_is_removed_beyond_a_range_is_lost_in_the_next_one_too(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader]
 ) -> None:
-    """Retention overtakes the reader by more than a chunk: what the next chunk lacks is named there."""
+    """Retention overtakes the reader by more than a chunk: the next chunk names the offsets that it lacks."""
     topic = cluster.make_topic(1)
     cluster.produce_records(topic, number(40))
     delete_below(cluster, topic, 25)
@@ -135,7 +135,7 @@ def test_what_is_removed_beyond_a_range_is_lost_in_the_next_one_too(
 def test_what_is_removed_while_it_is_read(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two blocks: every offset is either read or named as lost."""
+    """Records are removed between two blocks: every offset is either read or named as lost."""
     monkeypatch.setattr(ranges_module, "_BLOCK_RECORDS", 50)
     topic = cluster.make_topic(1, **{"segment.bytes": "1048576"})
     cluster.produce_records(topic, number(20_000), **{"batch.num.messages": 100})
@@ -157,7 +157,7 @@ def test_what_is_removed_while_it_is_read(
 def test_a_partition_that_ends_before_the_range(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that was cut below what was promised is an error, not an endless wait."""
+    """A log that was cut below its promised end is an error, not an endless wait."""
     monkeypatch.setattr(ranges_module, "_STALL_SECONDS", 0.5)
     topic = cluster.make_topic(1)
     cluster.produce_records(topic, number(10))
@@ -180,7 +180,7 @@ def values_of(chunks: list[Chunk]) -> list[bytes]:
 
 @pytest.fixture
 def dumped(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[DumpRequest, list[Chunk]]:
-    """100 records, three of them dead letters, in chunks of 40."""
+    """Dump 100 records, three of them dead letters, in chunks of 40."""
     monkeypatch.setattr(dump, "CHUNK_OFFSETS", 40)
     topic = cluster.make_topic(1)
     cluster.produce_records(topic, [*number(50), Record(b"no row"), Record(None), Record(b""), *number(47)])
@@ -275,7 +275,7 @@ def test_a_dump_names_what_was_removed(cluster: Cluster, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("where", ["key", "headers"])
 def test_large_keys_and_headers_count(cluster: Cluster, tmp_path: Path, where: str) -> None:
-    """What is held at once is bounded by the whole record, not by its value."""
+    """The amount in memory is bounded by whole records, not by their values."""
     topic = cluster.make_topic(1, max_message_bytes="2000000")
     large = b"x" * 400_000
     extra: dict[str, Any] = {"key": large} if where == "key" else {"headers": (("h", large),)}

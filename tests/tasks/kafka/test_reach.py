@@ -1,4 +1,4 @@
-"""Brokers whose own names (advertised.listeners) lead nowhere: which, how, and what to do, within the start timeout."""
+"""Brokers with unreachable names (advertised.listeners): the error says which, why, and what to do, in time."""
 
 import socket
 import subprocess
@@ -19,13 +19,13 @@ from tasks.settings.connection import Connection
 from tests.cluster import Cluster
 from tests.faults.three_brokers import ThreeBrokers
 
-# Nobody's, by RFC 6761.
+# No host has this name, by RFC 6761.
 NO_NAME = "kafka.internal.invalid"
 KAFKA_SORT = str(Path(sys.executable).with_name("kafka-sort"))
 
 
 class Listeners:
-    """A broker with listeners more, each of which it advertises elsewhere."""
+    """A broker with more listeners, each of which it advertises elsewhere."""
 
     def __init__(self, advertised: dict[str, str]) -> None:
         self.ports = {name: _free_port() for name in advertised}
@@ -43,7 +43,7 @@ class Listeners:
 
 @contextmanager
 def deaf_listener() -> Iterator[int]:
-    """A port that takes no connection and refuses none, as behind a firewall: its queue is full."""
+    """A port that neither takes nor refuses a connection, as behind a firewall: its queue is full."""
     with socket.create_server((HOST, 0), backlog=0) as server, socket.socket() as first, socket.socket() as second:
         for client in (first, second):
             client.setblocking(False)
@@ -86,7 +86,7 @@ def test_a_name_that_leads_nowhere(listeners: Listeners, name: str, words: str) 
     assert words in str(raised.value)
     assert "advertised.listeners" in str(raised.value)
     assert listeners.address(name) in str(raised.value)
-    # Its own seconds, and not those of a client that is not told when to give up.
+    # It took its own seconds, not those of a client without a limit.
     assert took < 20
 
 
@@ -103,7 +103,7 @@ def test_a_name_that_leads_nowhere(listeners: Listeners, name: str, words: str) 
     ids=lambda arguments: arguments[0],
 )
 def test_every_command_says_so(listeners: Listeners, prefect_server: str, tmp_path: Path, arguments: list[str]) -> None:
-    """One line, exit status 2."""
+    """Every command prints one line, with exit status 2."""
     settings = [] if arguments[0] in {"status", "generate"} else ["--workdir", str(tmp_path / "work")]
     command = [KAFKA_SORT, *arguments, *settings, "--bootstrap-servers", listeners.address("UNKNOWN")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
@@ -115,7 +115,7 @@ def test_every_command_says_so(listeners: Listeners, prefect_server: str, tmp_pa
 
 @pytest.mark.slow
 def test_one_of_three_has_a_name_that_leads_nowhere() -> None:
-    """A cluster that works is not refused; partitions that only the lost one leads are, with its name."""
+    """A cluster that works is not refused; partitions that only the lost broker leads are, with its name."""
     brokers = ThreeBrokers()
     ports = {node: _free_port() for node in brokers.brokers}
     for node, broker in brokers.brokers.items():

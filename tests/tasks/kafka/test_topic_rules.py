@@ -1,4 +1,4 @@
-"""No promise rests on a broker's defaults: topics are made with what it takes, others are checked."""
+"""No promise rests on a broker's defaults: new topics get what a promise needs, existing ones are checked."""
 
 import re
 import time
@@ -61,7 +61,7 @@ def hostile() -> Iterator[Cluster]:
 
 
 def make_old_source(cluster: Cluster) -> str:
-    """Records from 40 days ago, some of which are no rows, in a topic that keeps them."""
+    """Make records from 40 days ago, some of which are no rows, in a topic that keeps them."""
     kept = {"cleanup_policy": "delete", "retention_ms": "-1", "max_message_bytes": "200000"}
     source = cluster.make_topic(
         3, message_timestamp_type="CreateTime", message_timestamp_before_max_ms=NO_LIMIT, **kept
@@ -77,13 +77,13 @@ def make_old_source(cluster: Cluster) -> str:
 
 
 def test_a_job_on_hostile_defaults(hostile: Cluster, tmp_path: Path) -> None:
-    """Two runs that keep timestamps, dead letters, verification; after the broker has looked at retention."""
+    """Two runs with kept timestamps and dead letters verify, even after the broker has applied retention."""
     source = make_old_source(hostile)
     job = make_job(source, tmp_path, timestamps="keep")
     run_once(hostile, job, tmp_path)
     hostile.produce(source, sample_values(20, seed=2), 3)
     run_once(hostile, job, tmp_path)
-    # Topics that are as the broker would have them lose theirs meanwhile.
+    # Topics with the broker's settings lose their records meanwhile.
     doomed = hostile.make_topic(1, cleanup_policy="delete")
     hostile.produce(doomed, [b"doomed"], 1)
     wait_for(lambda: hostile.starts(doomed) == {0: 1})
@@ -100,7 +100,7 @@ def test_sample_data_on_hostile_defaults(hostile: Cluster) -> None:
 
 
 def test_retention_of_outputs_is_the_users(hostile: Cluster, tmp_path: Path) -> None:
-    """It is told, once for all outputs; what depends on a promise is set, replicas included."""
+    """It is reported, once for all outputs; what a promise needs is set, replicas included."""
     source = make_old_source(hostile)
     job = make_job(source, tmp_path, sorts=[f"id={source}-1", f"name={source}-2"])
     with owned(hostile, job) as owner, capture_logs() as lines:
@@ -134,7 +134,7 @@ def test_retention_of_outputs_is_the_users(hostile: Cluster, tmp_path: Path) -> 
     ],
 )
 def test_replicas_in_sync(replicas: int | None, broker: dict[str, str], expected: str | None) -> None:
-    """Never above the replicas, never below what the broker has, two of three; left alone where that is unknown."""
+    """The value is never above the replicas, never below the broker's, two of three; left alone if that is unknown."""
     assert _replicas_in_sync(broker, replicas).get("min.insync.replicas") == expected
 
 
@@ -212,7 +212,7 @@ HARMLESS: dict[str, Case] = {
 }
 
 
-# A run each; the others take the same ways.
+# One run for each of these; the others take the same ways.
 _QUICK = {"no policy", "more in sync than there are", "dead letters with limits"}
 
 
@@ -223,7 +223,7 @@ _QUICK = {"no policy", "more in sync than there are", "dead letters with limits"
 def test_a_topic_that_works(
     cluster: Cluster, tmp_path: Path, kind: str, settings: dict[str, str], over: dict[str, object], words: str
 ) -> None:
-    """A job that works today goes on working, also where a line tells of a risk."""
+    """A job that works today goes on working, even if a line reports a risk."""
     job = make_case(cluster, tmp_path, kind, settings, over)
     with capture_logs() as lines:
         assert run_once(cluster, job, tmp_path).placed == 3
@@ -236,7 +236,7 @@ def test_a_topic_that_works(
 
 
 def test_all_of_kafkas_topic_configuration_is_gone_through(cluster: Cluster) -> None:
-    """docs/topics.md has each property that the broker knows, once, and the values that topics are made with."""
+    """docs/topics.md has each property that the broker knows, once, and the values that new topics get."""
     rows = re.findall(r"^\| `([a-z0-9.]+)` \|(.*)\|$", DOCUMENT.read_text(), re.MULTILINE)
     names = [name for name, _ in rows]
     assert len(names) == len(set(names))

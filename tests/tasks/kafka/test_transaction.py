@@ -1,4 +1,4 @@
-"""The one transaction of a run: what fails in it, what another holder of the id does to it, and what a retry finds."""
+"""The one transaction of a run: its failures, the effect of another holder of the id, and what a retry finds."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +38,7 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
 
 
 def make_transactional(cluster: Cluster, job: Job) -> TransactionalProducer:
-    """A producer with the job's transactional id, fenced in."""
+    """Make a producer with the job's transactional id, and fence with it."""
     producer = TransactionalProducer(cluster.connection, job.group, 60, 16_000_000, 1_000_000, 30)
     producer.init(job.source_topic)
     return producer
@@ -48,7 +48,7 @@ def uncommitted(cluster: Cluster, job: Job) -> int:
     return cluster.count(job, committed=False)
 
 
-# Failpoint, and how many copies of the rows an uncommitted reader sees in the end, at the least.
+# Failpoint, and the least number of copies of the rows that an uncommitted reader sees in the end.
 RETRIED = [
     ("before-begin", 1),
     ("after-begin", 1),
@@ -80,7 +80,7 @@ def test_a_retry_publishes_from_the_same_orders(
 def test_an_unknown_outcome_is_looked_up(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A commit that succeeded and was answered with an error: the retry finds the run, and publishes nothing more."""
+    """A commit succeeded and its answer was an error: the retry finds the run, and publishes nothing more."""
     with Follower(cluster, job) as follower:
         with owned(cluster, job) as owner:
             publication = prepare(owner, tmp_path)
@@ -94,7 +94,7 @@ def test_an_unknown_outcome_is_looked_up(
 
 
 def test_a_publish_that_is_repeated_after_its_commit_finds_the_run(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """Also on a producer without trouble, which is not fenced anew: the committed run is known, nothing is doubled."""
+    """Without an error the producer does not fence again: the committed run is known, nothing is doubled."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         first = publish_run(owner, publication)
@@ -103,7 +103,7 @@ def test_a_publish_that_is_repeated_after_its_commit_finds_the_run(cluster: Clus
 
 
 def test_a_committed_run_is_found_behind_later_ones(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """Who lost sight of his commit finds his run also after a successor's: it is done, not superseded."""
+    """A run that lost sight of its commit finds itself behind a successor's run: it is done, not superseded."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         first = publish_run(owner, publication)
@@ -148,7 +148,7 @@ def test_a_producer_that_is_fenced_cannot_commit(cluster: Cluster, job: Job, tmp
 def test_who_was_fenced_fences_anew_while_the_lease_is_held(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    """Fenced with no successor in sight: a transient error, then the retry becomes the newest holder and publishes."""
+    """A fence without a successor is a transient error; then the retry becomes the newest holder and publishes."""
     step = getattr(TransactionalProducer, point)
 
     def fence_and_do(self: TransactionalProducer, *arguments: object) -> None:
@@ -168,14 +168,14 @@ def test_who_was_fenced_fences_anew_while_the_lease_is_held(
 
 
 def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Job) -> None:
-    """Why the ledger is read after the fence: read before, an open transaction commits behind the reader's back."""
+    """A read before the fence may miss a run: an open transaction commits behind the reader's back."""
     payload = b"{}"
     with owned(cluster, job):
         old = make_transactional(cluster, job)
         old.begin()
         old.sender.send_one(job.ledger, LAST, payload, 0)
         old.flush()
-        # What is there is open, so a reader of the committed has nothing, and cannot even reach the end.
+        # The transaction is open, so a reader of the committed has nothing, and cannot even reach the end.
         with pytest.raises(TransientError, match="could be read to offset 0 of 1 only"):
             read_ledger(cluster.connection, cluster.admin, job.ledger, job.name, 0.5)
         assert cluster.read(job.ledger) == []
@@ -185,7 +185,7 @@ def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Jo
 
 
 def test_another_attempts_run_supersedes(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """A run of the same number that another attempt published meanwhile: this one stops, and publishes nothing."""
+    """Another attempt published a run of the same number meanwhile: this one stops, and publishes nothing."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         publish_run(owner, prepare(owner, tmp_path))
@@ -197,7 +197,7 @@ def test_another_attempts_run_supersedes(cluster: Cluster, job: Job, tmp_path: P
 
 
 def test_a_record_above_the_outputs_limit(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """A limit lowered under the run: a terminal error with the cause and the way out, and nothing is visible."""
+    """The limit was lowered during the run: a terminal error has the cause and the way out, and nothing is visible."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         set_topic(cluster, job.sort_list[0].topic, "max.message.bytes", "100")
@@ -205,7 +205,7 @@ def test_a_record_above_the_outputs_limit(cluster: Cluster, job: Job, tmp_path: 
             publish_run(owner, publication)
         assert failed.value.code == KafkaError.MSG_SIZE_TOO_LARGE
         assert cluster.count(job) == 0
-        # The setting mended, the same orders go out.
+        # With the setting corrected, the same orders are published.
         set_topic(cluster, job.sort_list[0].topic, "max.message.bytes", "1048588")
         publish_run(owner, publication)
     assert_sorted(cluster, job)
@@ -253,7 +253,7 @@ def test_an_output_that_is_made_again_during_the_run(cluster: Cluster, job: Job,
 
 
 def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """What was read from another topic of the same name is not published."""
+    """Records read from another topic of the same name are not published."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         cluster.delete_topic(job.source_topic)
@@ -282,7 +282,7 @@ def test_a_call_that_is_never_answered(
 def test_a_commit_that_is_never_answered(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was done all the same: a run that is asked to stop does not say it was not, and the next attempt finds it."""
+    """The commit was done all the same: a stopped run does not deny it, and the next attempt finds it."""
     with never_answered("commit", "stop", monkeypatch) as stop, owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         with run_context(stop), pytest.raises(CommitUnknownError, match="the ledger has the outcome") as unknown:
@@ -296,9 +296,9 @@ def test_a_commit_that_is_never_answered(
 
 @contextmanager
 def never_answered(deaf: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stop]:
-    """The first call of this name is made, and its answer does not come; nor may the run wait for long.
+    """Make the first call of this name, but keep its answer back; the run may not wait for long either.
 
-    A connection that broke is told by the error callback. The stop is of the run that meets it.
+    The error callback reports a broken connection. The stop is of the run that meets it.
     """
     bounded, stop, met = TransactionalProducer._within_time, Stop(), list[str]()
 
@@ -321,7 +321,7 @@ def never_answered(deaf: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def flip(files: Iterable[Path], value: bytes) -> None:
-    """One bit of a value, in the file where it lies."""
+    """Flip one bit of a value in its file."""
     (path,) = (file for file in files if value in file.read_bytes())
     data = bytearray(path.read_bytes())
     data[data.find(value) + len(value) // 2] ^= 1
@@ -329,7 +329,7 @@ def flip(files: Iterable[Path], value: bytes) -> None:
 
 
 def test_records_that_were_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """One flipped bit between sort and publish is found before the commit."""
+    """A flipped bit between sort and publish is found before the commit."""
     value = next(r.value for r in cluster.read(job.source_topic) if r.value)
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
@@ -382,7 +382,7 @@ def test_both_ways_of_sending_give_the_same_outputs(
 
 
 def test_a_large_record(cluster: Cluster, tmp_path: Path) -> None:
-    """What a default broker takes into the source comes out: a record just below its limit among tiny ones."""
+    """A default broker's largest records come out: one just below its limit among tiny ones."""
     source = cluster.make_topic(2)
     large = b"7,%s,address,Asia" % (b"x" * 1_045_000)
     values = [*sample_values(50), large, *sample_values(50, seed=2)]
@@ -403,7 +403,7 @@ def test_large_keys(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_the_owner_publishes_only_its_own_snapshot(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """A publication that follows on another state of the ledger than the present one is refused."""
+    """A publication for another state of the ledger than the present one is refused."""
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         ahead = replace(publication, snapshot=replace(publication.snapshot, run=3))
@@ -413,7 +413,7 @@ def test_the_owner_publishes_only_its_own_snapshot(cluster: Cluster, job: Job, t
 
 
 def test_a_source_that_was_truncated(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """A source that ends before offsets which the ledger has as read has lost what it had acknowledged."""
+    """A source that ends before offsets which the ledger has as read has lost acknowledged records."""
     record = run_once(cluster, job, tmp_path)
     read = tuple(replace(r, end=r.end + 10) for r in record.read)
     ahead = replace(record, run=2, read=read).to_json()

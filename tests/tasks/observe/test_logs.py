@@ -18,7 +18,7 @@ from tests.command import Command
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """The logger without the handlers that other tests, or the caller, gave it."""
+    """Take away the handlers that other tests, or the caller, gave to the logger."""
     logger = logging.getLogger(LOGGER)
     former, propagate, logger.handlers, logger.propagate = logger.handlers, logger.propagate, [], True
     yield
@@ -51,7 +51,7 @@ def test_json_lines(fresh: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_terminal_lines(fresh: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """A person gets them on standard error, without escape codes where that is no terminal."""
+    """A person gets them on standard error, without escape codes if that is no terminal."""
     configure_logging(terminal=True)
     get_logger().info("dumped", records=7)
     out, err = capsys.readouterr()
@@ -62,7 +62,7 @@ def test_terminal_lines(fresh: None, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_other_formats_are_refused(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt format is told before any work, not ignored."""
+    """A misspelt format is reported before any work, not ignored."""
     monkeypatch.setenv(FORMAT, "jsno")
     with pytest.raises(SettingsError, match="use json or console"):
         configure_logging()
@@ -84,7 +84,7 @@ class Clock:
 
 
 def test_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """However long a run takes: ten lines in ten minutes, while the artifact moves every two seconds."""
+    """However long a run takes, it logs ten lines in ten minutes, and the artifact moves every two seconds."""
     clock, updates = Clock(), []
     clock.end = 600
     monkeypatch.setattr(report, "time", clock)
@@ -116,7 +116,7 @@ def test_a_run_in_json(cluster: Cluster, command: Command, flags: tuple[str, ...
 
 
 def test_a_failed_run_in_json(cluster: Cluster, command: Command) -> None:
-    """What ended a run is a line too, for those who see standard output alone."""
+    """The error that ended a run is a line too, for readers of standard output alone."""
     job = command.job(cluster.make_topic(), start="latest", transaction_timeout=10_000)
     done = command.run(job, environment={FORMAT: "json"})
     assert done.status == 2, done.err

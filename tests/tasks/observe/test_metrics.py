@@ -1,4 +1,4 @@
-"""Metrics of runs: what is counted, and how it leaves the process."""
+"""Metrics of runs: what they count, and how they leave the process."""
 
 import re
 import socket
@@ -55,7 +55,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(job: str = "j", error: BaseException | None = None, stop: Stop | None = None) -> None:
-    """A run of ten records from one partition, which succeeds or ends with the error."""
+    """Make a run of ten records from one partition, which succeeds or ends with the error."""
     with export_metrics(job) as metrics, measure_run(stop or Stop()):
         metrics.set_lag({0: 10})
         metrics.observe_stage("dump", 0.5)
@@ -92,7 +92,7 @@ def test_failed_run_keeps_the_last_success(file: Path) -> None:
 
 
 def test_jobs_share_a_file(file: Path) -> None:
-    """What another job wrote into the file stays as it is."""
+    """The lines of another job in the file stay as they are."""
     run("other")
     other = {key: value for key, value in parse(file.read_text()).items() if ("job", "other") in key[1]}
     run()
@@ -117,7 +117,7 @@ def test_jobs_share_a_file(file: Path) -> None:
     ],
 )
 def test_outcomes(file: Path, error: BaseException, outcome: str, category: str | None) -> None:
-    """A run that fails is told from one that was stopped, and from one that another made needless: no false alarm."""
+    """A failed run is told from a stopped one, and from one that another made needless: no false alarm."""
     with pytest.raises(type(error)):
         run(error=error)
     samples = parse(file.read_text())
@@ -129,7 +129,7 @@ def test_outcomes(file: Path, error: BaseException, outcome: str, category: str 
 
 
 def test_an_idle_stream_is_a_success(file: Path) -> None:
-    """Nothing to read for hours is no alert: to have looked, and to have found all of it read, counts."""
+    """Nothing to read for hours is no alert: it counts that the stream checked and had read it all."""
     with export_metrics("j") as metrics:
         metrics.set_lag({0: 0, 1: 3})
         assert value(parse(generate_latest(metrics.registry).decode()), "last_success_timestamp_seconds") is None
@@ -138,7 +138,7 @@ def test_an_idle_stream_is_a_success(file: Path) -> None:
 
 
 def test_stopped_between_two_attempts(file: Path) -> None:
-    """A task that was not tried again because somebody stopped the run is no failure."""
+    """A task without a retry, because somebody stopped the run, is no failure."""
     stop = Stop()
     stop.ask(StoppedError("SIGTERM"))
     with pytest.raises(TransientError):
@@ -164,7 +164,7 @@ def free_port() -> int:
 
 
 def test_served_while_the_run_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port of the settings answers with the run's metrics as they are, and is free again at its end."""
+    """A port in the settings answers with the run's metrics as they are, and is free again at its end."""
     port = free_port()
     monkeypatch.setenv(PORT, str(port))
     with export_metrics("j") as metrics:
@@ -210,14 +210,14 @@ def test_settings_of_exports_are_not_logged(setting: str, monkeypatch: pytest.Mo
 
 
 class Gateway(BaseHTTPRequestHandler):
-    """A gateway that keeps what was pushed last, as its own exposition would show it."""
+    """A gateway that keeps the last push, as its own exposition would show it."""
 
     pushes: list[tuple[str, str, str]]
 
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
-        # Go writes bounds and empty labels so.
+        # Go writes bounds and empty labels this way.
         text = self.pushes[-1][2] if self.pushes else ""
         self.wfile.write(text.replace('le="1.0"', 'le="1"').replace('job="j"', 'instance="",job="j"').encode())
 
@@ -232,7 +232,7 @@ class Gateway(BaseHTTPRequestHandler):
 
 
 def test_pushed_to_the_jobs_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the end, however a run ends, by POST: what this run has not set stays in the group."""
+    """Metrics are sent at the run's end, whatever that is, by POST: those that this run did not set stay."""
     Gateway.pushes = []
     server = HTTPServer(("127.0.0.1", 0), Gateway)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What names and artifacts of the run history are made of."""
+"""The texts in names and artifacts of the run history."""
 
 import pytest
 
@@ -13,12 +13,12 @@ from tasks.settings.job import Job
     [(0, "0"), (9999, "9,999"), (10_000, "10.0k"), (999_949, "999.9k"), (10_000_000, "10.0M"), (2 * 10**9, "2.0G")],
 )
 def test_counts_in_names(number: int, text: str) -> None:
-    """Exact while that is short."""
+    """A count is exact while that is short."""
     assert format_count(number) == text
 
 
 def test_names_of_runs() -> None:
-    """Source and columns; a sort of several columns is told from several sorts."""
+    """A name has source and columns; a sort of several columns differs from several sorts."""
     assert Job().title == "source · id,name,continent"
     assert Job(sorts=["id", "continent,id:desc=x"]).title == "source · id,(continent,id:desc)"
 
@@ -29,7 +29,7 @@ def test_artifact_keys() -> None:
 
 
 def test_a_stop_that_came_before() -> None:
-    """What could not be interrupted any more is not begun."""
+    """Work that could not be interrupted any more is not begun."""
     stop = Stop()
     stop.ask(StoppedError("SIGTERM", 15))
     with pytest.raises(StoppedError, match="SIGTERM"), stop.interrupting(lambda: None):

@@ -1,4 +1,4 @@
-"""One limit, divided among what holds memory."""
+"""The division of one limit among the users of memory."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,7 +14,7 @@ def make(limit: int, dumps: int = 2, sorts: int = 1) -> Budget:
 
 @given(st.integers(SMALLEST_LIMIT, 64_000 * MB), st.integers(1, 64), st.integers(1, 16))
 def test_no_stage_gets_more_than_the_limit(limit: int, dumps: int, sorts: int) -> None:
-    """Stages follow one another: what each needs at once is within the limit."""
+    """Stages follow one another: each needs no more at once than the limit."""
     budget = make(limit, dumps, sorts)
     assert budget.duckdb_bytes * sorts <= limit
     assert (budget.consumer_queue_bytes + budget.chunk_buffer_bytes) * dumps <= limit
@@ -30,6 +30,6 @@ def test_more_memory_is_never_less_for_anyone() -> None:
 
 
 def test_too_little() -> None:
-    """The error says what is the least."""
+    """The error names the least limit."""
     with pytest.raises(SettingsError, match="give at least 768 MB"):
         make(SMALLEST_LIMIT - 1)

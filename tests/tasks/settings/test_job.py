@@ -1,4 +1,4 @@
-"""A job as a person writes it: what is taken, and what a refusal says: what, where it was given, how to write it."""
+"""A job as a person writes it: what is taken, and refusals that say what, where it was given, and how to write it."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def refusal(flags: dict[str, Any], environment: dict[str, str] | None = None, fi
     ],
 )
 def test_a_delimiter_may_be_named(text: str, delimiter: str, tmp_path: Path) -> None:
-    """By a flag, the environment, a file and Prefect's form alike; the job has the character, as ledgers do."""
+    """A flag, the environment, a file and Prefect's form take a name; the job has the character, as ledgers do."""
     file = tmp_path / "job.toml"
     file.write_text(f"delimiter = '{text}'\n")
     jobs = (load_job({"delimiter": text}, {}), load_job({}, {"KAFKA_SORT_DELIMITER": text}), load_job({}, {}, file))
@@ -44,7 +44,7 @@ def test_a_delimiter_may_be_named(text: str, delimiter: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ["", "::", '"', r"\x22", r"\x0a", r"\xff", "Tab", r"\n", "§"])
 def test_what_is_no_delimiter(text: str) -> None:
-    """A word that is not known, or a character that rows cannot be divided by."""
+    """An unknown word is refused, and a character that cannot divide rows."""
     assert "delimiter (--delimiter): " in refusal({"delimiter": text})
 
 
@@ -67,7 +67,7 @@ def test_what_is_no_delimiter(text: str) -> None:
     ],
 )
 def test_a_sort_that_is_written_otherwise(sort: str, hint: str) -> None:
-    """Other tools' ways are told ours; the column is looked at before the name of a topic that is made of it."""
+    """Other tools' notations are refused with ours; the column is checked before a topic's name that is made of it."""
     line = refusal({"sorts": [sort]})
     assert line.startswith("sorts (--sort): sort ")
     assert hint in line
@@ -81,7 +81,7 @@ def test_a_column_may_hold_what_looks_like_a_direction() -> None:
 
 
 def test_a_flags_word_is_taken_in_a_file(tmp_path: Path) -> None:
-    """`sort` as the flag is called, beside `sorts`; not both. In the environment too."""
+    """A file takes `sort`, the flag's word, in place of `sorts`, but not both. So does the environment."""
     file = tmp_path / "job.toml"
     file.write_text('sort = ["name"]\n')
     assert load_job({}, {}, file).sorts == ["name"]
@@ -105,7 +105,7 @@ def test_a_flags_word_is_taken_in_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, words: str) -> None:
-    """Also where the mistake is in how its settings fit each other."""
+    """The file is also named if its settings do not fit each other."""
     file = tmp_path / "job.toml"
     file.write_text(text)
     line = refusal({}, {}, file)
@@ -114,7 +114,7 @@ def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, wo
 
 
 def test_where_a_setting_was_given() -> None:
-    """The place that won: the variable, or the flag that goes over it."""
+    """The place that won is named: the variable, or the flag that overrides it."""
     environment = {"KAFKA_SORT_MAX_RECORDS": "few", "KAFKA_SORT_SORTS": "id desc"}
     assert "max_records (KAFKA_SORT_MAX_RECORDS): " in refusal({"sorts": ["id"]}, environment)
     assert "max_records (--max-records): " in refusal({"max_records": 0, "sorts": ["id"]}, environment)
@@ -122,7 +122,7 @@ def test_where_a_setting_was_given() -> None:
 
 
 def test_the_table_of_a_stream_is_named(tmp_path: Path) -> None:
-    """As the job's own settings are."""
+    """It is named as the job's own settings are."""
     file = tmp_path / "job.toml"
     file.write_text("[stream]\nbatch-sizes = 1\n")
     with pytest.raises(SettingsError, match=r"job\.toml \[stream\]: there is no setting 'batch_sizes'; did you mean"):
@@ -151,13 +151,13 @@ DERIVED = {
 
 @pytest.mark.parametrize(("flags", "words"), DERIVED.values(), ids=DERIVED)
 def test_a_derived_name_that_no_topic_can_have(flags: dict[str, Any], words: list[str]) -> None:
-    """Found before any work, with the way out."""
+    """It is found before any work, with the way out."""
     line = refusal(flags)
     assert all(word in line for word in words), line
 
 
 def test_the_longest_names() -> None:
-    """One letter less is a job."""
+    """A name that is one letter shorter makes a job."""
     job = load_job({"job_name": LONG, "source_topic": "x" * 249, "dead_letter_topic": "d", "sorts": ["id=a"]}, {})
     assert len(job.ledger) == 249
 

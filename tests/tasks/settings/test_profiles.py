@@ -17,7 +17,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_profile_is_a_file_of_properties(folder: Path) -> None:
-    """It stands for the whole connection: an address in the environment does not go over it."""
+    """It stands for the whole connection: an address in the environment does not override it."""
     file = folder / "east.properties"
     file.touch(0o600)
     file.write_text("# ours\nbootstrap.servers=east:9093\nsasl.password=secret\n")
@@ -28,7 +28,7 @@ def test_a_profile_is_a_file_of_properties(folder: Path) -> None:
 
 
 def test_without_a_name(folder: Path) -> None:
-    """Whoever runs the flow has said where, or the environment does."""
+    """Without a name, the connection is that of the process or of the environment."""
     with use_profile(None):
         assert current_connection().bootstrap_servers == "elsewhere:9092"
     with use_connection(Connection("here:9092")), use_profile(None):
@@ -42,7 +42,7 @@ def test_no_such_profile(folder: Path) -> None:
 
 
 def test_what_cannot_be_set(folder: Path) -> None:
-    """Exactly-once is no matter of profiles."""
+    """A profile cannot set what exactly-once needs."""
     (folder / "loose.properties").write_text("acks=0\n")
     with pytest.raises(SettingsError, match="acks cannot be set"), use_profile("loose"):
         pass

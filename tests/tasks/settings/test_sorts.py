@@ -1,4 +1,4 @@
-"""The words of a job: sizes, columns, sorts."""
+"""The notation of a job: sizes, columns, sorts."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -19,7 +19,7 @@ from tasks.settings.sorts import (
     [("1", 1), ("2GB", 2 * 10**9), ("1GiB", 2**30), ("1.5k", 1500), ("512 mb", 512 * 10**6), ("3TiB", 3 * 2**40)],
 )
 def test_sizes(text: str, size: int) -> None:
-    """Decimal units, and binary ones with an i; blanks and case do not count."""
+    """Units are decimal, or binary with an i; blanks and case do not count."""
     assert parse_size(text) == size
 
 
@@ -35,7 +35,7 @@ NAMES = st.lists(st.from_regex(r"[a-z_]{1,5}", fullmatch=True), min_size=1, max_
 
 @given(NAMES, st.data())
 def test_columns_come_back(names: list[str], data: st.DataObject) -> None:
-    """What is written in one way is read as it was."""
+    """Columns that are written and read again are the same."""
     columns = {name: data.draw(st.sampled_from(ColumnType)) for name in names}
     assert parse_columns(format_columns(columns)) == columns
     assert parse_columns(" , ".join(f"{name}:{kind}" for name, kind in columns.items())) == columns
@@ -43,7 +43,7 @@ def test_columns_come_back(names: list[str], data: st.DataObject) -> None:
 
 @given(NAMES, st.data())
 def test_sorts_come_back(names: list[str], data: st.DataObject) -> None:
-    """Each term as it is shown."""
+    """Each term that is shown and read again is the same."""
     keys = tuple(
         SortKey(name, data.draw(st.booleans()), data.draw(st.sampled_from(["", "first", "last"]))) for name in names
     )

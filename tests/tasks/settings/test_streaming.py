@@ -1,4 +1,4 @@
-"""Settings of a stream: where they come from, and what they refuse."""
+"""Settings of a stream: their sources, and their refusals."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ max-latency = 0.5
 
 
 def test_flags_then_environment_then_file(tmp_path: Path) -> None:
-    """One job file serves batch runs, which pass over the stream's table, and streams."""
+    """One job file serves streams and batch runs, which ignore the stream's table."""
     file = tmp_path / "job.toml"
     file.write_text(FILE)
     environment = {"KAFKA_SORT_MAX_LATENCY": "2", "KAFKA_SORT_SOURCE_TOPIC": "other"}
@@ -40,7 +40,7 @@ def test_flags_then_environment_then_file(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings_are_named(flags: dict[str, object], message: str) -> None:
-    """In one line, with the exit status of wrong settings."""
+    """They are named in one line, with the exit status of wrong settings."""
     with pytest.raises(SettingsError, match=message) as refused:
         load_streaming(flags, {})
     assert "\n" not in str(refused.value)
@@ -48,7 +48,7 @@ def test_wrong_settings_are_named(flags: dict[str, object], message: str) -> Non
 
 
 def test_a_stream_table_that_is_none(tmp_path: Path) -> None:
-    """A value where the table should be is told as such."""
+    """A value in place of the table is reported as such."""
     file = tmp_path / "job.toml"
     file.write_text('stream = "fast"')
     with pytest.raises(SettingsError, match=r"write \[stream\] as a table"):
@@ -57,7 +57,7 @@ def test_a_stream_table_that_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["batch-size", "chunk-size"])
 def test_the_former_name_of_the_batch_size_is_taken(word: str, tmp_path: Path) -> None:
-    """In files, variables, flags and parameters: what was written for former versions goes on."""
+    """The former name goes on in files, variables, flags and parameters."""
     file = tmp_path / "job.toml"
     file.write_text(f"[stream]\n{word} = 10")
     assert load_streaming({}, {}, file).batch_size == 10

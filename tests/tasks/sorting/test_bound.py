@@ -15,7 +15,7 @@ DIRECTIONS = st.tuples(st.booleans(), st.booleans())
 
 
 def reverse(data: bytes) -> tuple[int, ...]:
-    """Orders bytes the other way round: a prefix comes behind."""
+    """Order bytes the other way round: a prefix comes behind."""
     return (*(-byte for byte in data), 1)
 
 
@@ -28,7 +28,7 @@ def by(key: tuple[int, bytes], directions: tuple[bool, bool]) -> Any:
 def test_encoded_keys_compare_as_the_order_does(
     a: tuple[int, bytes], b: tuple[int, bytes], directions: tuple[bool, bool]
 ) -> None:
-    """Whatever the types and directions: sorting by the bytes is sorting by the key."""
+    """For all types and directions, sorting by the bytes is sorting by the key."""
     order = Order((Term("k0", directions[0]), Term("k1", directions[1])))
     left, right = encode_key(order, a), encode_key(order, b)
     assert (left < right) == (by(a, directions) < by(b, directions))
@@ -50,7 +50,7 @@ def test_a_bound_never_excludes_what_it_may_hold(key: bytes, other: bytes) -> No
 
 
 def test_a_bound_is_short() -> None:
-    """Of a key of 300 kB the ledger gets less than 100 letters, and the mark says that it was cut."""
+    """The ledger gets less than 100 letters for a key of 300 kB, and a mark that it was cut."""
     bound = KeyBound.of(b"k" * 300_000)
     assert len(str(bound)) < 100
     assert bound.cut

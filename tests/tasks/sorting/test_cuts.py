@@ -21,7 +21,7 @@ def test_ranges_cover_all_rows_in_order(keys: list[Key], partitions: int) -> Non
 
 @given(KEYS, st.integers(1, 70))
 def test_equal_keys_stay_together(keys: list[Key], partitions: int) -> None:
-    """No key is in two ranges, also where keys are few and partitions many."""
+    """No key is in two ranges, even if keys are few and partitions many."""
     seen: set[Key] = set()
     for r in cut_rows(keys, partitions):
         inside = set(keys[r.first_row : r.end_row])
@@ -31,7 +31,7 @@ def test_equal_keys_stay_together(keys: list[Key], partitions: int) -> None:
 
 @given(KEYS, st.integers(1, 70))
 def test_no_other_key_change_is_nearer_to_the_quantile(keys: list[Key], partitions: int) -> None:
-    """Ranges are as even as whole keys allow: each cut is the key change nearest to its quantile."""
+    """Ranges are as even as whole keys permit: each cut is the key change nearest to its quantile."""
     changes = [0, *(i for i in range(1, len(keys)) if keys[i] != keys[i - 1]), len(keys)]
     for i, r in enumerate(cut_rows(keys, partitions)[1:], 1):
         quantile = len(keys) * i // partitions

@@ -1,4 +1,4 @@
-"""Contents compare alike in memory and in streams, and the first difference of a key is told for what it is."""
+"""Contents compare alike in memory and in streams, and the first difference of a key gets its right kind."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ Pairs = list[tuple[int, int]]
 
 
 def compare(folder: Path, source: Pairs, output: Pairs, bucket_rows: int = 1 << 20, buckets: int = 3) -> list[Mismatch]:
-    """Of (key, content) pairs; source records are at offsets from 0 on, output records likewise."""
+    """Compare (key, content) pairs; source records are at offsets from 0 on, output records likewise."""
     with Spill(folder, buckets, flush_rows=4) as left, Spill(folder, buckets, flush_rows=5) as right:
         for spill, pairs in ((left, source), (right, output)):
             for offset, (key, content) in enumerate(pairs):

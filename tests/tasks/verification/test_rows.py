@@ -44,7 +44,7 @@ def test_the_same_rows_are_rejected_and_keys_agree(columns: str, data: st.DataOb
 
 
 def rank(items: Sequence[Any]) -> list[int]:
-    """The place of each among all of them in order, the same for equal ones."""
+    """Return the place of each among all of them in order, the same for equal ones."""
     order = sorted(set(items))
     return [order.index(item) for item in items]
 
@@ -73,7 +73,7 @@ NUMBER = st.integers(-(2**63), 2**63 - 1)
     "sort", ["id", "id:desc", "name", "name:desc", "name,id:desc", "name:desc,place", "place,name,id"]
 )
 def test_encoded_keys_compare_as_the_sort(sort: str, rows: list[tuple[int, bytes, bytes]]) -> None:
-    """Integers by value, text by bytes, each column in its direction, the most significant first."""
+    """Integers sort by value, text by bytes, each column in its direction, the most significant first."""
     keys, _ = encode([b"%d,%s,%s" % r for r in rows], sort)
     assert (keys[0] > keys[1]) - (keys[0] < keys[1]) == compare_rows(rows, sort)
 
