@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from traceback import clear_frames
-from types import TracebackType
-from typing import TYPE_CHECKING
 
+import duckdb
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -33,9 +31,6 @@ from tasks.sorting.cuts import cut_rows
 from tasks.sorting.order import Order, Term
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
-
-if TYPE_CHECKING:
-    import duckdb
 
 # Of a batch of records that publish gathers, and of one of row numbers on its way from DuckDB to the file.
 _BATCH_ROWS = 100_000
@@ -83,9 +78,11 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
         lambda part: request.folder / f"part-{number:03}-{part:05}.parquet",
     )
     divided = divide(files, division) if files else []
-    paths = [request.folder / f"order-{number:03}-{i:05}.u32" for i in range(len(divided))]
-    with _duckdb_released():
-        parts = _order_parts(request, divided, order, paths)
+    parts = []
+    with _connect(request) as connection:
+        for i, part in enumerate(divided):
+            path = request.folder / f"order-{number:03}-{i:05}.u32"
+            parts.append(_order_part(connection, part, order, path))
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
@@ -96,46 +93,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
 
 
-@contextmanager
-def _duckdb_released() -> Iterator[None]:
-    """An error of the block keeps none of DuckDB's objects: Prefect has the error until the process ends.
-
-    DuckDB's binding prints a line for each of its objects that is left by then. For the same reason this module names
-    `duckdb` only inside of functions: Prefect keeps the flow, and with it all that its modules name.
-    """
-    try:
-        yield
-    except BaseException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            _drop_duckdb_frames(cause.__traceback__)
-            clear_frames(cause.__traceback__)
-            cause = cause.__cause__ or cause.__context__
-        raise
-
-
-def _drop_duckdb_frames(trace: TracebackType | None) -> None:
-    while trace is not None:
-        below = trace.tb_next
-        if below is not None and below.tb_frame.f_globals.get("__name__", "").startswith("duckdb"):
-            trace.tb_next = None
-        trace = trace.tb_next
-
-
-def _order_parts(
-    request: SortRequest, parts: Sequence[tuple[Path, ...]], order: Order, paths: Sequence[Path]
-) -> list[SortedPart]:
-    done = []
-    with _connect(request) as connection:
-        # No comprehension: its closure would keep the connection.
-        for part, path in zip(parts, paths, strict=True):
-            done.append(_order_part(connection, part, order, path))
-    return done
-
-
-def _order_part(
-    connection: "duckdb.DuckDBPyConnection", files: tuple[Path, ...], order: Order, path: Path
-) -> SortedPart:
+def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, path: Path) -> SortedPart:
     """Write the numbers of the part's rows in their order."""
     context, groups, rows = current_run(), RowGroups(files), 0
     meter = context.progress.meter("sort")
@@ -154,7 +112,7 @@ def _order_part(
     return SortedPart(files, path, rows)
 
 
-def _ordered(connection: "duckdb.DuckDBPyConnection", groups: RowGroups, order: Order) -> Iterator[RowNumbers]:
+def _ordered(connection: duckdb.DuckDBPyConnection, groups: RowGroups, order: Order) -> Iterator[RowNumbers]:
     """Rows are numbered through all files, in order of arrival, so their number is the last term of the order."""
     relation = connection.sql(
         "SELECT (file_row_number + list_extract($starts, file_index::BIGINT + 1))::UINTEGER AS row "  # noqa: S608
@@ -199,10 +157,8 @@ def _threads(job: Job) -> int:
 
 
 @contextmanager
-def _connect(request: SortRequest) -> Iterator["duckdb.DuckDBPyConnection"]:
+def _connect(request: SortRequest) -> Iterator[duckdb.DuckDBPyConnection]:
     """A private DuckDB: bounded, with its own spill folder, blind to files but the attempt's; all this is locked."""
-    import duckdb
-
     job = request.job
     budget = Budget.of(job)
     spill = mkdtemp(prefix="spill-", dir=request.folder)
@@ -241,7 +197,7 @@ def _connect(request: SortRequest) -> Iterator["duckdb.DuckDBPyConnection"]:
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: duckdb.Error) -> str:
     """What happened; DuckDB's advice on its own settings follows it."""
     return str(error).partition("\n")[0]
 

@@ -168,7 +168,7 @@ def test_deployments_run_on_a_worker(
     run = flow_run_id(done)
     logs = prefect("flow-run", "logs", run)
     assert "committed" in logs
-    # At the end of the run's process DuckDB's binding printed some 26 lines.
+    # At the end of the run's process DuckDB 2.0.0 printed some 26 lines.
     wait_for(prefect.is_idle, 60)
     assert "nanobind" not in logs + prefect.worker_log.read_text()
     # The server makes the runs of a schedule by itself.

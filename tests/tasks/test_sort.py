@@ -279,6 +279,6 @@ threading.Thread(target=lambda kept: threading.Event().wait(), args=[kept], daem
 
 
 def test_a_process_that_sorted_ends_in_silence() -> None:
-    """DuckDB's binding prints a line for each of its objects that somebody still has by then."""
+    """The binding of DuckDB 2.0.0 prints a line for each of its objects that somebody still has by then."""
     done = subprocess.run([sys.executable, "-c", KEEPS], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
