@@ -13,6 +13,7 @@ import http.client
 import math
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -215,10 +216,14 @@ def _await_record(server: "subprocess.Popen[bytes]", files: ServerFiles) -> Serv
     server.kill()
     tail = files.log.read_text(errors="replace").splitlines()
     files.remove()
+    free = shutil.disk_usage(files.folder).free >> 20
+    if not free:
+        # Its output finds no space either.
+        tail.append("No space left")
     advice = next((way for word, way in _WAYS_OUT.items() if any(word in line for line in tail)), _ELSE)
     last = "\n".join(line for line in tail if line.strip()).splitlines()[-_SHOWN_LINES:]
     raise PrefectServerError(
-        f"Prefect's server {what} (PREFECT_HOME {files.folder.parent}): {advice}"
+        f"Prefect's server {what} (PREFECT_HOME {files.folder.parent}, {free} MB free): {advice}"
         + ("; its output ends:\n" + "\n".join(last) if last else "")
     )
 
