@@ -45,7 +45,7 @@ def run(work: Callable[[], int]) -> NoReturn:
         status = _stopped(signals, status)
     signals.settle(status)
     # Exit handlers run now. Then the process leaves without the interpreter's own end, where DuckDB's binding prints
-    # two hundred lines about objects that Prefect still holds.
+    # two hundred lines about objects that Prefect still holds (2.0.0; later ones are silent).
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
