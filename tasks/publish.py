@@ -26,6 +26,7 @@ from tasks.failpoints import reach
 from tasks.formats.registry import describe_format
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
+from tasks.kafka.sender import Sender
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
@@ -33,6 +34,7 @@ from tasks.ownership import Owner
 from tasks.run_context import current_run
 from tasks.run_record import FORMAT, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
+from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target
@@ -155,12 +157,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-begin")
     # Step 2.
     reach("before-publish")
-    progress = current_run().progress
-    meter = progress.meter("publish")
-    gatherer, sent = RowGatherer(), []
-    for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
-        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, publication.checksum, meter.add)
-        sent.append(Sent(rows, sort.columns, total))
+    sent = _write_rows(job, writing, publication)
     reach("after-publish")
     # Step 3.
     send_dead_letters(producer.sender, job, publication.chunks)
@@ -170,16 +167,9 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-flush")
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
-    record = _record(owner, publication, written, progress.seconds)
+    record = _record(owner, publication, written, current_run().progress.seconds)
     reach("before-ledger-record")
-    payload = record.to_json()
-    producer.sender.send_one(job.ledger, run_key(record.run), payload, 0)
-    producer.sender.send_one(job.ledger, LAST, payload, 0)
-    outdated = owner.ledger.outdated(record.run)
-    if outdated and (earlier := owner.ledger.folded(record.run)):
-        producer.sender.send_one(job.ledger, EARLIER, earlier.to_json(), 0)
-    for number in outdated:
-        producer.sender.send_one(job.ledger, run_key(number), None, 0)
+    _send_record(owner, producer.sender, record)
     producer.flush()
     reach("after-ledger-record")
     # Step 6.
@@ -192,6 +182,27 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     owner.note_committed(record)
     reach("after-commit")
     return record
+
+
+def _write_rows(job: Job, writing: Writing, publication: Publication) -> list[Sent]:
+    """Write the rows of all sorts, one sort after the other, and return what was sent of each."""
+    meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
+    for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
+        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, publication.checksum, meter.add)
+        sent.append(Sent(rows, sort.columns, total))
+    return sent
+
+
+def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:
+    """Send the run's record, and fold those of the oldest runs into one."""
+    ledger, payload = owner.job.ledger, record.to_json()
+    sender.send_one(ledger, run_key(record.run), payload, 0)
+    sender.send_one(ledger, LAST, payload, 0)
+    outdated = owner.ledger.outdated(record.run)
+    if outdated and (earlier := owner.ledger.folded(record.run)):
+        sender.send_one(ledger, EARLIER, earlier.to_json(), 0)
+    for number in outdated:
+        sender.send_one(ledger, run_key(number), None, 0)
 
 
 def write_sorted(
