@@ -37,7 +37,7 @@ from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
-from tasks.targets.base import Columns, OutputChangedError, Sent, Target
+from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 _VERSION = version("kafka-sorting-pipeline")
