@@ -23,7 +23,7 @@ PARTITIONS = 4
 # The second run sorts this many times fewer records than the first.
 LATER_SHARE = 4
 
-# What a stop means for the demo, whichever step it stops.
+# The meaning of a stop for the demo, whichever step it stops.
 GONE = "Kafka and the data of this demo are gone"
 FAREWELL = """
 {gone}. The same by hand, with a Kafka that stays:

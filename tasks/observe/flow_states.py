@@ -27,7 +27,7 @@ from tasks.settings.job import Job
 NOTHING_NEW: Final = "nothing new"
 # A runner that lost its event connection polls every 10 s: this is the longest time from a cancel to its SIGTERM.
 _RUNNER_SECONDS: Final = 30.0
-# What a stop means, by kind of run.
+# The meaning of a stop, by kind of run.
 _CONSEQUENCES: Final = {
     "run": NOTHING_VISIBLE,
     "generation": "the records sent before that stay in the topic",
