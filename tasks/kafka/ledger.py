@@ -26,6 +26,8 @@ EARLIER = b"earlier"
 _RUN = b"run/"
 # Later transactions fold run records that are older than this many runs into one.
 KEPT_RUNS = 1000
+# `consume` waits this long at the end of the ledger, and each start reads it twice.
+_CONSUME_SECONDS = 0.02
 
 R = TypeVar("R", RunRecord, EarlierRuns)
 
@@ -142,7 +144,7 @@ def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[b
             raise TransientError(
                 f"the ledger {name} could be read to offset {max(reached, 0)} of {end} only: is a replica down?"
             )
-        for message in consumer.consume(1000, 0.1):
+        for message in consumer.consume(1000, _CONSUME_SECONDS):
             if error := message.error():
                 raise translate(f"reading the ledger {name}", error)
             key, value = message.key() or b"", message.value()
