@@ -34,8 +34,14 @@ _START_SECONDS: Final = 90.0
 _TURN_SECONDS: Final = 60.0
 _ANSWER_SECONDS: Final = 5.0
 _SHOWN_LINES: Final = 6
-# Prefect starts its own temporary server with the same settings.
-_ENVIRONMENT: Final = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+# Prefect starts its own temporary server with the same settings, but for the last one: a command silences Prefect's own
+# lines on its terminal, and the server's log is where a failure explains itself.
+_ENVIRONMENT: Final = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+}
 # Words in the server's last lines, and what helps.
 _WAYS_OUT: Final = {
     "Can't locate revision": "a newer Prefect wrote the database: install it, or set PREFECT_HOME to another folder",

@@ -186,8 +186,11 @@ def renew(home: Path) -> None:
         pytest.param(renew, "a newer Prefect wrote the database", id="newer", marks=pytest.mark.slow),
     ],
 )
-def test_a_server_that_ends_says_why(spoil: Callable[[Path], None], told: str, tmp_path: Path) -> None:
-    """The error comes at once, with advice and the server's last lines."""
+def test_a_server_that_ends_says_why(
+    spoil: Callable[[Path], None], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error comes at once, with advice and the server's last lines, though a command shows none of Prefect's own."""
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     spoil(tmp_path)
     with pytest.raises(PrefectServerError, match=told) as error:
         use_server(tmp_path, {}, 0)

@@ -18,6 +18,7 @@ from tasks.kafka import native_produce
 from tasks.kafka.clients import CommitUnknownError, KafkaTerminalError, KafkaTransientError
 from tasks.kafka.ledger import LAST, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.outputs import prepare_outputs
 from tasks.publish import ContentError, SupersededError, publish_run
 from tasks.run_context import Stop, run_context
 from tasks.settings.job import Job
@@ -129,7 +130,8 @@ def test_one_producer_serves_run_after_run(cluster: Cluster, tmp_path: Path) -> 
 
 def test_a_producer_that_is_fenced_cannot_commit(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """The rule behind everything: a commit succeeds for the newest holder of the id only."""
-    with owned(cluster, job):
+    with owned(cluster, job) as owner:
+        prepare_outputs(owner)
         old = make_transactional(cluster, job)
         old.begin()
         old.sender.send_one(job.sort_list[0].topic, None, b"of the old", 0)
@@ -170,7 +172,8 @@ def test_who_was_fenced_fences_anew_while_the_lease_is_held(
 def test_without_fencing_first_the_ledger_misses_a_run(cluster: Cluster, job: Job) -> None:
     """A read before the fence may miss a run: an open transaction commits behind the reader's back."""
     payload = b"{}"
-    with owned(cluster, job):
+    with owned(cluster, job) as owner:
+        prepare_outputs(owner)
         old = make_transactional(cluster, job)
         old.begin()
         old.sender.send_one(job.ledger, LAST, payload, 0)
