@@ -230,6 +230,7 @@ def lose_lease(proxy: Proxy, lost: Callable[[], bool]) -> None:
     proxy.mend()
 
 
+@pytest.mark.slow
 def test_a_lease_that_is_lost_is_regained(cluster: Cluster, through: Cluster, proxy: Proxy, tmp_path: Path) -> None:
     """An outage longer than the session timeout costs the lease; nobody else took it, so the run takes it again."""
     source = cluster.make_topic()

@@ -80,6 +80,7 @@ def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
         assert_exact(cluster, job, follower=follower)
 
 
+@pytest.mark.slow
 def test_another_run_is_alive(cluster: Cluster, command: Command) -> None:
     """While another process holds the job, a start exits 1, names process and host, and changes nothing."""
     source = cluster.make_topic()
@@ -139,7 +140,7 @@ def test_retries_come_to_an_end(cluster: Cluster, command: Command) -> None:
     assert_exact(cluster, job)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> None:
     """A run under way stops within seconds, with its exit status and a line that says what the next start does."""
     source = cluster.make_topic()
@@ -160,6 +161,7 @@ def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> 
         assert_exact(cluster, job, follower=follower)
 
 
+@pytest.mark.slow
 def test_a_signal_while_others_are_alive(cluster: Cluster, command: Command) -> None:
     """A run sees the signal while it waits for the lease, too."""
     source = cluster.make_topic()

@@ -76,6 +76,7 @@ def test_a_stream_and_its_end(cluster: Cluster, command: Command, number: signal
     assert verified.status == 0, verified.out + verified.err
 
 
+@pytest.mark.slow
 def test_killed_and_taken_over_by_a_standby(cluster: Cluster, command: Command) -> None:
     """The first stream dies with work to do; the standby goes on by itself, and neither loses nor doubles a record."""
     source = cluster.make_topic()

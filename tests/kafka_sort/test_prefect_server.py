@@ -85,6 +85,7 @@ def fresh(cluster: Cluster, tmp_path: Path) -> Iterator[Home]:
     made.end()
 
 
+@pytest.mark.slow
 def test_a_server_stays_for_the_next_command(home: Home) -> None:
     """The first command starts it, past the proxies of the environment, and says so; the second one finds it."""
     first = home.run(PROXIES)
@@ -189,7 +190,7 @@ def renew(home: Path) -> None:
 def test_a_server_that_ends_says_why(
     spoil: Callable[[Path], None], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error comes at once, with advice and the server's last lines, though a command shows none of Prefect's own."""
+    """The error comes at once, with advice and the server's last lines, whatever a command shows of Prefect's own."""
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     spoil(tmp_path)
     with pytest.raises(PrefectServerError, match=told) as error:

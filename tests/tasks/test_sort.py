@@ -222,6 +222,7 @@ def test_batches_are_bounded_where_large_records_follow_one_another(tmp_path: Pa
     assert max(sizes) < 40_000_000
 
 
+@pytest.mark.slow
 def test_keys_too_large_for_the_memory_are_an_error_that_says_what_to_raise(tmp_path: Path) -> None:
     """DuckDB works with 2048 keys at a time, which must fit into its share; of records it sees the keys alone."""
     rows = [(i, b"x" * 400_000) for i in range(1500)]

@@ -72,7 +72,9 @@ def mix(count: int, seed: int = 1) -> list[Record]:
     return [Record(some(0.2, 5000), some(0.5, 200), headers()) for _ in range(count)]
 
 
-@pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
+@pytest.mark.parametrize(
+    "codec", ["none", "lz4", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gzip", "snappy", "zstd"))]
+)
 def test_records_of_all_kinds(cluster: Cluster, codec: str) -> None:
     """Values, keys, headers, timestamps and offsets are the same, and those that were written."""
     topic, rows = cluster.make_topic(1), mix(3000)
@@ -187,6 +189,7 @@ def test_what_was_fetched_ahead_is_not_met_again(cluster: Cluster, way: Callable
         fetcher.fetch(1, 0.1)
 
 
+@pytest.mark.slow
 def test_every_message_is_given_back(cluster: Cluster) -> None:
     """Messages of a block that could not be read are given back, too: ten reads take no more memory than one."""
     topic = cluster.make_topic(1)
