@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,10 @@ KafkaSort = Callable[..., Outcome]
 def kafka_sort(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> KafkaSort:
     """Run `kafka-sort sort` in this process, since an early refusal needs no process of its own."""
     monkeypatch.setattr("kafka_sort.main._start", lambda _: None)
+    # A Prefect server would stay for the next command and say so.
+    started: Future[None] = Future()
+    started.set_result(None)
+    monkeypatch.setattr("kafka_sort.main.start_prefect", lambda: started)
     # If nothing is refused, no run must follow.
     terminal = ModuleType("kafka_sort.terminal")
     terminal.__dict__["run_sort"] = lambda _: None
