@@ -77,9 +77,9 @@ class ChunkFolder:
     run: int
     topic_id: str
 
-    def path(self, part: OffsetRange) -> Path:
-        """Return the path of the part's chunk, where it lies once it is whole."""
-        return self.folder / f"chunk-{part.partition:05}-{part.start:016}.parquet"
+    def path(self, offsets: OffsetRange) -> Path:
+        """Return the path of the chunk of these offsets, where it lies once it is whole."""
+        return self.folder / f"chunk-{offsets.partition:05}-{offsets.start:016}.parquet"
 
     def write_manifest(self, chunk: Chunk) -> None:
         """Write the chunk's manifest: from now on the chunk counts."""
@@ -88,10 +88,10 @@ class ChunkFolder:
         unfinished.write_text(json.dumps({**self._identity(chunk), "chunk": asdict(chunk)}, default=str))
         os.replace(unfinished, path)
 
-    def find(self, part: OffsetRange) -> Chunk | None:
+    def find(self, offsets: OffsetRange) -> Chunk | None:
         """Find the chunk of a former attempt; None unless its manifest and its bytes fit."""
         try:
-            raw = json.loads(self._manifest(part).read_text())
+            raw = json.loads(self._manifest(offsets).read_text())
             fields = raw.pop("chunk")
             chunk = Chunk(
                 **{
@@ -103,12 +103,12 @@ class ChunkFolder:
                     "times": tuple(fields["times"]),
                 }
             )
-            return chunk if chunk.range == part and raw == self._identity(chunk) else None
+            return chunk if chunk.range == offsets and raw == self._identity(chunk) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _manifest(self, part: OffsetRange) -> Path:
-        return self.path(part).with_suffix(".json")
+    def _manifest(self, offsets: OffsetRange) -> Path:
+        return self.path(offsets).with_suffix(".json")
 
     def _identity(self, chunk: Chunk) -> dict[str, object]:
         files = [path for path in (chunk.path, chunk.dead_letter_path) if path is not None]

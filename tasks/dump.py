@@ -73,7 +73,8 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
     try:
         with own as pool, pool.take() as reader:
-            chunks = tuple(_take_chunk(request, part, reader) for part in split_range(request.range))
+            fmt = make_format(request.job)
+            chunks = tuple(_take_chunk(request, offsets, reader, fmt) for offsets in split_range(request.range))
     except OSError as error:
         where = f"{request.job.source_topic}/{request.range.partition}"
         raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
@@ -81,16 +82,16 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     return Dumped(request.range, chunks, time.monotonic() - began)
 
 
-def _take_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader) -> Chunk:
-    """Return the part's chunk: a former attempt's, or a new one."""
+def _take_chunk(request: DumpRequest, offsets: OffsetRange, reader: RangeReader, fmt: RecordFormat) -> Chunk:
+    """Return the chunk of these offsets: a former attempt's, or a new one."""
     meter = current_run().progress.meter("dump")
-    chunk = request.files.find(part)
+    chunk = request.files.find(offsets)
     if chunk is not None:
-        meter.add(part.span)
+        meter.add(offsets.span)
         return chunk
     reach("before-dump-chunk")
     with _paused_gc():
-        chunk = _dump_chunk(request, part, reader, Budget.of(request.job).chunk_buffer_bytes, meter)
+        chunk = _dump_chunk(request, offsets, reader, fmt, meter)
     reach("after-dump-chunk")
     return chunk
 
@@ -103,31 +104,32 @@ def refuse_lost(job: Job, chunks: Sequence[Chunk]) -> None:
 
 
 def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
-    """Split the range into consecutive parts of at most CHUNK_OFFSETS."""
+    """Split the range into consecutive ranges of at most CHUNK_OFFSETS, one for each chunk."""
     edges = [*range(whole.start, whole.end, CHUNK_OFFSETS), whole.end]
     for start, end in pairwise(edges):
         yield OffsetRange(whole.partition, start, end)
 
 
-def _dump_chunk(request: DumpRequest, part: OffsetRange, reader: RangeReader, buffer_bytes: int, meter: Meter) -> Chunk:
-    target = request.files.path(part)
-    fmt = make_format(request.job)
-    tally = _Tally()
+def _dump_chunk(
+    request: DumpRequest, offsets: OffsetRange, reader: RangeReader, fmt: RecordFormat, meter: Meter
+) -> Chunk:
+    target, tally = request.files.path(offsets), _Tally()
+    buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
     rows = TableWriter(target, chunk_schema(fmt.keys))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
-        for group in _gather(reader.read(part), part.partition, buffer_bytes, meter):
+        for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
             table, rejects = group.split(fmt, keep_time=request.job.timestamps == "keep")
             tally.add(table, group.times)
             rows.write(table)
             dead.write(rejects)
             reach("after-dump-block")
     # Progress counts offsets, some of which hold no record.
-    meter.add(part.span - rows.rows - dead.rows)
+    meter.add(offsets.span - rows.rows - dead.rows)
     path, dead_path = rows.finish(), dead.finish()
     chunk = Chunk(
         path=path,
-        range=part,
+        range=offsets,
         records=tally.records,
         largest_bytes=tally.largest_bytes,
         checksum=tally.checksum % 2**64,
