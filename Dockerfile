@@ -13,6 +13,7 @@ COPY deploy/deploy.sh deploy/
 COPY flows flows
 COPY tasks tasks
 COPY kafka_sort kafka_sort
+COPY kafka_sort_command.py ./
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation -e .
 
 

@@ -91,11 +91,12 @@ def test_the_pythons_are_the_same_everywhere() -> None:
 
 
 def test_the_wheel_is_whole(source: Path, wheel: Path) -> None:
-    """It holds each file of the packages, and the licence, and nothing else: no tests, no benchmark."""
+    """It holds each file of the packages, the command and the licence, and nothing else: no tests, no benchmark."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     described = {name for name in names if ".dist-info/" in name}
-    assert names - described == {name for name in files(source) if name.partition("/")[0] in PACKAGES}
+    packaged = {name for name in files(source) if name.partition("/")[0] in PACKAGES}
+    assert names - described == packaged | {"kafka_sort_command.py"}
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
     assert any(name.endswith("licenses/LICENSE") for name in described)
 

@@ -72,6 +72,13 @@ def test_a_module_of_the_users_own(tmp_path: Path, name: str) -> None:
     assert run("status", "--help", environment=path).returncode == 0
 
 
+def test_a_module_called_like_the_command(tmp_path: Path) -> None:
+    """The installed command finds its own package before a user's `kafka_sort.py`."""
+    (tmp_path / "kafka_sort.py").write_text("raise SystemExit('not this one')\n")
+    done = run("status", "--help", environment={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @needs_namespaces
 def test_no_home_and_no_name() -> None:
     """Commands that only report need neither."""
