@@ -14,10 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import RECORD
+from tasks.integers import read_integers
 from tasks.settings.sorts import ColumnType, KeyColumn
 
 # The version of the parse rules, for the ledger: under other rules a record may have another key, or none.
 RULES: Final = "2"
+
+
+# A key column, null where a value was refused, and index → reason of each refusal.
+Encoded = tuple[pa.Array, dict[int, str]]
 
 
 class KeyType(Protocol):
@@ -31,19 +36,33 @@ class KeyType(Protocol):
     def filler(self) -> Any:
         """The value in a row that has no key; its flag orders it."""
 
+    def encode(self, texts: pa.Array) -> Encoded:
+        """Encode values as text (binary without nulls); a reason goes on after the column's name."""
+
 
 @dataclass(frozen=True)
-class _Stored:
-    """A type whose values are stored as they are parsed: their own order is the order of the type."""
+class _Integer:
+    """Signed 64-bit integers, stored as they are."""
 
-    stored: pa.DataType
-    filler: Any
+    stored: pa.DataType = field(default_factory=pa.int64)
+    filler: int = 0
+
+    def encode(self, texts: pa.Array) -> Encoded:
+        return read_integers(texts)
 
 
-_TYPES: Final[dict[ColumnType, KeyType]] = {
-    ColumnType.INT: _Stored(pa.int64(), 0),
-    ColumnType.TEXT: _Stored(pa.binary(), b""),
-}
+@dataclass(frozen=True)
+class _Text:
+    """Bytes, whose own order is the order of the type."""
+
+    stored: pa.DataType = field(default_factory=pa.binary)
+    filler: bytes = b""
+
+    def encode(self, texts: pa.Array) -> Encoded:
+        return texts, {}
+
+
+_TYPES: Final[dict[ColumnType, KeyType]] = {ColumnType.INT: _Integer(), ColumnType.TEXT: _Text()}
 
 
 def key_type(column: KeyColumn) -> KeyType:

@@ -30,7 +30,7 @@ def links_of(page: str) -> list[tuple[str, str]]:
 
 
 def anchors_of(page: str) -> set[str]:
-    """Of the headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("path", SOURCES)
 def test_the_code_names_pages_that_exist(path: Path) -> None:
-    """In messages and comments."""
+    """Messages and comments name no page that is absent."""
     assert set(re.findall(r"docs/[\w-]+\.md", SOURCES[path])) <= set(PAGES)
 
 

@@ -104,7 +104,7 @@ def test_the_wheel_is_whole(source: Path, wheel: Path) -> None:
 def test_the_wheel_works_outside_of_a_checkout(
     cluster: Cluster, command: Command, installed: Path, tmp_path: Path
 ) -> None:
-    """In a fresh environment the wheel uses its own packages, and sorts a topic from any folder."""
+    """The wheel uses its own packages in a fresh environment, and sorts a topic from any folder."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     where = f"import {', '.join(PACKAGES)}; print({', '.join(f'{name}.__file__' for name in PACKAGES)})"

@@ -16,7 +16,6 @@ import pyarrow.csv
 
 from tasks.formats.base import RejectedError
 from tasks.formats.csv_rows import are_all_plain, count_fields, find_plain, find_strict, join_rows, trim_rows
-from tasks.formats.integers import read_integers
 from tasks.keys import RULES, Parsed, key_type
 from tasks.printable import excerpt
 from tasks.settings.sorts import ColumnType, KeyColumn, format_columns
@@ -35,6 +34,7 @@ class CsvFormat:
     def __init__(self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",") -> None:
         self.keys = tuple(keys)
         self._columns = columns
+        # Arrow's reader of CSV gives for these types what they encode themselves.
         self._stored = {key.name: key_type(key).stored for key in keys}
         self._delimiter = delimiter
 
@@ -159,12 +159,11 @@ class CsvFormat:
         return f"{actual} fields, expected {len(self._columns)}: {excerpt(row)}"
 
     def _type(self, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], rejected: dict[int, str]) -> Parsed:
-        """Cast integer columns; reject rows that cannot be cast. `rows`: index in the block of each row."""
+        """Encode key columns; reject rows that cannot be encoded. `rows`: index in the block of each row."""
         typed, refused = dict(columns), dict[int, str]()
-        for name, kind in self._stored.items():
-            if pa.types.is_integer(kind):
-                typed[name], reasons = read_integers(columns[name])
-                refused = {row: f"column {name} {reason}" for row, reason in reasons.items()} | refused
+        for key in self.keys:
+            typed[key.name], reasons = key_type(key).encode(columns[key.name])
+            refused = {row: f"column {key.name} {reason}" for row, reason in reasons.items()} | refused
         if refused:
             keep = pa.array(np.delete(np.arange(len(rows)), list(refused)))
             typed = {name: column.take(keep) for name, column in typed.items()}
