@@ -92,6 +92,7 @@ class Granted:
     def close(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_two_owners_publish_at_once(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the lease is wrong and two runs work at once, one attempt of each run is committed, the other superseded."""
     source = cluster.make_topic()

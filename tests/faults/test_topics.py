@@ -89,6 +89,7 @@ def test_an_output_that_was_deleted_between_runs(cluster: Cluster, tmp_path: Pat
         pass
 
 
+@pytest.mark.slow
 def test_a_publish_longer_than_its_transaction_may_take(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +172,7 @@ def test_what_holds_a_snapshot_back_is_told(cluster: Cluster, tmp_path: Path) ->
     assert (told["offsets"], told["partitions"]) == (4, "1")
 
 
+@pytest.mark.slow
 def test_group_offsets_that_are_not_the_ledgers_are_told(cluster: Cluster, tmp_path: Path) -> None:
     """If the group's offsets expired or were reset, the ledger decides and a line says so; the commit corrects them."""
     source = cluster.make_topic(1)

@@ -15,6 +15,7 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
     return [event["event"].removeprefix("kafka-sort.run.") for event in events]
 
 
+@pytest.mark.slow
 def test_the_history_says_what_happened(cluster: Cluster, command: Command, history: History) -> None:
     """A run with dead letters, one with nothing new, and one that fails can be told apart at a glance."""
     source = cluster.make_topic()

@@ -19,9 +19,9 @@ AWAY = [
     pytest.param("before-dump-chunk", marks=pytest.mark.slow),
     pytest.param("after-sort", marks=pytest.mark.slow),
     pytest.param("before-begin", marks=pytest.mark.slow),
-    pytest.param("after-begin"),
+    pytest.param("after-begin", marks=pytest.mark.slow),
     pytest.param("after-flush", marks=pytest.mark.slow),
-    pytest.param("before-commit"),
+    pytest.param("before-commit", marks=pytest.mark.slow),
 ]
 
 
@@ -127,6 +127,7 @@ def test_a_step_that_fails_once_is_tried_again(cluster: Cluster, command: Comman
     assert point != "after-commit" or seen == 3000
 
 
+@pytest.mark.slow
 def test_retries_come_to_an_end(cluster: Cluster, command: Command) -> None:
     """Without retries a transient error ends the run with one line and status 1; the next start does what is left."""
     source = cluster.make_topic()

@@ -31,7 +31,7 @@ def read(cluster: Cluster, topic: str) -> list[Record]:
     return cluster.read(topic)
 
 
-@pytest.mark.parametrize("term", ["@key:nulls-first", "@key:desc:nulls-last"])
+@pytest.mark.parametrize("term", ["@key:nulls-first", pytest.param("@key:desc:nulls-last", marks=pytest.mark.slow)])
 def test_by_key(cluster: Cluster, command: Command, term: str) -> None:
     """Null keys are at the place that was set, ties in order of arrival, tombstones among them; verify agrees."""
     source = cluster.make_topic()
@@ -72,6 +72,7 @@ def test_by_timestamp_and_key(cluster: Cluster, command: Command) -> None:
     assert "no difference" in checked.out
 
 
+@pytest.mark.slow
 def test_what_the_first_run_fixed(cluster: Cluster, command: Command) -> None:
     """The format is a job's own, as its columns are."""
     source = cluster.make_topic()

@@ -76,6 +76,7 @@ with own_job(job, Connection(sys.argv[1])) as owner:
 """
 
 
+@pytest.mark.slow
 def test_who_lost_the_lease_does_not_fence_the_successor(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """A run that was away for longer than the session timeout learns that its lease is lost, and fences nobody."""
     assert ensure_ledger(cluster.admin, job.ledger, None)

@@ -67,6 +67,7 @@ def test_dead_letters_that_are_permitted(cluster: Cluster, tmp_path: Path) -> No
     assert run_once(cluster, right, tmp_path).placed == 40
 
 
+@pytest.mark.slow
 def test_a_first_run_that_began_at_latest(cluster: Cluster, tmp_path: Path) -> None:
     """A run that has read nothing fixes where the job begins, and no more: the run that reads is judged."""
     source = cluster.make_topic()

@@ -262,6 +262,7 @@ def test_a_first_run_at_latest_is_anchored(cluster: Cluster, job: Job) -> None:
     assert sum(sizes(cluster, job)) == 8
 
 
+@pytest.mark.slow
 def test_a_standby_waits_and_takes_over(cluster: Cluster, job: Job) -> None:
     """It waits while another stream owns the job, then goes on at once; a waiting one can also end in order."""
     cluster.produce(job.source_topic, sample_values(40))
