@@ -8,6 +8,9 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
+# Two processes, each with a broker and a Prefect server of its own: most of a test's time is waiting.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -39,10 +42,10 @@ ui: setup  ## Prefect's pages with all deployments, a worker and an embedded Kaf
 	@$(BIN)/python -m kafka_sort.ui
 
 test: setup  ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: setup  ## all tests, also of faults and scale
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 chaos: setup  ## random faults for a while; ARGS="--seed N --minutes M"
 	@$(BIN)/python -m pytest -s tests/faults/test_chaos.py::test_chaos $(ARGS)

@@ -64,10 +64,18 @@ class JobStatus:
             str(last.run) if last else "",
             f"{last.records:,}" if last else "",
             f"{last.dead_letters:,}" if last else "",
-            f"{datetime.fromisoformat(last.published):%Y-%m-%d %H:%M:%S %Z}" if last else "",
+            _show_time(last.published) if last else "",
             "" if self.lag is None else f"{self.lag:,}",
             "; ".join(filter(None, (self.owner, self.problem))),
         )
+
+
+def _show_time(text: str) -> str:
+    """Show a time of a ledger; as it stands there if it is none, since one bad ledger must not hide the other jobs."""
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S %Z}"
+    except ValueError:
+        return text
 
 
 def print_status(connection: Connection) -> None:

@@ -129,7 +129,7 @@ def test_wrong_parameters_are_refused_when_the_run_is_created(prefect: Deploymen
         history.create("verify-topic/nightly", {"runs": 0})
 
 
-@pytest.mark.parametrize("entrypoint", {deployment["entrypoint"] for deployment in load()["deployments"]})
+@pytest.mark.parametrize("entrypoint", sorted({deployment["entrypoint"] for deployment in load()["deployments"]}))
 def test_the_form(entrypoint: str) -> None:
     """Each field has a title, a description and its place, in the order of the model; no secret is among them."""
     flow: Flow[..., Any] = load_flow_from_entrypoint(f"{ROOT}/{entrypoint}")

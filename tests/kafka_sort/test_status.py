@@ -43,13 +43,12 @@ def make_job(cluster: Cluster, source: str | None = None) -> Job:
     return job
 
 
-def write_run(cluster: Cluster, job: Job, number: int, read: dict[int, int]) -> None:
+def write_run(cluster: Cluster, job: Job, number: int, read: dict[int, int], published: str = READ.published) -> None:
     topic = describe_topic(cluster.admin, job.source_topic)
     assert topic is not None
     ranges = tuple(ReadRange(partition, 0, end) for partition, end in read.items())
-    record = replace(
-        READ, job=job.name, run=number, source_topic=topic.name, source_topic_id=topic.id, read=ranges
-    ).to_json()
+    of_job = {"job": job.name, "source_topic": topic.name, "source_topic_id": topic.id}
+    record = replace(READ, run=number, read=ranges, published=published, **of_job).to_json()
     records = [Record(record, run_key(number)), Record(record, LAST)]
     cluster.produce_records(job.ledger, records, **{"transactional.id": job.group})
 
@@ -114,6 +113,13 @@ def test_broken_ledger_is_a_line(cluster: Cluster) -> None:
         "",
         f"its source {recreated.source_topic} was deleted and recreated",
     )
+
+
+def test_a_time_that_is_none(cluster: Cluster) -> None:
+    """One job's record with a time that nobody can read hides no other job: it is shown as it stands."""
+    job = make_job(cluster)
+    write_run(cluster, job, 1, {}, published="soon")
+    assert status_of(cluster, job).row()[5] == "soon"
 
 
 def test_no_broker() -> None:
