@@ -47,8 +47,8 @@ def write_run(cluster: Cluster, job: Job, number: int, read: dict[int, int], pub
     topic = describe_topic(cluster.admin, job.source_topic)
     assert topic is not None
     ranges = tuple(ReadRange(partition, 0, end) for partition, end in read.items())
-    of_job = {"job": job.name, "source_topic": topic.name, "source_topic_id": topic.id}
-    record = replace(READ, run=number, read=ranges, published=published, **of_job).to_json()
+    made = replace(READ, job=job.name, run=number, source_topic=topic.name, source_topic_id=topic.id, read=ranges)
+    record = replace(made, published=published).to_json()
     records = [Record(record, run_key(number)), Record(record, LAST)]
     cluster.produce_records(job.ledger, records, **{"transactional.id": job.group})
 
