@@ -1,12 +1,13 @@
-"""Key types: encode a key column's values as int64 or binary, whose ascending order is the order of the type.
+"""Key columns: turns the values of a block's keys into columns of a chunk, int64 or binary, and rejects.
 
-Types end at the dump. A key column of a chunk is never null; if nulls are permitted, a flag column says which rows have
-none. The direction stays with the order. Sort, split and cuts do not know types.
+Their ascending order is the order of their types, which end at the dump: sort, split and cuts do not know types. A key
+column of a chunk is never null; if nulls are permitted, a flag column says which rows have none. The direction stays
+with the order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,60 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import RECORD
-from tasks.integers import read_integers
-from tasks.settings.sorts import ColumnType, KeyColumn
+from tasks.settings.sorts import KeyColumn
+from tasks.types.registry import key_type
 
 # The version of the parse rules, for the ledger: under other rules a record may have another key, or none.
 RULES: Final = "2"
-
-
-# A key column, null where a value was refused, and index → reason of each refusal.
-Encoded = tuple[pa.Array, dict[int, str]]
-
-
-class KeyType(Protocol):
-    """One type of key column."""
-
-    @property
-    def stored(self) -> pa.DataType:
-        """The column's Arrow type in chunks: int64 or binary."""
-
-    @property
-    def filler(self) -> Any:
-        """The value in a row that has no key; its flag orders it."""
-
-    def encode(self, texts: pa.Array) -> Encoded:
-        """Encode values as text (binary without nulls); a reason goes on after the column's name."""
-
-
-@dataclass(frozen=True)
-class _Integer:
-    """Signed 64-bit integers, stored as they are."""
-
-    stored: pa.DataType = field(default_factory=pa.int64)
-    filler: int = 0
-
-    def encode(self, texts: pa.Array) -> Encoded:
-        return read_integers(texts)
-
-
-@dataclass(frozen=True)
-class _Text:
-    """Bytes, whose own order is the order of the type."""
-
-    stored: pa.DataType = field(default_factory=pa.binary)
-    filler: bytes = b""
-
-    def encode(self, texts: pa.Array) -> Encoded:
-        return texts, {}
-
-
-_TYPES: Final[dict[ColumnType, KeyType]] = {ColumnType.INT: _Integer(), ColumnType.TEXT: _Text()}
-
-
-def key_type(column: KeyColumn) -> KeyType:
-    """Return the type of a key column."""
-    return _TYPES[column.type]
 
 
 @dataclass(frozen=True)
@@ -81,6 +33,14 @@ class Parsed:
     columns: dict[str, pa.Array]
     rejected: dict[int, str] = field(default_factory=dict)
 
+    def take(self, rows: pa.Array) -> "Parsed":
+        """Return the key columns with these rows alone, and all rejects."""
+        return Parsed({name: column.take(rows) for name, column in self.columns.items()}, self.rejected)
+
+    def moved(self, indexes: npt.NDArray[np.int64], rejected: Mapping[int, str]) -> "Parsed":
+        """Return this part of a block as rows of the block, at `indexes`. `rejected`: those outside of the part."""
+        return Parsed(self.columns, {**rejected, **{int(indexes[row]): why for row, why in self.rejected.items()}})
+
     def accepted(self, count: int) -> npt.NDArray[np.int64] | None:
         """Return the indexes of the accepted records among `count`; None if all are accepted."""
         if not self.rejected:
@@ -88,10 +48,32 @@ class Parsed:
         return np.setdiff1d(np.arange(count), np.fromiter(self.rejected, np.int64, len(self.rejected)))
 
 
+def type_columns(
+    keys: Sequence[KeyColumn], columns: Mapping[str, pa.Array], rejected: Mapping[int, str] | None = None
+) -> Parsed:
+    """Encode the key columns of a block, and reject the records whose keys cannot be encoded.
+
+    `columns`: values as text (binary), or of an Arrow type that the key's type accepts; all rows of the block, null
+    where a record has no such key. `rejected`: rows that the format itself refuses; their keys are not looked at.
+    """
+    encoded, refused = dict[str, pa.Array](), dict[int, str]()
+    for key in keys:
+        column, reasons = key_type(key.type).encode(columns[key.name])
+        if columns[key.name].null_count and not key.nulls:
+            absent = np.flatnonzero(np.asarray(columns[key.name].is_null())).tolist()
+            reasons = dict.fromkeys(absent, "is null") | reasons
+        encoded[key.name] = column
+        # The first column that refuses a record gives the reason.
+        refused = {row: f"{key.label} {reason}" for row, reason in reasons.items()} | refused
+    parsed = Parsed(encoded, refused | dict(rejected or {}))
+    rows = parsed.accepted(max(map(len, encoded.values()), default=0))
+    return parsed if rows is None else parsed.take(pa.array(rows))
+
+
 def chunk_schema(keys: Sequence[KeyColumn]) -> pa.Schema:
     """Make a chunk's schema: the record, then for each key its column and, if nulls are permitted, its flag."""
     record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
-    columns = [(f"k{i}", key_type(key).stored) for i, key in enumerate(keys)]
+    columns = [(f"k{i}", key_type(key.type).stored) for i, key in enumerate(keys)]
     flags = [(f"n{i}", pa.int64()) for i, key in enumerate(keys) if key.nulls]
     return pa.schema([*record, *columns, *flags])
 
@@ -103,5 +85,5 @@ def encode_keys(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> dict
         column = columns[key.name]
         if key.nulls:
             encoded[f"n{i}"] = column.is_null().cast(pa.int64())
-        encoded[f"k{i}"] = pc.fill_null(column, key_type(key).filler) if column.null_count else column
+        encoded[f"k{i}"] = pc.fill_null(column, key_type(key.type).filler) if column.null_count else column
     return encoded

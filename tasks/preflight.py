@@ -50,10 +50,10 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
     if ledger.placed:
         then |= {"sorts": ", ".join(f"{sort.columns}={sort.topic}" for sort in last.sorts), **_options(last.format)}
         now |= {"sorts": ", ".join(map(str, job.sort_list)), **_options(describe_format(job))}
-    for name, recorded in then.items():
-        if recorded != now.get(name):
+    for name in then | now:
+        if then.get(name) != now.get(name):
             raise SettingsError(
-                f"job {job.name} has {name} {recorded!r} by its ledger, and was started with {now.get(name)!r}: "
+                f"job {job.name} has {name} {then.get(name)!r} by its ledger, and was started with {now.get(name)!r}: "
                 f"start it as it was, or {_FIXED_WAY_OUT}"
             )
     if job.start is not None:
@@ -65,9 +65,8 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 
 def _options(recorded: Mapping[str, str]) -> dict[str, str]:
     """Return a record's facts of the format, without the rules, which each run has of its own; old ones lack a name."""
-    options = {"format": recorded.get("name", "csv")}
-    if "columns" in recorded:
+    options = {name: value for name, value in recorded.items() if name not in {"name", "rules"}}
+    name = recorded.get("name", "csv")
+    if name == "csv" and "columns" in recorded:
         options["columns"] = format_columns(parse_columns(recorded["columns"]))
-    if "delimiter" in recorded:
-        options["delimiter"] = recorded["delimiter"]
-    return options
+    return {"format": name, **options}

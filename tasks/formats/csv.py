@@ -16,9 +16,10 @@ import pyarrow.csv
 
 from tasks.formats.base import RejectedError
 from tasks.formats.csv_rows import are_all_plain, count_fields, find_plain, find_strict, join_rows, trim_rows
-from tasks.keys import RULES, Parsed, key_type
+from tasks.keys import RULES, Parsed, type_columns
 from tasks.printable import excerpt
-from tasks.settings.sorts import ColumnType, KeyColumn, format_columns
+from tasks.settings.column_types import INT, ColumnType
+from tasks.settings.sorts import KeyColumn, format_columns
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
@@ -34,8 +35,10 @@ class CsvFormat:
     def __init__(self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",") -> None:
         self.keys = tuple(keys)
         self._columns = columns
-        # Arrow's reader of CSV gives for these types what they encode themselves.
-        self._stored = {key.name: key_type(key).stored for key in keys}
+        # Arrow's reader of CSV reads integers as their type does; an empty field may be a null, which it would refuse.
+        self._read_as = {
+            key.name: pa.int64() if key.type == INT and not key.nulls else pa.binary() for key in self.keys
+        }
         self._delimiter = delimiter
 
     def facts(self) -> Mapping[str, str]:
@@ -76,14 +79,14 @@ class CsvFormat:
         accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
         order = pa.array(np.argsort(np.concatenate(accepted)))
         columns = {
-            name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in self._stored
+            key.name: pa.concat_arrays([part.columns[key.name] for _, part in parts]).take(order) for key in self.keys
         }
         return Parsed(columns, rejected)
 
     def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
         """Parse rows that are each one line of strict CSV; `quoted`: some have quotes."""
         try:
-            return Parsed(self._read(rows, self._stored, quoted=quoted))
+            return self._type(self._read(rows, self._read_as, quoted=quoted))
         except pa.ArrowInvalid:
             return self._parse_uneven(rows, quoted=quoted)
 
@@ -96,8 +99,8 @@ class CsvFormat:
         even = counts == len(self._columns)
         rejected = {i: self._wrong_count(int(counts[i]), rows[i].as_py()) for i in np.flatnonzero(~even).tolist()}
         kept = rows if even.all() else rows.filter(pa.array(even))
-        columns = self._read(kept, dict.fromkeys(self._stored, pa.binary()), quoted=quoted)
-        return self._type(columns, np.flatnonzero(even), rejected)
+        columns = self._read(kept, dict.fromkeys(self._read_as, pa.binary()), quoted=quoted)
+        return self._type(columns).moved(np.flatnonzero(even), rejected)
 
     def _read(self, rows: pa.Array, types: dict[str, pa.DataType], *, quoted: bool) -> dict[str, pa.Array]:
         if not len(rows):
@@ -129,8 +132,8 @@ class CsvFormat:
             except RejectedError as error:
                 rejected[index] = str(error)
         position = {name: i for i, name in enumerate(self._columns)}
-        columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._stored}
-        return self._type(columns, np.array(accepted, np.int64), rejected)
+        columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._read_as}
+        return self._type(columns).moved(np.array(accepted, np.int64), rejected)
 
     def split(self, value: bytes | None) -> list[bytes]:
         """Return the fields of one value; RejectedError says why there are none."""
@@ -158,16 +161,13 @@ class CsvFormat:
     def _wrong_count(self, actual: int, row: bytes) -> str:
         return f"{actual} fields, expected {len(self._columns)}: {excerpt(row)}"
 
-    def _type(self, columns: dict[str, pa.Array], rows: npt.NDArray[np.int64], rejected: dict[int, str]) -> Parsed:
-        """Encode key columns; reject rows that cannot be encoded. `rows`: index in the block of each row."""
-        typed, refused = dict(columns), dict[int, str]()
+    def _type(self, columns: dict[str, pa.Array]) -> Parsed:
+        """Encode the key columns of rows. An empty field of a type other than text is null where that is permitted."""
         for key in self.keys:
-            typed[key.name], reasons = key_type(key).encode(columns[key.name])
-            refused = {row: f"column {key.name} {reason}" for row, reason in reasons.items()} | refused
-        if refused:
-            keep = pa.array(np.delete(np.arange(len(rows)), list(refused)))
-            typed = {name: column.take(keep) for name, column in typed.items()}
-        return Parsed(typed, rejected | {int(rows[row]): reason for row, reason in refused.items()})
+            if key.nulls and key.type.name != "text":
+                empty = pa.compute.equal(pa.compute.binary_length(columns[key.name]), 0)
+                columns[key.name] = pa.compute.if_else(empty, None, columns[key.name])
+        return type_columns(self.keys, columns)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from tasks.settings.column_types import INT
 from tasks.settings.job import Job
-from tasks.settings.sorts import ColumnType
 
 # A guess examines so much of a value.
 SHOWN_BYTES = 4096
@@ -121,7 +121,7 @@ def _guess_delimiter(values: Sequence[bytes], given: str, expected: int) -> str:
 
 def _guess_types(rows: Sequence[Sequence[str]], job: Job) -> str:
     for index, (name, kind) in enumerate(job.column_types.items()):
-        if kind is ColumnType.INT and name in [key.name for key in job.key_columns]:
+        if kind == INT and name in [key.name for key in job.key_columns]:
             others = [row[index] for row in rows if not _INTEGER.fullmatch(row[index].encode("latin-1"))]
             if len(others) >= _SHARE * len(rows):
                 return f"column {name} does not hold integers: leave out its :int to compare it as text"

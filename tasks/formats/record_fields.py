@@ -6,11 +6,10 @@ The format `none` reads only these; every other format reads them besides its va
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.keys import RULES, Parsed
+from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.sorts import KeyColumn
 
 
@@ -35,15 +34,7 @@ class RecordFields:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Accept all records, except those whose key is null where the sort does not permit it."""
-        columns = {key.name: _READERS[key.name](records) for key in self.keys}
-        rejected: dict[int, str] = {}
-        for key in self.keys:
-            if not key.nulls and columns[key.name].null_count:
-                absent = np.flatnonzero(np.asarray(columns[key.name].is_null()))
-                rejected |= {int(row): f"{key.name} is null" for row in absent} | rejected
-        parsed = Parsed(columns, rejected)
-        rows = parsed.accepted(len(records))
-        return parsed if rows is None else Parsed({n: c.take(pa.array(rows)) for n, c in columns.items()}, rejected)
+        return type_columns(self.keys, {key.name: _READERS[key.name](records) for key in self.keys})
 
     def facts(self) -> Mapping[str, str]:
         """Return name and rules: there are no options."""

@@ -11,7 +11,7 @@ from tasks.formats.csv import CsvFormat
 from tasks.formats.record_fields import RecordFields
 from tasks.keys import Parsed
 from tasks.settings.job import Job
-from tasks.settings.sorts import RECORD_FIELDS, KeyColumn
+from tasks.settings.sorts import KeyColumn, is_record_field
 
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
@@ -22,8 +22,8 @@ _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = 
 
 def make_format(job: Job) -> RecordFormat:
     """Make the job's format. It parses values only if a sort names a field of them."""
-    of_records = [key for key in job.key_columns if key.name in RECORD_FIELDS]
-    of_values = [key for key in job.key_columns if key.name not in RECORD_FIELDS]
+    of_records = [key for key in job.key_columns if is_record_field(key.name)]
+    of_values = [key for key in job.key_columns if not is_record_field(key.name)]
     if not of_values:
         return RecordFields(of_records)
     values = _MAKERS[job.format](job, of_values)
@@ -55,7 +55,7 @@ class _Joined:
             rows = part.accepted(len(records))
             rows = np.arange(len(records)) if rows is None else rows
             kept = pa.array(np.flatnonzero(~np.isin(rows, list(rejected))))
-            columns |= part.columns if len(kept) == len(rows) else {n: c.take(kept) for n, c in part.columns.items()}
+            columns |= (part if len(kept) == len(rows) else part.take(kept)).columns
         return Parsed(columns, rejected)
 
     def facts(self) -> Mapping[str, str]:

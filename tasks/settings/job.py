@@ -5,6 +5,7 @@ This one model is the flow's parameter, the Prefect form, the job file and the c
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,11 +14,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
 )
 
+from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.folders import home_folder
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
@@ -27,18 +30,20 @@ from tasks.settings.sorts import (
     RECORD_FIELDS,
     SIZE,
     TOPIC,
-    ColumnType,
     KeyColumn,
     Sort,
     SortKey,
+    canonical_column,
     check_topic_name,
+    default_type,
     describe_collision,
     find_collision,
     hint_column,
-    parse_columns,
+    is_record_field,
     parse_delimiter,
     parse_size,
     parse_sort,
+    read_columns,
 )
 
 SAMPLE_TOPIC = "source"
@@ -51,8 +56,11 @@ STREAM_TABLE = "stream"
 _TOPIC_PATTERN = f"^{TOPIC.pattern}$"
 # The pattern is for the JSON schema only: callers of the flow get our validator's message.
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": _TOPIC_PATTERN})]
-_COLUMNS_PATTERN = r"^[^,:]+(:(int|text)?\s*)?(,[^,:]+(:(int|text)?\s*)?)*$"
-_TERM_PATTERN = r"[^,:=]+(:(asc|desc)?\s*)?(:nulls-(first|last)\s*)?"
+_TYPE_PATTERN = r"(int|decimal|float|bool|uuid|time(\((s|ms|us|ns)\))?|text(\([A-Za-z_]+\))?)?\s*"
+_NAME_PATTERN = r'("([^"]|"")*"|[^",:=])+'
+_COLUMN_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?"
+_COLUMNS_PATTERN = rf"^({_COLUMN_PATTERN}(,{_COLUMN_PATTERN})*)?$"
+_TERM_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?(:(asc|desc)?\s*)?(:nulls-(first|last)\s*)?"
 _SORT_PATTERN = rf"^{_TERM_PATTERN}(,{_TERM_PATTERN})*(=\s*([a-zA-Z0-9._-]{{1,249}})?\s*)?$"
 
 _DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
@@ -90,10 +98,10 @@ class Job(BaseModel):
     format: Literal["csv", "none"] = Field(
         "csv", title="Format", description="Format of values: csv, or none for sorts by @key and @timestamp alone."
     )
-    columns: str = Field(
-        SAMPLE_COLUMNS,
+    columns: str | None = Field(
+        None,
         title="Columns",
-        description="Fields of a CSV row in their order; :int compares as integers.",
+        description=f"Fields of a CSV row in their order, NAME[:TYPE] each; default: {SAMPLE_COLUMNS}.",
         examples=["order:int,customer,country,total"],
         json_schema_extra=_form(_COLUMNS_PATTERN),
     )
@@ -200,8 +208,9 @@ class Job(BaseModel):
 
     @field_validator("columns")
     @classmethod
-    def _columns(cls, value: str) -> str:
-        parse_columns(value)
+    def _columns(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            read_columns(value, paths=info.data.get("format", "csv") != "csv")
         return value
 
     @field_validator("sorts")
@@ -253,20 +262,30 @@ class Job(BaseModel):
         for sort in self.sort_list:
             for key in sort.by:
                 self._check_key(sort, key)
+        for name, kinds in self._given_types().items():
+            if len(kinds) > 1:
+                raise FieldError(
+                    "sorts", f"column {name!r} is given two types: {' and '.join(sorted(map(str, kinds)))}"
+                )
         by_columns = [sort.columns for sort in self.sort_list]
         for name in (name for name in by_columns if by_columns.count(name) > 1):
             raise FieldError("sorts", f"sort {name!r} is named twice")
         return self
 
+    def _given_types(self) -> dict[str, set[ColumnType]]:
+        """Return all types that a column of a sort is given, by the sorts and by `columns`."""
+        given: dict[str, set[ColumnType]] = {}
+        for key in self._sort_keys:
+            given.setdefault(key.column, set()).update(filter(None, (key.type, self.row_fields.get(key.column))))
+        return given
+
     def _check_key(self, sort: Sort, key: SortKey) -> None:
-        fields = {} if self.format == "none" else self.column_types
-        if key.column not in {*fields, *RECORD_FIELDS}:
-            known = f"{', '.join([*fields, *RECORD_FIELDS])}{hint_column(key.column, [*fields, *RECORD_FIELDS])}"
+        known = [*self.row_fields, *RECORD_FIELDS]
+        if not is_record_field(key.column) and not self.has_paths and key.column not in self.row_fields:
+            columns = f"{', '.join(known)}{hint_column(key.column, known)}"
             raise FieldError(
-                "sorts", f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are {known}"
+                "sorts", f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are {columns}"
             )
-        if key.nulls and key.column != "@key":
-            raise FieldError("sorts", f"sort {sort.columns!r}: only @key may be null, leave out nulls-{key.nulls}")
         if key.column == "@timestamp" and self.timestamps != "keep":
             raise FieldError(
                 "sorts", f"sort {sort.columns!r} needs the records' own timestamps in the output: add --timestamps keep"
@@ -330,23 +349,57 @@ class Job(BaseModel):
         """The topic of records that cannot be sorted."""
         return self.dead_letter_topic or f"{self.source_topic}-dead-letters"
 
+    @property
+    def has_paths(self) -> bool:
+        """Whether columns are paths into a value, whose fields nobody lists."""
+        return self.format not in {"csv", "none"}
+
+    @cached_property
+    def row_fields(self) -> dict[str, ColumnType | None]:
+        """The fields of a CSV row in their order, or the paths in `columns`; the type is None where none is given."""
+        default = None if self.has_paths else SAMPLE_COLUMNS
+        text = None if self.format == "none" else self.columns or default
+        return read_columns(text, paths=self.has_paths) if text else {}
+
     @cached_property
     def column_types(self) -> dict[str, ColumnType]:
-        """The fields of a row, in their order."""
-        return parse_columns(self.columns)
+        """The fields of a CSV row in their order, or the paths that sorts name, each with its type."""
+        paths = [key.column for key in self._sort_keys if not is_record_field(key.column)]
+        names = paths if self.has_paths else self.row_fields
+        return {name: self._type_of(name) for name in names}
+
+    @property
+    def _sort_keys(self) -> list[SortKey]:
+        return [key for sort in self.sort_list for key in sort.by]
+
+    def _type_of(self, column: str) -> ColumnType:
+        """Return the type that a sort gives, or `columns`; else the default."""
+        given = next((key.type for key in self._sort_keys if key.column == column and key.type is not None), None)
+        return (
+            given or self.row_fields.get(column) or (default_type(column) if is_record_field(column) else None) or TEXT
+        )
 
     @cached_property
     def sort_list(self) -> tuple[Sort, ...]:
         """The sorts, each with its output topic."""
         parsed = [parse_sort(text) for text in self.sorts]
-        return tuple(Sort(by, topic or self._default_output(by)) for by, topic in parsed)
+        sorts = [(tuple(map(self._canonical, by)), topic) for by, topic in parsed]
+        return tuple(Sort(by, topic or self._default_output(by)) for by, topic in sorts)
+
+    def _canonical(self, key: SortKey) -> SortKey:
+        return replace(key, column=canonical_column(key.column, paths=self.has_paths))
 
     def _default_output(self, by: tuple[SortKey, ...]) -> str:
         columns = ",".join(map(str, by))
-        is_sample = self.source_topic == SAMPLE_TOPIC and self.columns == SAMPLE_COLUMNS
+        is_sample = self.source_topic == SAMPLE_TOPIC and self.columns in {None, SAMPLE_COLUMNS}
         if is_sample and columns in SAMPLE_SORTS:
             return columns
-        return f"{self.source_topic}-by-{'-'.join(key.column.removeprefix('@') for key in by)}"
+        return f"{self.source_topic}-by-{'-'.join(map(self._topic_part, by))}"
+
+    def _topic_part(self, key: SortKey) -> str:
+        """Return the column as a part of a topic's name: a path has letters that Kafka does not permit."""
+        has_path = self.has_paths or is_record_field(key.column)
+        return re.sub(r"[^a-zA-Z0-9._]+", "-", key.column).strip("-.") if has_path else key.column
 
     @property
     def title(self) -> str:
@@ -361,12 +414,11 @@ class Job(BaseModel):
 
     @cached_property
     def key_columns(self) -> tuple[KeyColumn, ...]:
-        """The columns that any sort compares: record fields, then fields of the row in their order."""
-        terms = [key for sort in self.sort_list for key in sort.by]
+        """The columns that any sort compares: record fields, then fields of the value in their order."""
         # A record without the key is a dead letter if any sort cannot place it.
-        nulls = {key.column: all(other.nulls for other in terms if other.column == key.column) for key in terms}
-        types = RECORD_FIELDS | self.column_types
-        return tuple(KeyColumn(name, kind, nulls[name]) for name, kind in types.items() if name in nulls)
+        nulls = {k.column: all(o.nulls for o in self._sort_keys if o.column == k.column) for k in self._sort_keys}
+        names = [*filter(is_record_field, nulls), *(name for name in self.column_types if name in nulls)]
+        return tuple(KeyColumn(name, self._type_of(name), nulls[name]) for name in names)
 
 
 def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Job:

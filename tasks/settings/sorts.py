@@ -6,9 +6,10 @@ A text that cannot be read is a ValueError; its message names the text and how t
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
+from tasks.settings.column_types import INT, TEXT, ColumnType, parse_type
 from tasks.settings.load import nearest
+from tasks.settings.paths import Path, format_path, parse_path, quote, split_outside_quotes, unquote
 
 LONGEST_TOPIC = 249
 TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_TOPIC}}}")
@@ -20,15 +21,8 @@ _CODE = re.compile(r"\\x([0-7][0-9a-fA-F])")
 _DIRECTIONS = {"asc": "", "ascending": "", "desc": ":desc", "descending": ":desc"}
 
 
-class ColumnType(StrEnum):
-    """The comparison of a column: `int` as a signed 64-bit integer, `text` by its bytes."""
-
-    INT = "int"
-    TEXT = "text"
-
-
-# Fields that a record has besides its value, by their names in sorts.
-RECORD_FIELDS = {"@key": ColumnType.TEXT, "@timestamp": ColumnType.INT}
+# Fields that a record has besides its value, by their names in sorts, with the types that they have if none is given.
+RECORD_FIELDS = {"@key": TEXT, "@timestamp": INT, "@partition": INT, "@offset": INT, "@header": TEXT}
 
 
 @dataclass(frozen=True)
@@ -39,14 +33,23 @@ class KeyColumn:
     type: ColumnType
     nulls: bool = False
 
+    @property
+    def label(self) -> str:
+        """The column in the reason of a dead letter."""
+        return self.name if is_record_field(self.name) else f"column {self.name}"
+
 
 @dataclass(frozen=True)
 class SortKey:
-    """One column of a sort. `nulls`: where records without it go, `first` or `last`; empty: they are dead letters."""
+    """One column of a sort. `nulls`: where records without it go, `first` or `last`; empty: they are dead letters.
+
+    `type`: the one that the sort itself gives; a ledger has it among the columns, so the term is written without.
+    """
 
     column: str
     descending: bool = False
     nulls: str = ""
+    type: ColumnType | None = None
 
     def __str__(self) -> str:
         return f"{self.column}{':desc' * self.descending}{f':nulls-{self.nulls}' if self.nulls else ''}"
@@ -115,49 +118,111 @@ def parse_size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
 
 
+def is_record_field(column: str) -> bool:
+    """Whether the column is a field of the record, or of its key, and not of its value."""
+    return column.startswith("@")
+
+
+def default_type(column: str) -> ColumnType | None:
+    """Return the type of a record field that is given none; None if it is not known, as behind a path."""
+    name, path = record_field(column)
+    return RECORD_FIELDS[name] if name == "@header" or not path else None
+
+
+def record_field(column: str) -> tuple[str, Path]:
+    """Divide a record field into its name and the path behind it: `@key.id`, `@header.trace`."""
+    name, _, rest = column.partition(".")
+    return name, parse_path(rest) if rest else ()
+
+
+def canonical_column(text: str, *, paths: bool) -> str:
+    """Return the one form of a column's notation. `paths`: columns are paths into a value, not names of its fields."""
+    if not is_record_field(text):
+        return format_path(parse_path(text)) if paths else quote(unquote(text))
+    name, dot, rest = text.partition(".")
+    known = ", ".join(f"{field}.NAME" if field == "@header" else field for field in RECORD_FIELDS)
+    if name not in RECORD_FIELDS:
+        hint = nearest(name, list(RECORD_FIELDS)) or f'; write a column whose name begins with @ in quotes, "{text}"'
+        raise ValueError(f"there is no record field {text!r}: they are {known}{hint}")
+    if (name == "@header") != bool(dot) and name != "@key":
+        raise ValueError(f"there is no record field {text!r}: they are {known}")
+    if not dot:
+        return name
+    # A header's name may hold dots: it is one name, not a path.
+    path = (unquote(rest),) if name == "@header" else parse_path(rest)
+    return f"{name}.{format_path(path)}"
+
+
 def parse_columns(text: str) -> dict[str, ColumnType]:
     """Turn `id:int,name` into {"id": int, "name": text}, in the order of the fields of a row."""
-    columns: dict[str, ColumnType] = {}
-    for item in text.split(","):
-        name, _, kind = item.strip().partition(":")
-        if not name.isprintable():
-            raise ValueError(f"column {name!r}: use letters and signs that can be printed")
-        if name.startswith("@"):
-            raise ValueError(f"column {name!r}: names that begin with @ are record fields, and no fields of a row")
+    return {name: kind or TEXT for name, kind in read_columns(text).items()}
+
+
+def read_columns(text: str, *, paths: bool = False) -> dict[str, ColumnType | None]:
+    """Turn `id:int,name` into {"id": int, "name": None}, in the order given.
+
+    `paths`: the columns are paths into a value.
+    """
+    columns: dict[str, ColumnType | None] = {}
+    for item in split_outside_quotes(text, ","):
+        written, *kinds = split_outside_quotes(item, ":")
+        if not written.isprintable():
+            raise ValueError(f"column {written!r}: use letters and signs that can be printed")
+        if is_record_field(written) and not paths:
+            raise ValueError(f"column {written!r}: names that begin with @ are record fields, and no fields of a row")
+        name = canonical_column(written, paths=paths) if written else ""
         if not name or name in columns:
             raise ValueError(f"columns {text!r}: a column name is empty or given twice")
-        if kind not in {"", *ColumnType}:
-            raise ValueError(f"column {name!r} has type {kind!r}: use int or text")
-        columns[name] = ColumnType(kind or "text")
+        if len(kinds) > 1:
+            raise ValueError(f"column {item!r}: write NAME or NAME:TYPE")
+        columns[name] = _parse_kind(f"column {name!r}", kinds[0]) if kinds and kinds[0] else None
     return columns
 
 
-def format_columns(columns: Mapping[str, ColumnType]) -> str:
-    """Write columns in the one form that `parse_columns` reads."""
-    return ",".join(name if kind is ColumnType.TEXT else f"{name}:{kind}" for name, kind in columns.items())
+def format_columns(columns: Mapping[str, ColumnType | None], *, omit: ColumnType | None = TEXT) -> str:
+    """Write columns in the one form that `parse_columns` reads. `omit`: the type that is not written."""
+    return ",".join(name if kind in {omit, None} else f"{name}:{kind}" for name, kind in columns.items())
 
 
 def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
     """Turn `continent,id:desc=by-continent` into (keys, topic); the topic is empty if none is given."""
-    columns, _, topic = text.partition("=")
-    keys = [_parse_term(text, item) for item in columns.split(",")]
+    columns, *topics = split_outside_quotes(text, "=")
+    if len(topics) > 1:
+        raise ValueError(f"sort {text!r}: {_WRITTEN}")
+    keys = [_parse_term(text, item) for item in split_outside_quotes(columns, ",")]
     if len({key.column for key in keys}) < len(keys):
         raise ValueError(f"sort {text!r} names a column twice")
-    return tuple(keys), topic.strip()
+    return tuple(keys), topics[0] if topics else ""
+
+
+_WRITTEN = "write COLUMN[:TYPE][:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"
 
 
 def _parse_term(sort: str, term: str) -> SortKey:
-    """Parse one term: `id`, `id:desc`, `@key:asc:nulls-last`."""
-    column, *words = (part.strip() for part in term.split(":"))
+    """Parse one term: `id`, `id:int:desc`, `@key:asc:nulls-last`."""
+    column, *words = split_outside_quotes(term, ":")
+    kind = words.pop(0) if words and not _is_direction(words[0]) else ""
     direction = words.pop(0) if words and not words[0].startswith("nulls") else ""
     nulls = words.pop(0) if words else ""
     if column and direction in {"", "asc", "desc"} and nulls in {"", "nulls-first", "nulls-last"} and not words:
-        return SortKey(column, direction == "desc", nulls.removeprefix("nulls-"))
+        given = _parse_kind(f"sort {sort!r}", kind) if kind else None
+        return SortKey(column, direction == "desc", nulls.removeprefix("nulls-"), given)
     way = _DIRECTIONS.get(direction.lower())
-    written = "COLUMN[:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"
+    written = _WRITTEN
     if column and direction not in {"", "asc", "desc"} and way is not None:
-        written = f"{column}{way or ':asc'}"
-    raise ValueError(f"sort {sort!r}: write {written}")
+        written = f"write {column}{way or ':asc'}"
+    raise ValueError(f"sort {sort!r}: {written}")
+
+
+def _is_direction(word: str) -> bool:
+    return not word or word.lower() in _DIRECTIONS or word.startswith("nulls")
+
+
+def _parse_kind(where: str, kind: str) -> ColumnType:
+    try:
+        return parse_type(kind)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; {_WRITTEN}") from None
 
 
 def hint_column(text: str, columns: Collection[str]) -> str:

@@ -20,6 +20,7 @@ MEANS_NONE = {
     "the source's",
     "the broker's",
     "`<source>-dead-letters`",
+    "`id:int,name,address,continent`",
     "what the broker allows",
     "what the memory limit allows",
 }

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_rows import count_fields, find_strict
-from tasks.keys import key_type
 from tasks.settings.sorts import parse_columns
+from tasks.types.registry import key_type
 from tests.csv_values import BOM, DELIMITERS, blocks, key_columns, values
 
 FORMAT = CsvFormat(parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"]))
@@ -28,7 +28,7 @@ def outcomes(fmt: CsvFormat, block: pa.Array) -> list[Outcome]:
     """Return one outcome for each value, in their order."""
     parsed = fmt.parse_values(block)
     assert {name: column.type for name, column in parsed.columns.items()} == {
-        key.name: key_type(key).stored for key in fmt.keys
+        key.name: key_type(key.type).stored for key in fmt.keys
     }
     keys = iter(list(zip(*(parsed.columns[key.name].to_pylist() for key in fmt.keys), strict=True)))
     found = [parsed.rejected.get(i) or next(keys) for i in range(len(block))]

@@ -63,7 +63,7 @@ def test_what_is_no_delimiter(text: str) -> None:
         ("id;name=x", "write id,name"),
         ("contintent", "did you mean continent?"),
         ("ID", "did you mean id?"),
-        ("id:by-id", "write COLUMN[:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"),
+        ("id:by-id", "write COLUMN[:TYPE][:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"),
     ],
 )
 def test_a_sort_that_is_written_otherwise(sort: str, hint: str) -> None:

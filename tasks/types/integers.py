@@ -1,16 +1,18 @@
-"""Reads 64-bit integers from text, a column at a time.
+"""The type `int`: signed 64-bit integers, stored as they are.
 
 Guarantee: the outcome of an entry depends on its own bytes only. An integer is an optional minus sign and decimal
 digits, or `0x` and 1 to 16 hexadecimal digits, which are taken by their bits; blanks and tabs around it are permitted.
 """
 
 import re
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
 from tasks.printable import excerpt
+from tasks.types.base import Encoded
 
 _LARGEST = str(2**63 - 1)
 _HEXADECIMAL = "0[xX][0-9a-fA-F]"
@@ -29,12 +31,32 @@ _INTEGER = (
 )
 
 
-def read_integers(texts: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    """Turn binary without nulls into int64, null where refused; return that, and index → reason of each refusal."""
+@dataclass(frozen=True)
+class IntegerType:
+    """Reads integers from text; columns that are integers already stay as they are."""
+
+    stored: pa.DataType = field(default_factory=pa.int64)
+    filler: int = 0
+
+    def accepts(self, kind: pa.DataType) -> bool:
+        """Take int64 beside text."""
+        return kind in {pa.binary(), pa.int64()}
+
+    def encode(self, values: pa.Array) -> Encoded:
+        """Return int64."""
+        return (values, {}) if pa.types.is_int64(values.type) else read_integers(values)
+
+    def show(self, stored: int) -> int:
+        """Return the number."""
+        return stored
+
+
+def read_integers(texts: pa.Array) -> Encoded:
+    """Turn binary into int64, null where null or refused; return that, and index → reason of each refusal."""
     try:
         return _cast(texts), {}
     except pa.ArrowInvalid:
-        fits = pa.compute.match_substring_regex(texts, _INTEGER)
+        fits = pa.compute.match_substring_regex(texts, _INTEGER).fill_null(True)
         refused = np.flatnonzero(~np.asarray(fits)).tolist()
         return _cast(pa.compute.if_else(fits, texts, None)), {i: _explain(texts[i].as_py()) for i in refused}
 

@@ -1,0 +1,59 @@
+"""The types of key columns by their names in a job, such as `int`, `time(ms)` and `text(de)`."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from tasks.settings.load import nearest
+
+_TYPE = re.compile(r"([a-z]+)(?:\(([A-Za-z_]+)\))?")
+_NAMES: Final = ("int", "decimal", "float", "bool", "time", "uuid", "text")
+UNITS: Final = ("s", "ms", "us", "ns")
+NOCASE: Final = "nocase"
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """How a column compares. `parameter`: the unit of a `time`, or the collation of a `text`; or empty."""
+
+    name: str
+    parameter: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.parameter})" if self.parameter else self.name
+
+
+INT: Final = ColumnType("int")
+TEXT: Final = ColumnType("text")
+
+
+def parse_type(text: str) -> ColumnType:
+    """Read a type; ValueError names those that there are."""
+    match = _TYPE.fullmatch(text.strip())
+    kind = ColumnType(match[1], match[2] or "") if match else ColumnType(text)
+    if kind.name not in _NAMES:
+        raise ValueError(f"there is no type {text!r}: use {', '.join(_NAMES)}{nearest(text, list(_NAMES))}")
+    if kind.parameter and kind.name not in {"time", "text"}:
+        raise ValueError(f"type {text!r}: {kind.name} has no parameter")
+    if kind.name == "time" and kind.parameter not in {"", *UNITS}:
+        raise ValueError(f"type {text!r}: the units of a time are {', '.join(UNITS)}")
+    if kind.name == "text" and kind.parameter not in {"", NOCASE}:
+        _check_collation(text, kind.parameter)
+    return kind
+
+
+def _check_collation(text: str, collation: str) -> None:
+    known = collations()
+    if collation.lower() not in known:
+        hint = nearest(collation.lower(), sorted(known)) or ", for example text(de), text(sv) or text(nocase)"
+        raise ValueError(f"type {text!r}: there is no collation {collation!r}{hint}")
+
+
+def collations() -> frozenset[str]:
+    """Return the names of the collations that DuckDB's ICU has."""
+    # A job that names none need not wait for DuckDB.
+    import duckdb
+
+    with duckdb.connect() as connection:
+        rows = connection.execute("SELECT lower(collname) FROM pragma_collations()").fetchall()
+    return frozenset(row[0] for row in rows) - {"binary", "c", "posix", "nfc", "noaccent", "nocase"}

@@ -1,0 +1,29 @@
+"""The interface of a key type."""
+
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+# Encoded values, null where a value is null or was refused, and index → reason of each refusal.
+Encoded = tuple[pa.Array, dict[int, str]]
+
+
+class KeyType(Protocol):
+    """One type of key column. The outcome of a value depends on its own bytes only."""
+
+    @property
+    def stored(self) -> pa.DataType:
+        """The column's Arrow type in chunks, int64 or binary, whose ascending order is the order of the type."""
+
+    @property
+    def filler(self) -> Any:
+        """The stored value in a row that has no key; its flag orders it."""
+
+    def accepts(self, kind: pa.DataType) -> bool:
+        """Whether `encode` takes values of this Arrow type; it always takes binary, the values as text."""
+
+    def encode(self, values: pa.Array) -> Encoded:
+        """Encode values, nulls among them, which stay null. A reason goes on after the column's name."""
+
+    def show(self, stored: Any) -> int | str | bytes:
+        """Return a stored value as a person knows it."""

@@ -1,0 +1,27 @@
+"""The type `text`: bytes, stored as they are."""
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from tasks.types.base import Encoded
+
+
+@dataclass(frozen=True)
+class TextType:
+    """Compares bytes, whatever they are."""
+
+    stored: pa.DataType = field(default_factory=pa.binary)
+    filler: bytes = b""
+
+    def accepts(self, kind: pa.DataType) -> bool:
+        """Take bytes alone."""
+        return bool(pa.types.is_binary(kind))
+
+    def encode(self, values: pa.Array) -> Encoded:
+        """Return the values."""
+        return values, {}
+
+    def show(self, stored: bytes) -> bytes:
+        """Return the bytes."""
+        return stored
