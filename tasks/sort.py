@@ -31,13 +31,15 @@ from tasks.sorting.cuts import cut_rows
 from tasks.sorting.order import Order, Term
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
+from tasks.types.base import KeyType
+from tasks.types.registry import key_type
 
 # The limits of a batch of records that publish gathers.
 _BATCH_ROWS = 100_000
 _BATCH_BYTES = 32_000_000
 # Row numbers in a batch from DuckDB to the file of the order.
 _ORDER_ROWS = 1_000_000
-_SHOWN_BYTES = 100
+_SHOWN_CHARACTERS = 100
 _LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -89,7 +91,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
     keys = SortedKeys(parts, order.columns)
     ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = tuple(_recorded(order, r) for r in ranges)
+    ranges = tuple(_recorded(order, _key_types(job, sort), r) for r in ranges)
     reach("after-sort")
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
 
@@ -203,23 +205,30 @@ def _first_line(error: duckdb.Error) -> str:
     return str(error).partition("\n")[0]
 
 
-def _recorded(order: Order, r: KeyRange) -> KeyRange:
+def _key_types(job: Job, sort: Sort) -> list[KeyType]:
+    """Return the types of the sort's keys, flags aside: they know how a key is shown."""
+    kinds = {key.name: key.type for key in job.key_columns}
+    return [key_type(kinds[key.column]) for key in sort.by]
+
+
+def _recorded(order: Order, types: Sequence[KeyType], r: KeyRange) -> KeyRange:
     """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
     if r.first_key is None or r.last_key is None:
         return r
     bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
-    first, last = (_printable(order.without_flags(key)) for key in (r.first_key, r.last_key))
+    first, last = (_printable(types, order.without_flags(key)) for key in (r.first_key, r.last_key))
     return KeyRange(r.partition, r.first_row, r.end_row, first, last, *bounds)
 
 
-def _printable(key: Key) -> Key:
-    """Show bytes that are not UTF-8 as escapes."""
-    return tuple(_shorten(part) if isinstance(part, bytes) else part for part in key)
+def _printable(types: Sequence[KeyType], key: Key) -> Key:
+    """Show each part of a key as its type does, shortened."""
+    return tuple(None if part is None else _shorten(kind.show(part)) for kind, part in zip(types, key, strict=True))
 
 
-def _shorten(text: bytes) -> str:
-    shown = text[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
-    return shown if len(text) <= _SHOWN_BYTES else f"{shown}…"
+def _shorten(shown: int | str) -> int | str:
+    if isinstance(shown, int) or len(shown) <= _SHOWN_CHARACTERS:
+        return shown
+    return f"{shown[:_SHOWN_CHARACTERS]}…"
 
 
 @task(task_run_name="sort {request.sort.name}", cache_policy=NO_CACHE, persist_result=False)

@@ -25,5 +25,5 @@ class KeyType(Protocol):
     def encode(self, values: pa.Array) -> Encoded:
         """Encode values, nulls among them, which stay null. A reason goes on after the column's name."""
 
-    def show(self, stored: Any) -> int | str | bytes:
+    def show(self, stored: Any) -> int | str:
         """Return a stored value as a person knows it."""

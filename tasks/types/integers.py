@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 
 from tasks.printable import excerpt
 from tasks.types.base import Encoded
+from tasks.types.columns import TextReader, matches
 
-_LARGEST = str(2**63 - 1)
+LARGEST = 2**63 - 1
 _HEXADECIMAL = "0[xX][0-9a-fA-F]"
 _OVERFLOWING = re.compile(rb"[ \t]*(?:-?[0-9]+|0[xX][0-9a-fA-F]+)[ \t]*")
 
@@ -25,10 +26,7 @@ def _digits_up_to(largest: str) -> str:
     return "|".join([*below, largest])
 
 
-_INTEGER = (
-    rf"\A[ \t]*(?:-?0*(?:[0-9]{{1,{len(_LARGEST) - 1}}}|{_digits_up_to(_LARGEST)})|-0*{2**63}|{_HEXADECIMAL}{{1,16}})"
-    r"[ \t]*\z"
-)
+_DECIMAL = rf"-?0*(?:[0-9]{{1,{len(str(LARGEST)) - 1}}}|{_digits_up_to(str(LARGEST))})|-0*{LARGEST + 1}"
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,14 @@ class IntegerType:
     filler: int = 0
 
     def accepts(self, kind: pa.DataType) -> bool:
-        """Take int64 beside text."""
-        return kind in {pa.binary(), pa.int64()}
+        """Take integers of any width beside text."""
+        return bool(pa.types.is_integer(kind) or pa.types.is_binary(kind))
 
     def encode(self, values: pa.Array) -> Encoded:
         """Return int64."""
-        return (values, {}) if pa.types.is_int64(values.type) else read_integers(values)
+        if pa.types.is_int64(values.type):
+            return values, {}
+        return _narrow(values) if pa.types.is_integer(values.type) else read_integers(values)
 
     def show(self, stored: int) -> int:
         """Return the number."""
@@ -53,18 +53,26 @@ class IntegerType:
 
 def read_integers(texts: pa.Array) -> Encoded:
     """Turn binary into int64, null where null or refused; return that, and index → reason of each refusal."""
+    return _READER.read(texts)
+
+
+def _narrow(numbers: pa.Array) -> Encoded:
     try:
-        return _cast(texts), {}
+        return numbers.cast(pa.int64()), {}
     except pa.ArrowInvalid:
-        fits = pa.compute.match_substring_regex(texts, _INTEGER).fill_null(True)
-        refused = np.flatnonzero(~np.asarray(fits)).tolist()
-        return _cast(pa.compute.if_else(fits, texts, None)), {i: _explain(texts[i].as_py()) for i in refused}
+        fits = pc.less_equal(numbers, pa.scalar(LARGEST, pa.uint64()))
+        beyond = np.flatnonzero(~np.asarray(fits.fill_null(True))).tolist()
+        reasons = {i: f"overflows 64 bits: {excerpt(b'%d' % numbers[i].as_py())}" for i in beyond}
+        return pc.if_else(fits, numbers, None).cast(pa.int64()), reasons
 
 
 def _cast(texts: pa.Array) -> pa.Array:
-    return pa.compute.ascii_trim(texts.cast(pa.string()), " \t").cast(pa.int64())
+    return pc.ascii_trim(texts.cast(pa.string()), " \t").cast(pa.int64())
 
 
-def _explain(text: bytes) -> str:
+def _refuse(text: bytes) -> int:
     what = "overflows 64 bits" if _OVERFLOWING.fullmatch(text) else "is not an integer"
-    return f"{what}: {excerpt(text)}"
+    raise ValueError(f"{what}: {excerpt(text)}")
+
+
+_READER = TextReader(pa.int64(), _cast, matches(rf"{_DECIMAL}|{_HEXADECIMAL}{{1,16}}"), _refuse)

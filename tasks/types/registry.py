@@ -1,20 +1,41 @@
 """The key types by name, one line for each."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
-from tasks.settings.column_types import ColumnType
+from tasks.settings.column_types import NOCASE, ColumnType
 from tasks.types.base import KeyType
+from tasks.types.bools import BoolType
+from tasks.types.collated import CollatedType
+from tasks.types.decimals import DecimalType
+from tasks.types.floats import FloatType
 from tasks.types.integers import IntegerType
+from tasks.types.nocase import NocaseType
 from tasks.types.texts import TextType
+from tasks.types.times import TimeType
+from tasks.types.uuids import UuidType
+
+
+def _text_type(parameter: str) -> KeyType:
+    if not parameter:
+        return TextType()
+    return NocaseType() if parameter == NOCASE else CollatedType(parameter)
+
 
 # Name → maker, from the parameter of the type.
 _MAKERS: Final[dict[str, Callable[[str], KeyType]]] = {
     "int": lambda _: IntegerType(),
-    "text": lambda _: TextType(),
+    "decimal": lambda _: DecimalType(),
+    "float": lambda _: FloatType(),
+    "bool": lambda _: BoolType(),
+    "time": TimeType,
+    "uuid": lambda _: UuidType(),
+    "text": _text_type,
 }
 
 
+@cache
 def key_type(kind: ColumnType) -> KeyType:
     """Return the type of key columns that a job names."""
     return _MAKERS[kind.name](kind.parameter)

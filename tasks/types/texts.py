@@ -22,6 +22,6 @@ class TextType:
         """Return the values."""
         return values, {}
 
-    def show(self, stored: bytes) -> bytes:
-        """Return the bytes."""
-        return stored
+    def show(self, stored: bytes) -> str:
+        """Return the text; bytes that are not UTF-8 appear as escapes."""
+        return stored.decode("utf-8", "backslashreplace")

@@ -1,0 +1,38 @@
+"""The type `text(nocase)`: UTF-8 that compares by the bytes of each character's simple lower case.
+
+A character becomes one character, whatever is beside it: a sigma at the end of a word becomes the same as any other,
+`İ` becomes `i`, `ẞ` becomes `ß`, and `ß` is not `ss`. Which characters have a lower case is said by the version of
+Unicode that Arrow has: 17 in Arrow 26.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.types.base import Encoded
+from tasks.types.unicode_texts import unicode_reader
+
+
+@dataclass(frozen=True)
+class NocaseType:
+    """Stores texts in lower case."""
+
+    stored: pa.DataType = field(default_factory=pa.binary)
+    filler: bytes = b""
+
+    def accepts(self, kind: pa.DataType) -> bool:
+        """Take bytes alone."""
+        return bool(pa.types.is_binary(kind))
+
+    def encode(self, values: pa.Array) -> Encoded:
+        """Return texts in lower case."""
+        return _READER.read(values)
+
+    def show(self, stored: bytes) -> str:
+        """Return the text in lower case; how it was written is not stored."""
+        return stored.decode()
+
+
+_READER: Final = unicode_reader(lambda texts: pc.utf8_lower(texts).cast(pa.binary()))
