@@ -45,8 +45,9 @@ class FloatType:
 
 def _order(doubles: pa.Array) -> pa.Array:
     """Return the bits of doubles; those below the sign are inverted in negative ones."""
-    numbers = np.asarray(doubles.fill_null(0.0)) + 0.0
-    bits = np.where(np.isnan(numbers), np.nan, numbers).view(np.int64)
+    numbers = np.asarray(doubles.fill_null(0.0))
+    # The sum turns -0 into 0.
+    bits = (np.where(np.isnan(numbers), np.nan, numbers) + 0.0).view(np.int64)
     return restore_nulls(bits ^ ((bits >> 63) & _MAGNITUDE), doubles)
 
 

@@ -48,20 +48,24 @@ def write_chunks(job: Job, chunks: Sequence[Sequence[Row]], folder: Path) -> tup
 
 
 def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> Chunk:
+    return write_values(job, partition, [value_of(row) for row in rows], folder)
+
+
+def write_values(job: Job, partition: int, values: Sequence[bytes], folder: Path) -> Chunk:
     fmt = make_format(job)
-    values, offsets = [value_of(row) for row in rows], np.arange(len(rows))
-    absent = pa.nulls(len(rows), pa.binary())
-    block = Block(pa.array(values, pa.binary()), absent, pa.nulls(len(rows), HEADERS), offsets, offsets)
+    offsets = np.arange(len(values))
+    absent = pa.nulls(len(values), pa.binary())
+    block = Block(pa.array(values, pa.binary()), absent, pa.nulls(len(values), HEADERS), offsets, offsets)
     parsed = fmt.parse(block.table())
     assert not parsed.rejected
     columns = {name: block.table().column(name) for name in ("value", "key", "headers")}
-    columns["timestamp"] = pa.nulls(len(rows), pa.int64())
+    columns["timestamp"] = pa.nulls(len(values), pa.int64())
     keys = encode_keys(fmt.keys, parsed.columns)
     path = folder / f"chunk-{partition}.parquet"
-    if rows:
+    if values:
         pq.write_table(pa.table({**columns, **keys}, schema=chunk_schema(fmt.keys)), path, row_group_size=7)
     size = max(map(len, values), default=0)
-    return Chunk(path if rows else None, OffsetRange(partition, 0, len(rows)), len(rows), size, 0)
+    return Chunk(path if values else None, OffsetRange(partition, 0, len(values)), len(values), size, 0)
 
 
 def read_values(rows: SortedRows) -> list[bytes]:
@@ -178,6 +182,27 @@ def test_ranges_name_their_keys_as_text() -> None:
     """The ledger's ranges are JSON, even if the keys are not."""
     (only,) = sort([[(1, b"\xff\x00")]], "name,id", 1).file.ranges
     assert (only.first_key, only.last_key) == (("\\xff\x00", 1), ("\\xff\x00", 1))
+
+
+def test_ranges_show_keys_as_their_types_do(tmp_path: Path) -> None:
+    """Decimals, times and the like are bytes or nanoseconds to the order, and readable in the ledger."""
+    job = Job(
+        source_topic="s",
+        columns="price:decimal,at:time,id:int",
+        sorts=["price:desc,at:nulls-last,id=o"],
+        workdir=tmp_path,
+    )
+    rows = [b"1.10,2026-07-01T12:00Z,7", b"-20,,8"]
+    chunk = write_values(job, 0, rows, tmp_path)
+    (only,) = sort_chunks(SortRequest(job, job.sort_list[0], (chunk,), 1, tmp_path)).ranges
+    assert only.first_key == ("1.1", "2026-07-01T12:00:00Z", 7)
+    assert only.last_key == ("-20", None, 8)
+
+
+def test_long_keys_are_shown_in_part() -> None:
+    """The ledger stays small, whatever the size of a key."""
+    (only,) = sort([[(1, b"k" * 1000)]], "name", 1).file.ranges
+    assert only.first_key == ("k" * 100 + "…",)
 
 
 def test_rows_that_are_missing_are_noticed(tmp_path: Path) -> None:
