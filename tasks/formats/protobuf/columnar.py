@@ -32,11 +32,13 @@ _READ_AS: Final = {
 
 def is_columnar(steps: Steps) -> bool:
     """Whether a place can be read by ColumnarReader."""
+    # google.protobuf takes an entry of a map that has an unknown field for none; ptars does not tell of such fields.
+    if any(isinstance(step, Entry) for step in steps):
+        return False
     passed = [other for one in fields_on(steps) for other in (one, *_rivals(one))]
     plain = all(one.number <= LARGEST_NUMBER and one.type != FieldDescriptor.TYPE_GROUP for one in passed)
     # An unknown number of a closed enum is no item: those behind it move up.
-    within = any(not isinstance(step, Member) for step in steps)
-    return plain and not (within and _is_closed(leaf_of(steps)))
+    return plain and not (_is_closed(leaf_of(steps)) and leaf_of(steps).is_repeated)
 
 
 def _is_closed(leaf: Any) -> bool:
@@ -54,7 +56,6 @@ class _Node:
     """A message of the schema of the places. `fields`: by number, with the message that each is, if it is entered."""
 
     fields: dict[int, tuple[Any, "_Node | None"]] = field(default_factory=dict)
-    entry: bool = False
 
     def add(self, steps: Steps) -> None:
         """Add the fields that the steps pass."""
@@ -62,10 +63,6 @@ class _Node:
         for step in steps:
             if isinstance(step, Member):
                 node = node._enter(step.field)
-            elif isinstance(step, Entry):
-                node.entry = True
-                node._enter(step.value.containing_type.fields_by_name["key"])
-                node = node._enter(step.value)
 
     def _enter(self, one: Any) -> "_Node":
         _, node = self.fields.get(one.number, (None, None))
@@ -115,8 +112,7 @@ def _describe(file: Any, node: _Node) -> str:
             item.type = FieldDescriptor.TYPE_BYTES
         elif inner is not None:
             item.type_name = f".places.{_describe(file, inner)}"
-        # What is absent in a map's entry has its default.
-        if one.has_presence and not node.entry and (one.message_type is None or inner is None):
+        if one.has_presence and inner is None:
             item.proto3_optional, item.oneof_index = True, len(message.oneof_decl)
             message.oneof_decl.add(name=f"o{number}")
     return str(message.name)
@@ -140,8 +136,6 @@ class _Walk:
                 self._enter(step.field)
             elif isinstance(step, Item):
                 self._pick(step.index)
-            else:
-                self._look_up(step)
         return self._leaf(steps)
 
     def _enter(self, one: Any) -> None:
@@ -176,17 +170,6 @@ class _Walk:
         items = offsets[rows] + index
         self._positions = np.where((rows >= 0) & (items < offsets[rows + 1]), items, -1)
         self._array = self._array.values
-
-    def _look_up(self, step: Entry) -> None:
-        """Go to the value of the last entry with the key, which replaces those before."""
-        rows, offsets = self._rows(), np.asarray(self._array.offsets).astype(np.int64)
-        keys = self._array.values.field("f1")
-        wanted = step.key.encode() if isinstance(step.key, str) else step.key
-        entries = np.flatnonzero(np.asarray(pc.equal(keys, pa.scalar(wanted, keys.type))))
-        last = np.full(len(offsets), -1, np.int64)
-        np.maximum.at(last, np.searchsorted(offsets, entries, "right") - 1, entries)
-        self._positions = np.where(rows >= 0, last[rows], -1)
-        self._array = self._array.values.field("f2")
 
     def _leaf(self, steps: Steps) -> pa.Array:
         found = self._array

@@ -43,6 +43,12 @@ _SCALARS: Final[dict[int, tuple[str, pa.DataType]]] = {
 }
 
 
+class NoSuchFieldError(SettingsError):
+    """A message of the schema does not have a field that a column names."""
+
+    action = "Correct the path in `--sort`, as the line hints, or name another message or schema."
+
+
 @dataclass(frozen=True)
 class Member:
     """To a field of a message, by its FieldDescriptor."""
@@ -166,7 +172,7 @@ class _Resolver:
             raise SettingsError(f"column {self._name!r}: {self._here or 'the message'} is not repeated")
         field = self._message.fields_by_name.get(step)
         if field is None:
-            raise SettingsError(_no_such_field(self._name, self._message, step))
+            raise NoSuchFieldError(_no_such_field(self._name, self._message, step))
         self._open = field if field.is_repeated else None
         self._message = field.message_type
         return Member(field)
