@@ -162,9 +162,7 @@ def split_indexes(values: pa.Array, starts: _Numbers) -> MessagePlaces:
     return _collect_places(values, read, cursor.position - first, cursor.bad)
 
 
-def _collect_places(
-    values: pa.Array, read: _Numbers, starts: _Numbers, bad: npt.NDArray[np.bool_]
-) -> MessagePlaces:
+def _collect_places(values: pa.Array, read: _Numbers, starts: _Numbers, bad: npt.NDArray[np.bool_]) -> MessagePlaces:
     lists, codes = np.unique(read[~bad], axis=0, return_inverse=True)
     every = np.full(len(values), -1, np.int64)
     every[~bad] = codes.ravel()
@@ -222,4 +220,3 @@ def _edges(values: pa.Array) -> tuple[_Numbers, _Numbers, npt.NDArray[np.uint8]]
 
 def _true(mask: npt.NDArray[np.bool_]) -> list[int]:
     return [int(i) for i in np.flatnonzero(mask)]
-

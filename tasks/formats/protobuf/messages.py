@@ -59,9 +59,7 @@ class MessageReader:
         parts = [self._read_places(values.slice(i, _TRIED_ROWS)) for i in range(0, len(values), _TRIED_ROWS)]
         return [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]
 
-    def _complete(
-        self, values: pa.Array, found: Sequence[pa.Array], unknown: npt.NDArray[np.bool_]
-    ) -> list[pa.Array]:
+    def _complete(self, values: pa.Array, found: Sequence[pa.Array], unknown: npt.NDArray[np.bool_]) -> list[pa.Array]:
         """Read again the records that the fast way does not know."""
         if not unknown.any():
             return list(found)

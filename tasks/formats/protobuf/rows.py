@@ -6,7 +6,6 @@ exactly as each would be alone.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -51,7 +50,7 @@ class MessageChecker:
         """Find the values that have to be parsed alone."""
         joined = _join(values)
         offsets, data = binary_buffers(joined)
-        return self._search(memoryview(data), offsets.astype(np.int64), 0, len(joined), _PARSED)
+        return self._search(memoryview(data or b""), offsets.astype(np.int64), 0, len(joined), _PARSED)
 
     def _search(
         self, data: memoryview, offsets: npt.NDArray[np.int64], start: int, end: int, sizes: Sequence[tuple[int, int]]

@@ -61,7 +61,9 @@ def _make_pool(files: Mapping[str, Any], where: str) -> Any:
             return
         done.add(name)
         if name not in files:
-            raise SettingsError(f"{where} lacks {name}, which {importer} imports: make it with protoc --include_imports")
+            raise SettingsError(
+                f"{where} lacks {name}, which {importer} imports: make it with protoc --include_imports"
+            )
         for imported in files[name].dependency:
             add(imported, name)
         try:

@@ -5,8 +5,7 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tasks.arrow import HEADERS
 from tasks.formats.wire import cut_values, find_header, read_schema_header, split_frames, split_indexes
@@ -28,8 +27,8 @@ def expected_schema(value: bytes | None, header: bytes | None) -> int | UUID | N
     return int.from_bytes(value[1:5], "big") if value[:1] == b"\0" and len(value) >= 5 else None
 
 
-@given(st.lists(st.tuples(VALUES, PREFIX), max_size=12), st.booleans(), st.integers(0, 3))
-def test_schema_of_each_record(rows: list[tuple[bytes | None, bytes | None]], headed: bool, skipped: int) -> None:
+@given(rows=st.lists(st.tuples(VALUES, PREFIX), max_size=12), headed=st.booleans(), skipped=st.integers(0, 3))
+def test_schema_of_each_record(*, rows: list[tuple[bytes | None, bytes | None]], headed: bool, skipped: int) -> None:
     """The id is that of the header, if there is one, else that in front; the others are refused."""
     values = pa.array([value for value, _ in rows], pa.binary()).slice(skipped)
     headers = pa.array([header for _, header in rows], pa.binary()).slice(skipped) if headed else None
@@ -113,7 +112,7 @@ def test_message_indexes(rests: list[bytes], skipped: int) -> None:
 def test_last_header_of_a_name() -> None:
     """Of several headers of one name the last counts; a record without headers has none."""
     rows = [None, [("a", b"1"), ("b", b"2"), ("a", b"3")], [], [("a", None)], [("b", b"4")], [("a", b"5")]]
-    headers = pa.array([None if row is None else [dict(name=n, value=v) for n, v in row] for row in rows], HEADERS)
+    headers = pa.array([None if row is None else [{"name": n, "value": v} for n, v in row] for row in rows], HEADERS)
     assert find_header(headers, "a").to_pylist() == [None, b"3", None, None, None, b"5"]
     assert find_header(headers.slice(2), "a").to_pylist() == [None, None, None, b"5"]
     assert find_header(headers, "c").to_pylist() == [None] * 6

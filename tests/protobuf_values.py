@@ -1,4 +1,4 @@
-"""Random schemas, messages and paths for the tests of Protobuf."""
+"""Random schemas of Protobuf, their messages, paths into them, and changes of their bytes."""
 
 import random
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class RandomSchema:
             del message.oneof_decl[:]
         for field in message.field:
             plain = not field.HasField("oneof_index") and field.label == F.LABEL_OPTIONAL
-            if self.proto3 and plain and field.type not in {F.TYPE_MESSAGE} and self.chance.random() < 0.4:
+            if self.proto3 and plain and field.type != F.TYPE_MESSAGE and self.chance.random() < 0.4:
                 field.proto3_optional, field.oneof_index = True, len(message.oneof_decl)
                 message.oneof_decl.add(name=f"_{field.name}")
 
