@@ -27,7 +27,7 @@ bool paid = 6; string date = 7; int32 kind = 8; string note = 9; double weight =
 oneof way { string ship = 12; int64 van = 13; } }
 """
 KEYS = ("order_id", "sku", "customer.id")
-# A group, which ptars does not read.
+# A group that the schema does not have.
 GROUP = b"\xab\x06\xac\x06"
 
 

@@ -49,9 +49,9 @@ def test_sort_by_fields(cluster: Cluster, command: Command, tmp_path: Path) -> N
     keys = [(-order.customer.id, order.tags[0]) for order in found]
     assert keys == sorted(keys)
     letters = cluster.read(job.dead_letters)
-    reasons = sorted(dict(record.headers)["__connect.errors.exception.message"] for record in letters)
+    reasons = sorted(dict(r.headers)["__connect.errors.exception.message"] or b"" for r in letters)
     missing = b"column customer.id is missing"
-    assert reasons == [missing, missing, rb"is no Order of Protobuf (Wire format was corrupt): '\xff'", b"null value"]
+    assert reasons == [missing, missing, b"is no Order of Protobuf (Wire format was corrupt): 'ff'", b"null value"]
     facts = cluster.ledger(job).runs[1].format
     assert (facts["name"], facts["columns"], facts["message"]) == (
         "protobuf",

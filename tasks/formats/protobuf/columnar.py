@@ -1,8 +1,8 @@
 """Places of messages by ptars, a block at a time: Arrow in, Arrow out, by a schema that has nothing but the places.
 
 Guarantee: of records that are messages, it finds what google.protobuf finds, or says that it does not know. It does
-not where several members of a oneof were sent, where the number of a closed enum is unknown, and where a block has
-groups. Of records that are no messages it knows nothing: they must not come here.
+not where several members of a oneof were sent, and where the number of a closed enum is unknown. Of records that are no
+messages it knows nothing, and may read the wrong field of them: they must not come here.
 """
 
 from collections.abc import Sequence

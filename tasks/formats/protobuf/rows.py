@@ -6,6 +6,7 @@ exactly as each would be alone.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -17,12 +18,13 @@ from google.protobuf.message import DecodeError
 
 from tasks.arrow import binary_buffers
 from tasks.formats.protobuf.paths import Entry, Item, Step, Steps, raw_type
-from tasks.printable import excerpt
 
 # Records and bytes that are joined at a time, then those that are parsed at a time: they stay in the processor's cache,
 # and of a part that fails only a part of it is parsed again.
 _JOINED: Final = (16_384, 1 << 20)
-_PARSED: Final = ((256, 1 << 16), (16, 1 << 16))
+_PARSED: Final = (256, 1 << 16)
+_PARSED_AGAIN: Final = 16
+_SHOWN_BYTES: Final = 16
 # A length as a varint of always five bytes: seven bits each, all but the last with the mark that more follow.
 _SHIFTS: Final = np.arange(0, 35, 7, dtype=np.int64)
 _MARKS: Final = np.array([128, 128, 128, 128, 0], np.uint8)
@@ -38,40 +40,47 @@ class MessageChecker:
 
     def check(self, values: pa.Array) -> dict[int, str]:
         """Return index → reason of each value (binary, none null) that is no message."""
+        offsets, data = binary_buffers(values)
+        edges, text = offsets.astype(np.int64), memoryview(data or b"")
         refused: dict[int, str] = {}
-        offsets = binary_buffers(values)[0].astype(np.int64)
-        for start, end in _split(offsets, 0, len(values), *_JOINED):
+        for start, end in _split(edges, 0, len(values), *_JOINED):
             part = values.slice(start, end - start)
-            alone = range(len(part)) if len(part) == 1 else self._doubtful(part)
-            refused |= {start + i: why for i in alone if (why := self._explain(part[i].as_py()))}
+            for i in range(1) if len(part) == 1 else self._search(part):
+                if reason := self._explain(text[edges[start + i] : edges[start + i + 1]]):
+                    refused[start + i] = reason
         return refused
 
-    def _doubtful(self, values: pa.Array) -> Iterator[int]:
+    def _search(self, values: pa.Array) -> Iterator[int]:
         """Find the values that have to be parsed alone."""
-        joined = _join(values)
-        offsets, data = binary_buffers(joined)
-        return self._search(memoryview(data or b""), offsets.astype(np.int64), 0, len(joined), _PARSED)
+        offsets, data = binary_buffers(_join(values))
+        edges, text = offsets.astype(np.int64), memoryview(data or b"")
+        for start, end in _split(edges, 0, len(values), *_PARSED):
+            if not self._is_block(text[edges[start] : edges[end]]):
+                bounds = [*range(start, end, _PARSED_AGAIN), end]
+                for first, last in pairwise(bounds):
+                    if not self._is_block(text[edges[first] : edges[last]]):
+                        yield from range(first, last)
 
-    def _search(
-        self, data: memoryview, offsets: npt.NDArray[np.int64], start: int, end: int, sizes: Sequence[tuple[int, int]]
-    ) -> Iterator[int]:
-        if not sizes:
-            yield from range(start, end)
-            return
-        for first, last in _split(offsets, start, end, *sizes[0]):
-            try:
-                self._block.FromString(data[offsets[first] : offsets[last]])
-            except DecodeError:
-                yield from self._search(data, offsets, first, last, sizes[1:])
+    def _is_block(self, data: memoryview) -> bool:
+        try:
+            self._block.FromString(data)
+        except DecodeError:
+            return False
+        return True
 
-    def _explain(self, value: bytes) -> str:
+    def _explain(self, value: memoryview) -> str:
         """Return why a value is no message; empty if it is one."""
         try:
             self._class.FromString(value)
         except DecodeError as error:
             reason = str(error).rpartition(": ")[2].strip()
-            return f"is no {self._class.DESCRIPTOR.name} of Protobuf ({reason}): {excerpt(value)}"
+            return f"is no {self._class.DESCRIPTOR.name} of Protobuf ({reason}): {show_bytes(value)}"
         return ""
+
+
+def show_bytes(value: memoryview) -> str:
+    """Return the first bytes in hexadecimal; an ellipsis stands for the rest."""
+    return f"'{value[:_SHOWN_BYTES].hex(' ')}{'…' * (len(value) > _SHOWN_BYTES)}'"
 
 
 def _block_of(message: Any) -> Any:
