@@ -23,7 +23,6 @@ _EPOCH: Final = date(1970, 1, 1).toordinal()
 # Days of 400 years: the calendar repeats.
 _CYCLE: Final = 146_097
 # Years that are whole within the range, also with an offset.
-_FIRST_YEAR, _END_YEAR = "1678", "2262"
 _YEARS: Final = "(?:167[89]|16[89][0-9]|1[7-9][0-9]{2}|2[01][0-9]{2}|22[0-5][0-9]|226[01])"
 # February 29 may be no date.
 _DAYS: Final = (
@@ -115,16 +114,15 @@ def _explain_epoch(text: bytes) -> str:
 
 
 def _encode_all(texts: pa.Array) -> pa.Array:
-    """Encode texts; pa.ArrowInvalid if one is refused, or in the first or last year of the range.
+    """Encode texts; pa.ArrowInvalid if one is refused, or in the first second of the range.
 
-    Arrow checks the calendar, the clock and the zone. Beside what the type accepts, it takes hours without minutes.
+    Arrow checks the calendar, the clock, the zone and the range. Beside what the type accepts, it takes hours without
+    minutes.
     """
     trimmed = pc.ascii_upper(trim(texts))
     times = trimmed.cast(pa.timestamp("ns", "UTC"))
-    valid = trimmed.drop_null()
-    bounds = pc.min_max(valid) if len(valid) else {"min": pa.scalar(_FIRST_YEAR), "max": pa.scalar(_FIRST_YEAR)}
-    if bounds["min"].as_py() < _FIRST_YEAR or bounds["max"].as_py() >= _END_YEAR or not _have_minutes(valid):
-        raise pa.ArrowInvalid("a year at the end of the range, or an hour without minutes")
+    if not _have_minutes(trimmed.drop_null()):
+        raise pa.ArrowInvalid("an hour without minutes")
     return times.cast(pa.int64())
 
 

@@ -18,7 +18,9 @@ _NUMBERS = st.one_of(
     st.sampled_from([b"1e308", b"1.8e308", b"-1e309", b"1e-400", b"-1e-400", b"4.9e-324", b".5", b"5.", b"-0", b"0"]),
     st.sampled_from([b"9007199254740993", b"9" * 400, b"0." + b"0" * 400 + b"1", b"1e5", b"1E+5", b"00.10"]),
 )
-_NAMES = st.sampled_from([b"nan", b"NaN", b"-nan", b"inf", b"-INF", b"Infinity", b"-infinity", b"infin", b"nan(1)"])
+_NAMES = st.sampled_from(
+    [b"nan", b"NaN", b"-nan", b"inf", b"-INF", b"Infinity", b"-infinity", b"infin", b"nan(1)", b"+1", b"+inf"]
+)
 
 
 def expect(text: bytes) -> tuple[bool, float]:
