@@ -23,7 +23,7 @@ def parse(**job: object) -> tuple[dict[str, list[object]], dict[int, str]]:
     values, keys = pa.array(VALUES, pa.binary()), pa.array(KEYS, pa.binary())
     block = Block(values, keys, pa.nulls(4, HEADERS), np.array(TIMES), np.arange(4))
     fmt = make_format(made)
-    parsed = fmt.parse(block.table())
+    parsed = fmt.parse(block.table(2))
     return {n: c.to_pylist() for n, c in encode_keys(fmt.keys, parsed.columns).items()}, parsed.rejected
 
 
