@@ -146,7 +146,9 @@ class CsvFormat:
 
 def describe_csv(columns: Mapping[str, ColumnType], delimiter: str, *, quotes: bool) -> dict[str, str]:
     """Return the facts of CSV: the columns, the delimiter, the rules, and quotes if they are not those of the rules."""
-    facts = {"name": "csv", "columns": format_columns(columns), "delimiter": delimiter, "rules": RULES}
+    # Of values with a header line, sorts may name no field at all.
+    facts = {"columns": format_columns(columns)} if columns else {}
+    facts |= {"name": "csv", "delimiter": delimiter, "rules": RULES}
     return facts if quotes else {**facts, "quote": "none"}
 
 

@@ -52,12 +52,12 @@ class IntegerKeys:
         if data is not None:
             text = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
             numbers[fit] = text.view(f">i{self._width}")
-        rejected = {
-            row: f"@key is no {self._name}: {lengths[row]} byte{'s' * (lengths[row] != 1)}"
-            for row in np.flatnonzero(~fit & (lengths >= 0)).tolist()
-        }
+        odd = np.flatnonzero(~fit & (lengths >= 0)).tolist()
         read = pa.array(numbers, mask=~fit)
-        return {column.name: read for column in columns}, rejected
+        return {column.name: read for column in columns}, {row: self._explain(int(lengths[row])) for row in odd}
+
+    def _explain(self, length: int) -> str:
+        return f"@key is no {self._name}: {length} byte{'s' if length != 1 else ''}"
 
 
 _MAKERS: Final[dict[str, Callable[[Job], KeyFormat]]] = {

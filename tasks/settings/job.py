@@ -447,7 +447,7 @@ class Job(BaseModel):
 
     def _topic_part(self, key: SortKey) -> str:
         """Return the column as a part of a topic's name: a path has letters that Kafka does not permit."""
-        has_path = self.has_paths or is_record_field(key.column)
+        has_path = self.has_names or is_record_field(key.column)
         return re.sub(r"[^a-zA-Z0-9._]+", "-", key.column).strip("-.") if has_path else key.column
 
     @property
