@@ -113,7 +113,9 @@ class HeaderFormat:
         """Return the fields of the keys of one value; RejectedError says why there are none."""
         match = self._line.match(value or b"")
         if match is None:
-            split_row(value, self._delimiter, quotes=self._quotes)
+            # Broken quotes have the better reason.
+            if self._quotes or not value:
+                split_row(value, self._delimiter, quotes=self._quotes)
             raise RejectedError(_NO_ROW)
         places, width = self._find_fields(match[0])
         row = (value or b"")[match.end() :]

@@ -114,6 +114,20 @@ def test_fields_are_found_by_name() -> None:
     assert found == [(1, b"a"), (2, b"b"), (3, b"c"), (4, b"d"), "column id is missing: header line 'id;name'"]
 
 
+def test_a_line_break_is_whole() -> None:
+    """CR that ends one header line is not the beginning of the CRLF that ends another."""
+    block = [b"id,name\r1,a", b"id,name\r\n2,b", b"id,name\n3,c", b"id,name\r\n", b"id,name\r\r\n4,d"]
+    for order in (block, block[::-1]):
+        found = dict(zip(order, outcomes(make(), pa.array(order)), strict=True))
+        assert [found[value] for value in block] == [
+            (1, b"a"),
+            (2, b"b"),
+            (3, b"c"),
+            "no row behind the header line",
+            r"2 rows in one value: '\r\n4,d'",
+        ]
+
+
 VALUES: dict[str, tuple[bytes | None, Outcome]] = {
     "a mark": (BOM + b"id,name\n1,a", (1, b"a")),
     "two marks": (BOM + BOM + b"id,name\n1,a", "column id is missing: header line '\\ufeffid,name'"),
