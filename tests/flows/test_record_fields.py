@@ -78,8 +78,8 @@ def test_by_header_and_place(cluster: Cluster, command: Command) -> None:
     source = cluster.make_topic()
     chance = random.Random(3)
     tenants = [[("tenant", b"old"), ("tenant", b"t%d" % chance.randrange(5))] for _ in range(300)]
-    odd = [[], [("tenant", None)], [("Tenant", b"t1")]]
-    headers = [tuple(pairs) for pairs in (*tenants, *odd)]
+    odd: list[list[tuple[str, bytes | None]]] = [[], [("tenant", None)], [("Tenant", b"t1")]]
+    headers = [*map(tuple, tenants), *map(tuple, odd)]
     records = [Record(b"v%d" % i, headers=pairs, partition=i % 4) for i, pairs in enumerate(headers)]
     cluster.produce_records(source, [*records, Record(None, headers=(("tenant", b"t3"),), partition=1)])
     job = command.job(source, format="none", sorts=[f"@header.tenant,@partition,@offset={source}-sorted"])

@@ -82,10 +82,11 @@ def read_alone(value: bytes | None, delimiter: str, *, quotes: bool) -> tuple[by
         return None
     text = value.removeprefix(BOM).decode("latin-1")
     text = text.removesuffix("\r\n") if text.endswith("\r\n") else text[: len(text) - text.endswith(("\r", "\n"))]
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     lines = io.StringIO(text + "\n" * text.endswith(("\r", "\n")), newline="")
     try:
-        rows = list(csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting))
+        rows = list(
+            csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+        )
     except csv.Error:
         return None
     if len(rows) != 2 or len(rows[0]) != len(rows[1]) or any(rows[0].count(name) != 1 for name in ("id", "name")):
