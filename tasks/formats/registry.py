@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tasks.errors import SettingsError
 from tasks.formats.base import RecordFormat
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
@@ -21,9 +22,21 @@ def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     return kind(job.column_types, keys, job.delimiter, quotes=job.csv_quote == "double")
 
 
+def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    try:
+        from tasks.formats.protobuf.format import ProtobufFormat
+    except ModuleNotFoundError as error:
+        way = "pip install 'kafka-sorting-pipeline[protobuf]'"
+        raise SettingsError(f"format protobuf needs the package {error.name}: {way}") from None
+    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    where = f"--protobuf-descriptor {job.protobuf_descriptor}"
+    return ProtobufFormat(job.schema_content, job.protobuf_message or "", keys, given, where)
+
+
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": _make_csv,
+    "protobuf": _make_protobuf,
     "none": lambda _, keys: RecordFields(keys),
 }
 
@@ -31,7 +44,7 @@ _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = 
 def make_format(job: Job) -> RecordFormat:
     """Make the job's format. It parses values only if a sort names a field of them."""
     of_records = [key for key in job.key_columns if is_record_field(key.name)]
-    of_values = [key for key in job.key_columns if not is_record_field(key.name)]
+    of_values = _keys_of_values(job)
     if not of_records:
         return _MAKERS[job.format](job, of_values)
     fields = RecordFields(of_records, make_key_format(job))
@@ -43,12 +56,16 @@ def describe_format(job: Job) -> Mapping[str, str]:
 
     Any of these facts that a job changes stops it, since it would place its records by other keys.
     """
-    facts = dict(_MAKERS[job.format](job, ()).facts())
+    facts = dict(_MAKERS[job.format](job, _keys_of_values(job)).facts())
     if job.record_field_types:
         facts["fields"] = format_columns(job.record_field_types, omit=None)
     if job.key_format != "text":
         facts["key_format"] = job.key_format
     return facts
+
+
+def _keys_of_values(job: Job) -> list[KeyColumn]:
+    return [key for key in job.key_columns if not is_record_field(key.name)]
 
 
 class _Joined:
