@@ -56,9 +56,9 @@ def write_values(job: Job, partition: int, values: Sequence[bytes], folder: Path
     offsets = np.arange(len(values))
     absent = pa.nulls(len(values), pa.binary())
     block = Block(pa.array(values, pa.binary()), absent, pa.nulls(len(values), HEADERS), offsets, offsets)
-    parsed = fmt.parse(block.table())
+    parsed = fmt.parse(block.table(partition))
     assert not parsed.rejected
-    columns = {name: block.table().column(name) for name in ("value", "key", "headers")}
+    columns = {name: block.table(partition).column(name) for name in ("value", "key", "headers")}
     columns["timestamp"] = pa.nulls(len(values), pa.int64())
     keys = encode_keys(fmt.keys, parsed.columns)
     path = folder / f"chunk-{partition}.parquet"
