@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from tasks.formats.base import RecordFormat
 from tasks.formats.csv import CsvFormat
+from tasks.formats.json import JsonFormat
 from tasks.formats.record_fields import RecordFields
 from tasks.keys import Parsed
 from tasks.settings.job import Job
@@ -16,6 +17,7 @@ from tasks.settings.sorts import KeyColumn, is_record_field
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": lambda job, keys: CsvFormat(job.column_types, keys, job.delimiter),
+    "json": lambda job, keys: JsonFormat(job.known_types, keys),
     "none": lambda _, keys: RecordFields(keys),
 }
 

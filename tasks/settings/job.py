@@ -24,6 +24,7 @@ from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.folders import home_folder
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
+from tasks.settings.paths import split_outside_quotes
 from tasks.settings.sorts import (
     DELIMITERS,
     LONGEST_TOPIC,
@@ -95,13 +96,13 @@ class Job(BaseModel):
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
-    format: Literal["csv", "none"] = Field(
-        "csv", title="Format", description="Format of values: csv, or none for sorts by @key and @timestamp alone."
+    format: Literal["csv", "json", "none"] = Field(
+        "csv", title="Format", description="Format of values: csv, json, or none for sorts by record fields alone."
     )
     columns: str | None = Field(
         None,
         title="Columns",
-        description=f"Fields of a CSV row in their order, NAME[:TYPE] each; default: {SAMPLE_COLUMNS}.",
+        description=f"CSV: fields of a row in order, NAME[:TYPE] (default: {SAMPLE_COLUMNS}). Else: PATH:TYPE of sorts.",
         examples=["order:int,customer,country,total"],
         json_schema_extra=_form(_COLUMNS_PATTERN),
     )
@@ -372,12 +373,48 @@ class Job(BaseModel):
     def _sort_keys(self) -> list[SortKey]:
         return [key for sort in self.sort_list for key in sort.by]
 
-    def _type_of(self, column: str) -> ColumnType:
-        """Return the type that a sort gives, or `columns`; else the default."""
+    @cached_property
+    def known_types(self) -> dict[str, ColumnType | None]:
+        """The columns of `column_types`; the type is None where the first run infers it."""
+        return {name: None if name in self.untyped else kind for name, kind in self.column_types.items()}
+
+    @cached_property
+    def untyped(self) -> tuple[str, ...]:
+        """The sorts' columns whose types the data tells: paths into JSON without a given type."""
+        names = dict.fromkeys(key.column for key in self._sort_keys)
+        return tuple(name for name in names if self._given_type(name) is None and self._is_in_json(name))
+
+    @cached_property
+    def default_texts(self) -> tuple[str, ...]:
+        """The sorts' columns of CSV that are text because they are given no type."""
+        names = dict.fromkeys(key.column for key in self._sort_keys if self.format == "csv")
+        return tuple(name for name in names if not is_record_field(name) and self._given_type(name) is None)
+
+    def with_types(self, types: Mapping[str, str]) -> Self:
+        """Return the job with the types of these columns given in its sorts."""
+
+        def write(key: SortKey) -> str:
+            _, *words = split_outside_quotes(str(key), ":")
+            return ":".join([key.column, *filter(None, [types.get(key.column, str(key.type or ""))]), *words])
+
+        if not types:
+            return self
+        sorts = [f"{','.join(map(write, sort.by))}={sort.topic}" for sort in self.sort_list]
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), "sorts": sorts})
+
+    def _is_in_json(self, column: str) -> bool:
+        if not is_record_field(column):
+            return self.format == "json"
+        return default_type(column) is None
+
+    def _given_type(self, column: str) -> ColumnType | None:
+        """Return the type that a sort gives, or `columns`."""
         given = next((key.type for key in self._sort_keys if key.column == column and key.type is not None), None)
-        return (
-            given or self.row_fields.get(column) or (default_type(column) if is_record_field(column) else None) or TEXT
-        )
+        return given or self.row_fields.get(column)
+
+    def _type_of(self, column: str) -> ColumnType:
+        """Return the given type, else the default."""
+        return self._given_type(column) or (default_type(column) if is_record_field(column) else None) or TEXT
 
     @cached_property
     def sort_list(self) -> tuple[Sort, ...]:
