@@ -95,24 +95,19 @@ _FITTING: Final[Mapping[str, Callable[[Tokens], Mask]]] = {
 }
 
 
-def unquote_tokens(texts: pa.Array, unescape: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Return the bytes of strings (binary), null where there are none. `unescape` reads those with escapes."""
-    offsets, data = binary_buffers(texts.view(pa.binary()))
+def unquote_tokens(texts: pa.Array, strings: Mask, unescape: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return the bytes of strings (binary), and null for other tokens. `unescape` reads those with escapes."""
+    # A null may have bytes; each of these has its two quotes.
+    quoted = texts if strings.all() else pc.if_else(pa.array(strings), texts, '""')
+    offsets, data = binary_buffers(quoted.view(pa.binary()))
     text = np.frombuffer(b"" if data is None else data, np.uint8)[offsets[0] : offsets[-1]]
     edges = (offsets - offsets[0]).astype(np.int64)
-    lengths = np.diff(edges)
-    # A null has no bytes: see `with_nulls`.
-    present = lengths > 0
-    inner = np.delete(text, np.concatenate([edges[:-1][present], edges[1:][present] - 1]))
-    bounds = np.concatenate(([0], np.cumsum(lengths - 2 * present))).astype(np.int32)
-    buffers = [texts.is_valid().buffers()[1] if texts.null_count else None, pa.py_buffer(bounds), pa.py_buffer(inner)]
+    inner = np.delete(text, np.concatenate([edges[:-1], edges[1:] - 1]))
+    bounds = (edges - 2 * np.arange(len(edges))).astype(np.int32)
+    valid = None if strings.all() else pa.py_buffer(np.packbits(strings, bitorder="little"))
+    buffers = [valid, pa.py_buffer(bounds), pa.py_buffer(inner)]
     values = pa.Array.from_buffers(pa.binary(), len(texts), buffers)
     if ord("\\") not in inner.tobytes():
         return values
-    escaped = pc.match_substring(texts, "\\").fill_null(False)
-    return pc.replace_with_mask(values, escaped, unescape(texts.filter(escaped)))
-
-
-def with_nulls(texts: pa.Array, kept: Mask) -> pa.Array:
-    """Return the tokens with null, which takes no bytes, in place of all others."""
-    return texts if kept.all() else pc.if_else(pa.array(kept), texts, pa.scalar(None, texts.type))
+    escaped = pc.match_substring(quoted, "\\")
+    return pc.replace_with_mask(values, escaped, unescape(quoted.filter(escaped)))

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from tasks.arrow import binary_buffers
 from tasks.formats.base import RejectedError
-from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens, with_nulls
+from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens
 from tasks.formats.json_search import BLURRED_DIGITS, find_broken, find_lenient, find_long_numbers, strip_marks
 from tasks.formats.json_strict import read_tokens
 from tasks.printable import excerpt
@@ -184,12 +184,12 @@ class JsonReader:
         fits = tokens.fit(column.kind)
         if not fits.all():
             self._refuse(column, values, tokens, fits, rejected)
-        kept = with_nulls(texts, fits)
-        return unquote_tokens(kept, self._unescape) if column.kind.name == "string" else kept.view(pa.binary())
+        if column.kind.name == "string":
+            return unquote_tokens(texts, fits, self._unescape)
+        kept = texts if fits.all() else pc.if_else(pa.array(fits), texts, pa.scalar(None, pa.string()))
+        return kept.view(pa.binary())
 
-    def _refuse(
-        self, column: Column, values: pa.Array, tokens: Tokens, fits: Mask, rejected: dict[int, str]
-    ) -> None:
+    def _refuse(self, column: Column, values: pa.Array, tokens: Tokens, fits: Mask, rejected: dict[int, str]) -> None:
         empty = ~tokens.present | tokens.nulls
         for row in np.flatnonzero(~fits & ~empty).tolist():
             if row not in rejected:

@@ -114,13 +114,15 @@ def _refusal(value: bytes, what: str, place: int) -> RejectedError:
 def _follow(value: Any, path: Path) -> Any:
     """Return what is at the path, or _MISSING."""
     for step in path:
-        if isinstance(step, str) and isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(step, int) and isinstance(value, list) and step < len(value):
-            value = value[step]
-        else:
+        has_step = (step in value) if isinstance(value, dict) else isinstance(value, list) and _is_index(step, value)
+        if not has_step:
             return _MISSING
+        value = value[step]
     return value
+
+
+def _is_index(step: str | int, items: list[Any]) -> bool:
+    return isinstance(step, int) and step < len(items)
 
 
 def _write(value: Any) -> str | None:

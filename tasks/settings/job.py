@@ -24,7 +24,6 @@ from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.folders import home_folder
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
-from tasks.settings.paths import split_outside_quotes
 from tasks.settings.sorts import (
     DELIMITERS,
     LONGEST_TOPIC,
@@ -102,7 +101,7 @@ class Job(BaseModel):
     columns: str | None = Field(
         None,
         title="Columns",
-        description=f"CSV: fields of a row in order, NAME[:TYPE] (default: {SAMPLE_COLUMNS}). Else: PATH:TYPE of sorts.",
+        description=f"CSV: fields of a row in order, NAME[:TYPE] (default: {SAMPLE_COLUMNS}). Else: PATH:TYPE.",
         examples=["order:int,customer,country,total"],
         json_schema_extra=_form(_COLUMNS_PATTERN),
     )
@@ -392,14 +391,9 @@ class Job(BaseModel):
 
     def with_types(self, types: Mapping[str, str]) -> Self:
         """Return the job with the types of these columns given in its sorts."""
-
-        def write(key: SortKey) -> str:
-            _, *words = split_outside_quotes(str(key), ":")
-            return ":".join([key.column, *filter(None, [types.get(key.column, str(key.type or ""))]), *words])
-
         if not types:
             return self
-        sorts = [f"{','.join(map(write, sort.by))}={sort.topic}" for sort in self.sort_list]
+        sorts = [f"{','.join(key.written(types.get(key.column)) for key in s.by)}={s.topic}" for s in self.sort_list]
         return type(self).model_validate({**self.model_dump(exclude_unset=True), "sorts": sorts})
 
     def _is_in_json(self, column: str) -> bool:
