@@ -30,20 +30,34 @@ class UnknownTypeError(SettingsError):
     action = "Give the column a type, in a sort or with `--columns`: `--sort customer.id:int`."
 
 
+def refuse_unlike(job: Job, sample: Sample) -> None:
+    """Raise UnknownTypeError if an untyped column holds values of no type, or of several."""
+    for column in job.untyped:
+        if _present(sample, column):
+            _infer(job, sample, column)
+
+
 def infer_types(job: Job, sample: Sample) -> dict[str, str]:
     """Return the types of the untyped columns; none while no record was read. UnknownTypeError says what was seen."""
     return {name: _infer(job, sample, name) for name in job.untyped} if sample.records else {}
 
 
+def _seen(sample: Sample, column: str) -> Counter[str]:
+    return Counter(record.seen[column] for record in sample.records if column in record.seen)
+
+
+def _present(sample: Sample, column: str) -> dict[str, int]:
+    return {kind: count for kind, count in _seen(sample, column).items() if kind not in NOTHING}
+
+
 def _infer(job: Job, sample: Sample, column: str) -> str:
-    seen = Counter(record.seen[column] for record in sample.records if column in record.seen)
-    present = {kind: count for kind, count in seen.items() if kind not in NOTHING}
+    present = _present(sample, column)
     types = {TYPES.get(kind, "") for kind in present}
     if len(types) == 1 and (found := types.pop()):
         return found
     raise UnknownTypeError(
-        f"column {column} of source {job.source_topic} has no type, and {_describe(seen, present)}: give it one, as "
-        f"--sort {column}:text, or :int, :decimal, :float, :bool, :time, :uuid"
+        f"column {column} of source {job.source_topic} has no type, and {_describe(_seen(sample, column), present)}: "
+        f"give it one, as --sort {column}:text, or :int, :decimal, :float, :bool, :time, :uuid"
     )
 
 

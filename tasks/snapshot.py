@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.errors import SettingsError, SourceLostError, TerminalError
 from tasks.failpoints import reach
-from tasks.inference import infer_types, warn_of_types
+from tasks.inference import infer_types, refuse_unlike, warn_of_types
 from tasks.kafka.clients import KafkaTerminalError
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
@@ -89,13 +89,20 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     snapshot = fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
-    sample = sample.within(snapshot)
-    if is_judged(owner):
-        refuse_mostly_dead(job, sample)
-    snapshot = replace(snapshot, types=infer_types(job, sample))
-    warn_of_types(job, sample, snapshot.types)
+    snapshot = replace(snapshot, types=_judge(owner, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
+
+
+def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
+    """Return the types that the sample tells; raise if the job's settings do not fit it."""
+    job = owner.job
+    refuse_unlike(job, sample)
+    if is_judged(owner):
+        refuse_mostly_dead(job, sample)
+    types = infer_types(job, sample)
+    warn_of_types(job, sample, types)
+    return types
 
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:

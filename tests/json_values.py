@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.strategies import SearchStrategy
 
 BOM = b"\xef\xbb\xbf"
 NUMBERS = [
@@ -37,7 +36,23 @@ NUMBERS = [
     "1.23456789012345e-320",
     "2.2250738585072011e-308",
 ]
-NO_NUMBERS = ["NaN", "nan", "-NaN", "Infinity", "-Infinity", "inf", "-inf", "INF", ".5", "+1", "01", "0x10", "1.", "1e", "-"]
+NO_NUMBERS = [
+    "NaN",
+    "nan",
+    "-NaN",
+    "Infinity",
+    "-Infinity",
+    "inf",
+    "-inf",
+    "INF",
+    ".5",
+    "+1",
+    "01",
+    "0x10",
+    "1.",
+    "1e",
+    "-",
+]
 STRINGS = [
     '""',
     '"a"',
@@ -57,7 +72,25 @@ OTHERS = ["true", "false", "null", "{}", "[]", "[1, [2]]"]
 NO_OTHERS = ["True", "nul", "[1,]", "[,]", '{"x":1,}', "/**/1", "1 2", "undefined", ""]
 NAMES = ['"a"', '"b"', '"b"', '"\\u0061"', '"a\\u0000"', '""', '"a.b"', '"A"', '"nan"']
 BLANKS = st.sampled_from(["", "", "", " ", "\n", "\r\n\t "])
-FRAGMENTS = [b'"', b",", b"}", b"]", b"{", b"[", b":", b"\\", b"\xff", b"\x00", b"\n", b" ", b"NaN", b"1", b"\xc3", b"e9", BOM]
+FRAGMENTS = [
+    b'"',
+    b",",
+    b"}",
+    b"]",
+    b"{",
+    b"[",
+    b":",
+    b"\\",
+    b"\xff",
+    b"\x00",
+    b"\n",
+    b" ",
+    b"NaN",
+    b"1",
+    b"\xc3",
+    b"e9",
+    BOM,
+]
 
 
 @st.composite
@@ -112,17 +145,17 @@ def expect(value: bytes | None, path: tuple[str | int, ...]) -> Any:
     """Return what is at the path: a number as Number; Missing where there is nothing. ValueError if it is not JSON."""
     found = parse(value)
     for step in path:
-        if isinstance(found, dict if isinstance(step, str) else list) and (
-            step in found if isinstance(step, str) else step < len(found)
-        ):
-            found = found[step]
-        else:
-            return Missing
+        try:
+            found = found[step] if isinstance(found, dict if isinstance(step, str) else list) else Missing
+        except LookupError:
+            found = Missing
     return found
 
 
 class Number(str):
     """The digits of a number."""
+
+    __slots__ = ()
 
 
 def parse(value: bytes | None) -> Any:

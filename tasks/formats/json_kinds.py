@@ -65,7 +65,7 @@ class Tokens:
     @property
     def nulls(self) -> Mask:
         """Where the token is null."""
-        return self.starts == ord("n")
+        return np.asarray(self.starts == ord("n"))
 
     def fit(self, kind: Kind) -> Mask:
         """Find tokens of the kind."""
@@ -84,7 +84,7 @@ class Tokens:
 
     def are_numbers(self) -> Mask:
         """Find numbers."""
-        return (self.starts - np.uint8(_DIGITS[0]) <= 9) | (self.starts == ord("-"))
+        return np.asarray((self.starts - np.uint8(_DIGITS[0]) <= 9) | (self.starts == ord("-")))
 
 
 _FITTING: Final[Mapping[str, Callable[[Tokens], Mask]]] = {

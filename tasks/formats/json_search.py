@@ -33,10 +33,15 @@ _STRIDE = 4
 
 def strip_marks(values: pa.Array) -> pa.Array:
     """Return the values without a byte order mark in front, at most one of each."""
-    if BOM[0] not in _text_of(values)[0].tobytes():
+    text, edges = _text_of(values)
+    if BOM[0] not in text.tobytes():
         return values
-    marked = pc.starts_with(values, BOM)
-    return pc.if_else(marked, pc.binary_slice(values, len(BOM), 2**31 - 1), values)
+    marked = np.asarray(pc.starts_with(values, BOM).fill_null(False))
+    starts = edges[:-1][marked]
+    rest = np.delete(text, np.concatenate([starts + i for i in range(len(BOM))]))
+    bounds = np.concatenate(([0], np.cumsum(np.diff(edges) - len(BOM) * marked))).astype(np.int32)
+    valid = pa.py_buffer(np.packbits(np.asarray(values.is_valid()), bitorder="little")) if values.null_count else None
+    return pa.Array.from_buffers(pa.binary(), len(values), [valid, pa.py_buffer(bounds), pa.py_buffer(rest)])
 
 
 def find_lenient(values: pa.Array) -> Mask:
@@ -60,7 +65,7 @@ def find_broken(values: pa.Array) -> Mask:
     first, last = text[np.minimum(edges[:-1], len(text) - 1)], text[edges[1:] - 1]
     # An opening bracket and its closing one differ by 2; blanks may stand around.
     closed = (last - first == 2) & ((first | 0x20) == ord("{"))
-    return ~(closed | (first <= ord(" ")) | (last <= ord(" "))) | (np.diff(edges) == 0)
+    return np.asarray(~(closed | (first <= ord(" ")) | (last <= ord(" "))) | (np.diff(edges) == 0))
 
 
 def find_long_numbers(values: pa.Array) -> Mask:

@@ -53,8 +53,8 @@ def _take_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # Numbers become bytes, their digits, which tells them from strings.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_take_first,
-    parse_int=str.encode,  # type: ignore[arg-type]  # any result is passed on
-    parse_float=str.encode,  # type: ignore[arg-type]
+    parse_int=str.encode,
+    parse_float=str.encode,
     parse_constant=_refuse_constant,
 )
 
@@ -155,5 +155,5 @@ def find_nesting(value: bytes) -> int | None:
     return int(places[deep[0]]) if len(deep) else None
 
 
-def _steps(folded: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-    return (folded == ord("{")).astype(np.int32) - (folded == ord("}"))
+def _steps(folded: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    return np.asarray((folded == ord("{")).astype(np.int32) - (folded == ord("}")), np.int32)

@@ -67,7 +67,7 @@ def test_beside_fields_of_values() -> None:
         ({"sorts": ["@key:nulls-middle"]}, "write COLUMN"),
         ({"sorts": ["@key:nulls-first:desc"]}, "write COLUMN"),
         ({"columns": "@key,id", "sorts": ["id"]}, "names that begin with @"),
-        ({"format": "json"}, "format"),
+        ({"format": "xml"}, "format"),
     ],
 )
 def test_what_is_refused(flags: dict[str, object], message: str, tmp_path: Path) -> None:
