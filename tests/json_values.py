@@ -145,11 +145,14 @@ def expect(value: bytes | None, path: tuple[str | int, ...]) -> Any:
     """Return what is at the path: a number as Number; Missing where there is nothing. ValueError if it is not JSON."""
     found = parse(value)
     for step in path:
-        try:
-            found = found[step] if isinstance(found, dict if isinstance(step, str) else list) else Missing
-        except LookupError:
-            found = Missing
+        found = _step(found, step)
     return found
+
+
+def _step(found: Any, step: str | int) -> Any:
+    if isinstance(step, str):
+        return found.get(step, Missing) if isinstance(found, dict) else Missing
+    return found[step] if isinstance(found, list) and step < len(found) else Missing
 
 
 class Number(str):

@@ -47,7 +47,9 @@ def guess_format(values: Sequence[bytes | None], job: Job) -> str:
     for guess in (_guess_wire_format, _guess_start, _guess_text, _guess_binary):
         if hint := guess(present, job):
             return hint
-    return _guess_rows(present, job) if job.format == "csv" else _guess_csv(present)
+    if job.format == "csv":
+        return _guess_rows(present, job)
+    return _guess_csv(present) if job.format == "json" else ""
 
 
 def _mostly(values: Sequence[bytes], holds: Callable[[bytes], bool]) -> bool:

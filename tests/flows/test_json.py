@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import Cluster
+from tests.cluster import Cluster, Record
 from tests.command import Command
 
 BAD = {
@@ -42,6 +42,10 @@ def order(document: dict[str, Any]) -> tuple[int, bool, bytes]:
     return -document["customer"]["id"], tag is None, (tag or "").encode()
 
 
+def reason_of(letter: Record) -> bytes:
+    return dict(letter.headers)["__connect.errors.exception.message"] or b""
+
+
 @pytest.mark.raises("UnknownTypeError")
 def test_by_paths(cluster: Cluster, command: Command) -> None:
     """Order, nulls and dead letters are right; what was inferred is recorded, and fixed for later runs."""
@@ -59,9 +63,7 @@ def test_by_paths(cluster: Cluster, command: Command) -> None:
     # `sorted` is stable, and ties stay in order of arrival.
     assert found == sorted((json.loads(value.decode("utf-8-sig")) for value in good), key=order)
     assert sorted(record.value or b"" for record in cluster.read(f"{source}-sorted")) == sorted(good)
-    letters = {
-        r.value or b"": dict(r.headers)["__connect.errors.exception.message"] for r in cluster.read(job.dead_letters)
-    }
+    letters = {record.value or b"": reason_of(record) for record in cluster.read(job.dead_letters)}
     assert letters.keys() == BAD.keys()
     for value, reason in BAD.items():
         assert letters[value].startswith(reason)
@@ -70,9 +72,7 @@ def test_by_paths(cluster: Cluster, command: Command) -> None:
     cluster.produce(source, [b'{"customer":{"id":1},"tags":[5]}'], 1)
     assert command.run(job).status == 0
     assert cluster.ledger(job).runs[2].format["columns"] == "customer.id:int,tags[0]:text"
-    assert b"column tags[0] is not a string: '5'" in {
-        dict(r.headers)["__connect.errors.exception.message"] for r in cluster.read(job.dead_letters)
-    }
+    assert b"column tags[0] is not a string: '5'" in map(reason_of, cluster.read(job.dead_letters))
     refused = command.run(command.job(source, format="json", sorts=[sort.replace(":int", ":text")]))
     assert refused.status == 2
     assert "has columns 'customer.id:int,tags[0]:text' by its ledger" in refused.err
