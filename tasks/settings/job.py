@@ -279,7 +279,7 @@ class Job(BaseModel):
         for sort in self.sort_list:
             for key in sort.by:
                 self._check_key(sort, key)
-        for name, kinds in self.given_types().items():
+        for name, kinds in self._given_types().items():
             if len(kinds) > 1:
                 raise FieldError(
                     "sorts", f"column {name!r} is given two types: {' and '.join(sorted(map(str, kinds)))}"
