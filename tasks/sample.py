@@ -165,7 +165,7 @@ def _sized(message: Message, reason: str = "", seen: Mapping[str, str] | None = 
 def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
     if not messages:
         return []
-    table = Block.of(messages).table()
+    table = Block.of(messages).table([message.partition() or 0 for message in messages])
     kinds = find_kinds(job, table)
     # Columns whose types are not known yet are read as the type of most of these records; if the others are of
     # another one, the run ends anyway.

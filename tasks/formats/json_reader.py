@@ -34,6 +34,8 @@ _NUMBER = rf"-?[0-9.]{{{BLURRED_DIGITS}}}"
 _TINY = r"\A-?0\.0\z|e-(?:29|3)[0-9]{1,2}\z"
 _TINY_IN_VALUE = r"[eE]-[0-9]{3}"
 
+_EMPTY = {None: "null value", b"": "empty value"}
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -56,6 +58,8 @@ class Column:
     @property
     def long_number(self) -> str:
         """The pattern of a number in a value that may be this key, and that a double might blur."""
+        if not self.path:
+            return _NUMBER
         name = self.path[-1]
         if isinstance(name, str) and re.fullmatch(r"[^\x00-\x1f\"\\]+", name):
             # A name may be written with escapes.
@@ -66,21 +70,15 @@ class Column:
 class JsonReader:
     """Reads key columns at paths. It holds a cursor of DuckDB, so each thread has its own.
 
-    `subject`: the name of a value in reasons. `null_is_missing`: whether a null value has no keys; else it is refused.
+    `subject`: what a reason begins with, where documents are not the values of records; then a null has no keys.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[KeyColumn],
-        paths: Sequence[Path],
-        *,
-        subject: str = "value",
-        null_is_missing: bool = False,
-    ) -> None:
+    def __init__(self, keys: Sequence[KeyColumn], paths: Sequence[Path], subject: str = "") -> None:
         self._columns = [Column(key, path) for key, path in zip(keys, paths, strict=True)]
         self._paths = [column.path for column in self._columns]
         self._subject = subject
-        self._null_is_missing = null_is_missing
+        # Then a document may well be neither object nor array.
+        self._has_root = () in self._paths
         written = [write_path(path) for path in self._paths]
         self._written = [path for path in written if path is not None]
         # DuckDB's notation does not have all names.
@@ -119,7 +117,9 @@ class JsonReader:
         """Return the tokens at each path (string), and the rows that must be read strictly."""
         if not self._is_fast:
             return [pa.nulls(len(rows), pa.string())] * len(self._columns), np.ones(len(rows), np.bool_)
-        asked = np.asarray(rows.is_valid()) & ~find_broken(rows) & ~find_lenient(rows)
+        asked = np.asarray(rows.is_valid()) & ~find_lenient(rows)
+        if not self._has_root:
+            asked &= ~find_broken(rows)
         view = _text_view(rows, asked)
         try:
             table = self._query("json_extract(v, $1)", view)
@@ -172,11 +172,17 @@ class JsonReader:
         return patched
 
     def _read_strictly(self, value: bytes | None) -> list[str | None]:
-        if value is None and self._null_is_missing:
+        if value is None and self._subject:
             return [None] * len(self._paths)
         if not value:
-            raise RejectedError(f"{'null' if value is None else 'empty'} {self._subject}")
-        return read_tokens(value, self._paths)
+            raise RejectedError(f"{self._subject} is empty" if self._subject else _EMPTY[value])
+        return self._parse(value, self._paths)
+
+    def _parse(self, value: bytes, paths: Sequence[Path]) -> list[str | None]:
+        try:
+            return read_tokens(value, paths)
+        except RejectedError as error:
+            raise RejectedError(f"{self._subject} is {error}" if self._subject else str(error)) from None
 
     def _take(self, column: Column, values: pa.Array, texts: pa.Array, rejected: dict[int, str]) -> pa.Array:
         """Return the keys of a column (binary); tokens of another kind, and missing ones, are refused."""
@@ -201,7 +207,7 @@ class JsonReader:
     def _explain(self, column: Column, value: bytes) -> str:
         """Say what a key is in place of its type."""
         try:
-            (token,) = read_tokens(value, [column.path])
+            (token,) = self._parse(value, [column.path])
         except RejectedError as error:
             return str(error)
         what = {"{}": "an object", "[]": "an array"}.get(token or "", excerpt((token or "").encode()))

@@ -17,7 +17,7 @@ from tasks.preflight import take_up_job
 from tasks.sample import MostlyDeadLettersError, Sample, SampledRecord
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
-from tests.cluster import Cluster, sample_values
+from tests.cluster import Cluster, Record, sample_values
 from tests.stages import make_job, owned, run_once
 
 
@@ -164,6 +164,19 @@ def test_dead_letters_that_are_permitted(cluster: Cluster, tmp_path: Path) -> No
     permitted = make_job(source, tmp_path, format="json", sorts=sorts, allow_dead_letters=True)
     record = run_once(cluster, permitted, tmp_path)
     assert (record.placed, record.dead_letters, record.format["columns"]) == (1, 8, "a:text")
+
+
+@pytest.mark.parametrize(("column", "keys"), [("@key.id", [b'{"id":"x"}', b'{"id":"w"}']), ("@key", [b'"x"', b'"w"'])])
+def test_keys_in_json(cluster: Cluster, tmp_path: Path, column: str, keys: list[bytes]) -> None:
+    """Their types are inferred and recorded as those of values are; values are not looked at."""
+    source = cluster.make_topic(1)
+    job = make_job(source, tmp_path, format="none", key_format="json", sorts=[f"{column}=t-{source}"])
+    cluster.produce_records(source, [Record(b"no JSON", key) for key in keys])
+    record = run_once(cluster, job, tmp_path)
+    assert [record.placed, record.format["key_format"]] == [2, "json"]
+    assert [r.key for r in cluster.read(f"t-{source}")] == keys[::-1]
+    cluster.produce_records(source, [Record(None, b"7")])
+    assert run_once(cluster, job, tmp_path).dead_letters == 1
 
 
 def test_the_types_of_a_ledger_are_taken_up(cluster: Cluster, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tasks.formats import json_reader, json_search
 from tasks.formats.json import JsonFormat
 from tasks.formats.json_reader import JsonReader
 from tasks.formats.json_strict import MOST_LEVELS
+from tasks.formats.key_formats import JsonKeys
 from tasks.formats.registry import describe_format, make_format
 from tasks.settings.column_types import ColumnType, parse_type
 from tasks.settings.job import Job
@@ -301,6 +302,25 @@ def test_what_the_ledger_records() -> None:
     )
     assert describe_format(job) == {"name": "json", "columns": "customer.id:int,sku:text", "rules": "2"}
     assert [key.name for key in make_format(job).keys] == ["customer.id", "sku"]
+
+
+def test_keys_that_are_documents() -> None:
+    """`@key` is the whole document, and a path leads into it; a null key is missing, an odd one is named."""
+    columns = [KeyColumn("@key", ColumnType("int"), nulls=True), KeyColumn("@key.id", ColumnType("text"), nulls=True)]
+    keys = pa.array([b" 7\n", None, b"null", b'{"id":"x"}', b"", b"{"], pa.binary())
+    read_keys = JsonKeys().read
+    numbers, odd = read_keys(keys, columns[:1])
+    assert numbers["@key"].to_pylist()[:3] == [b"7", None, None]
+    assert odd == {
+        3: "@key is not an integer: an object",
+        4: "@key is empty",
+        5: "@key is not JSON (expecting property name enclosed in double quotes, byte 1): '{'",
+    }
+    texts, odd = read_keys(keys, columns[1:])
+    assert texts["@key.id"].to_pylist()[:4] == [None, None, None, b"x"]
+    assert odd.keys() == {4, 5}
+    exact, _ = read_keys(pa.array([b"0.12345678901234567890"]), [KeyColumn("@key", ColumnType("decimal"))])
+    assert exact["@key"].to_pylist() == [b"0.12345678901234567890"]
 
 
 @example(BOM)
