@@ -25,7 +25,7 @@ def make_sample(job: Job, values: Sequence[bytes | None]) -> Sample:
     count = len(values)
     columns = [pa.array(list(values), pa.binary()), pa.nulls(count, pa.binary()), pa.nulls(count, HEADERS)]
     numbers = pa.array(range(count), pa.int64())
-    records = pa.Table.from_arrays([*columns, numbers, numbers], schema=RECORD)
+    records = pa.Table.from_arrays([*columns, numbers, numbers, pa.nulls(count, pa.int32())], schema=RECORD)
     kinds = find_kinds(job, records)
     return Sample(tuple(SampledRecord(0, i, 1, None, "", seen) for i, seen in enumerate(kinds)))
 
