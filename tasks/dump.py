@@ -177,12 +177,13 @@ def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: M
     their time handing it to each other, so they are done a row group at a time.
     """
     group = _RowGroup(partition)
-    for block in blocks:
-        group.add(block)
-        meter.add(len(block))
-        if group.rows >= _ROW_GROUP_ROWS or group.bytes >= buffer_bytes:
+    # A block of large records is a multiple of what a parser may have at once.
+    for block in (part for block in blocks for part in block.split(buffer_bytes)):
+        if group.rows >= _ROW_GROUP_ROWS or (group.rows and group.bytes + block.nbytes > buffer_bytes):
             yield group
             group = _RowGroup(partition)
+        group.add(block)
+        meter.add(len(block))
     if group.rows:
         yield group
 

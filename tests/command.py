@@ -120,9 +120,15 @@ class Command:
         command: str = "sort",
         environment: dict[str, str] | None = None,
     ) -> Running:
+        return self.start_flags(command, *flags_of(job), *flags, failpoint=failpoint, environment=environment)
+
+    def start_flags(
+        self, command: str, *flags: str, failpoint: str | None = None, environment: dict[str, str] | None = None
+    ) -> Running:
+        """Start the command with these flags alone."""
         folder = self.workdir.parent / f"run-{uuid4().hex[:8]}"
         folder.mkdir()
-        arguments = [command, "--bootstrap-servers", self.cluster.bootstrap_servers, *flags_of(job), *flags]
+        arguments = [command, "--bootstrap-servers", self.cluster.bootstrap_servers, *flags]
         environment = {**(environment or {}), **({VARIABLE: failpoint} if failpoint else {})}
         process = _FORKSERVER.Process(target=run_main, args=(arguments, environment, folder))
         process.start()

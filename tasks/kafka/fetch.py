@@ -1,12 +1,14 @@
 """Blocks: consecutive records of one partition as Arrow columns, the same for both ways of fetching them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from tasks.arrow import HEADERS, RECORD, partition_column
@@ -45,6 +47,13 @@ class Block:
         """Return the records as a table of the schema RECORD. `partitions`: that of all of them, or of each."""
         columns = (self.values, self.keys, self.headers, pa.array(self.timestamps), pa.array(self.offsets))
         return pa.Table.from_arrays([*columns, partition_column(partitions, len(self))], schema=RECORD)
+
+    def split(self, most: int) -> Iterator["Block"]:
+        """Split the block into blocks that have `most` bytes of values beside their largest."""
+        ends = np.cumsum(np.asarray(pc.binary_length(self.values).fill_null(0)).astype(np.int64))
+        edges = np.flatnonzero(np.diff(ends // most)) + 1
+        for start, end in pairwise([0, *edges.tolist(), len(self)]):
+            yield self._part(slice(start, end))
 
     def divide(self, offset: int) -> tuple["Block", "Block"]:
         """Split the block into the records below the offset, and the others."""

@@ -37,7 +37,8 @@ class Budget:
             duckdb_bytes=int(free * 0.65) // job.sort_concurrency,
             producer_queue_bytes=min(int(free * 0.15), 128 * MB),
             consumer_queue_bytes=min(int(free * 0.2) // job.dump_concurrency, 32 * MB),
-            chunk_buffer_bytes=min(int(free * 0.1) // job.dump_concurrency, 16 * MB),
+            # A parser has copies of what it parses.
+            chunk_buffer_bytes=min(int(free * 0.05) // job.dump_concurrency, 16 * MB),
             # The batch is in memory while the producer's queue is full; librdkafka counts only the records' bytes.
             # Arrow's binary arrays end at 2 GB.
             part_bytes=min(int(free * 0.45), 1900 * MB),
