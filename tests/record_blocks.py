@@ -25,9 +25,9 @@ def make_block(
     times: Sequence[int] = (),
     first: int = 0,
 ) -> Block:
-    """Make a block of partition 3 from offset `first` on."""
+    """Make a block of partition 3 from offset `first` on; without `times` its records have none."""
     count = len(values)
     nothing: list[Any] = [None] * count
-    messages = [cast("Message", _Message(time)) for time in times]
+    messages = [cast("Message", _Message(time)) for time in times or [-1] * count]
     offsets = np.arange(first, first + count)
     return Block(3, offsets, list(values), list(keys or nothing), list(headers or nothing), messages)

@@ -38,12 +38,12 @@ class RecordKeys:
         wanted = _merge(key for sort in all_sorts for key in sort)
         of_values = [w for w in wanted if not w.column.field]
         of_records = [w for w in wanted if w.column.field]
-        # Values are parsed only if a sort of the job names a field of them.
-        self._values = make_reader(format_name(facts), Request(facts, of_values)) if of_values else None
-        self._records = RecordFields(Request(facts, of_records), make_reader) if of_records else None
         self._of_values, self._of_records = (
             [_ColumnEncoder(w, make_type(w.kind), w.column in used) for w in part] for part in (of_values, of_records)
         )
+        # Values are parsed only if a sort of the job names a field of them.
+        self._values = make_reader(format_name(facts), Request(facts, of_values)) if of_values else None
+        self._records = RecordFields(Request(facts, of_records), make_reader) if of_records else None
 
     def encode(self, block: Block) -> Encoded:
         """Keys of the block, a list a sort. 1. Values. 2. Record fields, of records with such values. 3. Keys."""

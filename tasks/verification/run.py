@@ -189,7 +189,8 @@ class RunCheck:
         known = carried(sort)
         if len(known) < len(sort):
             lost = ", ".join(key.name for key in sort[len(known) :])
-            self._tools.unverifiable.append(f"{topic}: its order by {lost}, which its records do not have")
+            what = f"its order by {lost}, which its records do not have; their contents were compared"
+            self._tools.unverifiable.append(f"{topic}: {what}")
         return Judge(self._encoder(known), is_whole=len(known) == len(sort))
 
     def _find_key(self, index: int, place: Place) -> bytes:

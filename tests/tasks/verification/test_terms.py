@@ -4,8 +4,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from tasks.settings.paths import format_path
-from tasks.settings.sorts import parse_columns, parse_sort, quote
+from tasks.settings.paths import format_path, quote
+from tasks.settings.sorts import parse_columns, parse_sort
 from tasks.verification.terms import Column, KeyColumn, Kind, carried, read_column, read_kinds, read_path, read_sort
 
 NAMES = st.text(alphabet='ab.,:="@[]0 é', min_size=1, max_size=6)
