@@ -39,7 +39,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Judge:
-    """What tells the order of an output's records. `is_whole`: by all columns of the sort, so that ties are known too.
+    """The part of a sort that tells the order of an output's records. `encoder`: of its columns. `is_whole`: by all columns of the sort, so that ties are known too.
 
     If not, records are compared by their contents.
     """

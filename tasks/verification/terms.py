@@ -1,4 +1,4 @@
-"""What a run's ledger record says of keys: the columns of its format and of its sorts, with their types.
+"""Reads the keys of a run's ledger record: the columns of its format and of its sorts, with their types.
 
 The notation is that of the ledger: `customer.id:desc:nulls-last`, `"odd.name".x`, `@header.trace`. A text that cannot
 be read is a ValueError.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from tasks.verification.content import Headers
 from tasks.verification.terms import Column, Kind
 
-# What a record has there; None if there is nothing.
+# The values, or the keys, of records; None where one has none.
 Values = Sequence[bytes | None]
 
 
@@ -22,7 +22,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """What to read. `facts`: of the format, as the run's record has them. `part`: `value` or `key` of a record."""
+    """The columns to read. `facts`: of the format, as the run's record has them. `part`: `value` or `key` of a record."""
 
     facts: Mapping[str, str]
     columns: Sequence[Wanted]

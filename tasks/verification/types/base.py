@@ -1,4 +1,4 @@
-"""What the types share: the protocol, and bytes that compare as numbers and as texts do (memcomparable encoding).
+"""The protocol of the types, and bytes that compare as numbers and as texts do (memcomparable encoding).
 
 A type takes the text form of its values (bytes), and the Python values that a format's reader may have in its place.
 """
