@@ -39,9 +39,9 @@ class Tools:
 
 @dataclass(frozen=True)
 class Judge:
-    """The part of a sort that tells the order of an output's records. `encoder`: of its columns. `is_whole`: by all columns of the sort, so that ties are known too.
+    """The columns of a sort, from the most significant one, by which an output's records are judged.
 
-    If not, records are compared by their contents.
+    `is_whole`: these are all columns, so that ties are judged too. If not, records are compared by their contents.
     """
 
     encoder: RecordKeys

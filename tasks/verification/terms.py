@@ -33,7 +33,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Column:
-    """Where a key is: in the value at `path`, or in the record field `field`, such as `@key`, and there at `path`.
+    """The place of a key: in the value at `path`, or in the record field `field`, such as `@key`, and there at `path`.
 
     The path of a CSV field is its name, that of a header is the header's name.
     """

@@ -16,6 +16,7 @@ SETTINGS = re.findall(r"^\| `(--[a-z-]+)` \| `([a-z_]+)` \| (.*?) \| (.*) \|$", 
 MEANS_NONE = {
     "the source topic's name",
     "no limit",
+    "none",
     "`earliest`",
     "the source's",
     "the broker's",

@@ -22,7 +22,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """The columns to read. `facts`: of the format, as the run's record has them. `part`: `value` or `key` of a record."""
+    """The columns to read. `facts`: of the format, by the run's record. `part`: `value` or `key` of a record."""
 
     facts: Mapping[str, str]
     columns: Sequence[Wanted]
