@@ -35,12 +35,12 @@ def _name(step: str | int) -> bytes:
 
 
 class RowReader:
-    """Reads values that are one row each, with the fields `names`."""
+    """Reads values that are one row each, with the fields `names`. A column that is not among them is null."""
 
     def __init__(self, request: Request, names: Sequence[bytes]) -> None:
         self._wanted = request.columns
         self._width = len(names)
-        self._at = [names.index(_name(wanted.column.path[0])) for wanted in self._wanted]
+        self._at = [_find_name(names, wanted) for wanted in self._wanted]
         self._delimiter = request.facts.get("delimiter", ",").encode()
         self._has_quotes = request.facts.get("quote") != "none"
         self._splitter = _Splitter(self._delimiter)
@@ -59,7 +59,7 @@ class RowReader:
         except _NoRowError:
             return None
 
-    def _split_plain(self, rows: Values, *, marks: bool) -> list[list[bytes]]:
+    def _split_plain(self, rows: Values, *, marks: bool) -> list[Sequence[bytes | None]]:
         """Split rows that are each one plain line into columns, by one split: 0.3 µs a record in place of 0.7.
 
         Between two rows stands a field that is a line break, which no plain row has. If these come at the same
@@ -77,13 +77,13 @@ class RowReader:
         fields = joined.split(delimiter)
         if len(fields) != width * len(rows) - 1 or fields[width - 1 :: width].count(b"\n") != len(rows) - 1:
             raise _NoRowError
-        return [fields[at::width] for at in self._at]
+        return [[None] * len(rows) if at is None else fields[at::width] for at in self._at]
 
     def _read_each(self, rows: Sequence[bytes]) -> Columns:
         """Split each row for itself; those that are no rows are refused."""
         fields = self._split_each(rows)
         good = [i for i, items in enumerate(fields) if len(items) == self._width and rows[i]]
-        columns = [[fields[i][at] for i in good] for at in self._at]
+        columns = [[None if at is None else fields[i][at] for i in good] for at in self._at]
         return _to_columns(columns, self._wanted, set(range(len(rows))).difference(good))
 
     def _split_each(self, rows: Sequence[bytes]) -> list[list[bytes]]:
@@ -102,7 +102,6 @@ class HeaderReader:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._wanted = [_name(wanted.column.path[0]) for wanted in request.columns]
         self._delimiter = request.facts.get("delimiter", ",").encode()
         self._has_quotes = request.facts.get("quote") != "none"
         self._line = _header_line(self._delimiter, has_quotes=self._has_quotes)
@@ -117,7 +116,7 @@ class HeaderReader:
                 found = reader.read_rows(list(group.values()))
                 good = (index for at, index in enumerate(group) if at not in found.refused)
                 rows.update(zip(good, zip(*found.columns, strict=True), strict=True))
-        columns = list(zip(*(rows[index] for index in sorted(rows)), strict=True)) or [()] * len(self._wanted)
+        columns = list(zip(*(rows[index] for index in sorted(rows)), strict=True)) or [()] * len(self._request.columns)
         return Columns(columns, set(range(len(values))).difference(rows))
 
     def _group(self, values: Sequence[bytes]) -> dict[bytes, dict[int, bytes]]:
@@ -129,16 +128,18 @@ class HeaderReader:
         return groups
 
     def _find_reader(self, header: bytes) -> RowReader | None:
-        """Return the reader of rows below this header; None if it does not have each wanted name once."""
+        """Return the reader of rows below this header; None if it lacks a wanted name, or has it twice."""
         if header not in self._readers:
             if len(self._readers) >= _MOST_HEADERS:
                 self._readers.clear()
             names = self._split_header(header.removesuffix(b"\n").removesuffix(b"\r"))
-            whole = all(names.count(name) == 1 for name in self._wanted)
-            self._readers[header] = RowReader(self._request, names) if whole else None
+            fits = all(_has_name(names, wanted) for wanted in self._request.columns)
+            self._readers[header] = RowReader(self._request, names) if fits else None
         return self._readers[header]
 
     def _split_header(self, header: bytes) -> list[bytes]:
+        if not header:
+            return []
         if b'"' in header and self._has_quotes:
             return self._splitter.split(header)
         return header.split(self._delimiter)
@@ -153,10 +154,23 @@ def _header_line(delimiter: bytes, *, has_quotes: bool) -> re.Pattern[bytes]:
     return re.compile(rb"%b(?:%b%b)*+(?:\r\n|\r|\n)" % (item, mark, item))
 
 
-def _to_columns(columns: list[list[bytes]], wanted: Sequence[Wanted], refused: Collection[int] = ()) -> Columns:
+def _find_name(names: Sequence[bytes], wanted: Wanted) -> int | None:
+    name = _name(wanted.column.path[0])
+    return names.index(name) if name in names else None
+
+
+def _has_name(names: Sequence[bytes], wanted: Wanted) -> bool:
+    """Whether a header line has the name once, or not where the column may be null."""
+    count = names.count(_name(wanted.column.path[0]))
+    return count == 1 or (count == 0 and bool(names) and wanted.nullable)
+
+
+def _to_columns(
+    columns: Sequence[Sequence[bytes | None]], wanted: Sequence[Wanted], refused: Collection[int] = ()
+) -> Columns:
     """Make columns of fields. An empty one of a type other than text is null where that is permitted."""
     typed = [item.nullable and item.kind.name != "text" for item in wanted]
-    if not any(fit and b"" in column for fit, column in zip(typed, columns, strict=True)):
+    if not any(item.nullable for item in wanted):
         return Columns(columns, set(refused), complete=True)
     items = zip(typed, columns, strict=True)
     return Columns([[field or None for field in column] if fit else column for fit, column in items], set(refused))

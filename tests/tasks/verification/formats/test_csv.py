@@ -11,12 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 
 from tasks.formats.csv import CsvFormat
-from tasks.settings.sorts import parse_columns
+from tasks.formats.csv_header import HeaderFormat
+from tasks.settings.sorts import KeyColumn, parse_columns
 from tasks.verification.formats.base import Columns, Request, Wanted
 from tasks.verification.formats.csv import make_csv_reader
 from tasks.verification.keys import Encoded, RecordKeys
 from tasks.verification.terms import Column, Kind, read_sort
-from tests.csv_values import NUMBERS, blocks, key_columns
+from tests.csv_values import NUMBERS, blocks, headed_values, key_columns
 from tests.record_blocks import make_block
 
 
@@ -44,7 +45,7 @@ def test_the_same_rows_are_rejected_and_keys_agree(columns: str, data: st.DataOb
 
 def rank(items: Sequence[Any]) -> list[int]:
     """Return the place of each among all of them in order, the same for equal ones."""
-    order = sorted(set(items))
+    order = sorted(items)
     return [order.index(item) for item in items]
 
 
@@ -91,6 +92,31 @@ def test_fields_are_found_by_the_names_of_their_header(drawn: list[tuple[bytes, 
     assert [list(row) for row in zip(*found.columns, strict=True)] == [
         [field.encode() for field in fields] for _, fields in drawn
     ]
+
+
+@pytest.mark.parametrize("quote", ["double", "none"])
+@pytest.mark.parametrize("nulls", [(), ("id",), ("id", "name")])
+@settings(max_examples=100, deadline=None)
+@given(
+    drawn=st.sampled_from(",;|").flatmap(
+        lambda mark: st.tuples(st.just(mark), st.lists(headed_values(mark), max_size=6))
+    )
+)
+def test_values_with_a_header_agree(nulls: tuple[str, ...], quote: str, drawn: tuple[str, list[bytes | None]]) -> None:
+    """Two parsers that share no code reject the same values with header lines, and order the others alike."""
+    delimiter, values = drawn
+    types = parse_columns("id:int,name")
+    wanted = [KeyColumn(name, kind, name in nulls) for name, kind in types.items()]
+    fmt = HeaderFormat(types, wanted, delimiter, quotes=quote == "double")
+    parsed = fmt.parse_values(pa.array(values, pa.binary()))
+    facts = {**fmt.facts(), "name": "csv"}
+    key = read_sort(",".join(f"{name}:nulls-first" if name in nulls else name for name in types), facts)
+    encoded = RecordKeys(facts, [key], [key]).encode(make_block(values))
+    assert encoded.rejected == sorted(parsed.rejected)
+    rows = zip(*(parsed.columns[name].to_pylist() for name in types), strict=True)
+    assert rank(encoded.keys[0]) == rank(
+        [[(item is not None, item or 0) if item != b"" else (True, b"") for item in row] for row in rows]
+    )
 
 
 @pytest.mark.parametrize(
