@@ -5,12 +5,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
+from tasks.formats.json import JsonFormat
+from tasks.settings.column_types import parse_type
+from tasks.settings.sorts import KeyColumn
 from tasks.verification.formats.base import Columns, Request, Wanted
 from tasks.verification.formats.json import JsonReader
-from tasks.verification.terms import Column, Kind, Path
+from tasks.verification.keys import RecordKeys
+from tasks.verification.terms import Column, Kind, Path, read_sort
+from tests.json_values import blocks
+from tests.ranks import assert_same_order
+from tests.record_blocks import make_block
 
 # What a JSON document may be, with names that hide in each other.
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=4) | st.sampled_from(
@@ -192,3 +200,18 @@ def test_digits_are_kept() -> None:
     """A number comes as it is written, however long it is."""
     numbers = [b"0.12345678901234567890123456789", b"1.10", b"9" * 6000, b"-0.0", b"1E+5"]
     assert list(read([b'{"a":%b}' % number for number in numbers], "decimal").columns[0]) == numbers
+
+
+@pytest.mark.parametrize("nulls", ["", ":nulls-last"])
+@pytest.mark.parametrize("kind", ["int", "text"])
+@settings(max_examples=150, deadline=None)
+@given(values=blocks(), path=st.sampled_from(["a", "b", "n.b", "items[0]", "items[1].a", '"a.b"', '""']))
+def test_the_sorter_reads_alike(kind: str, nulls: str, path: str, values: list[bytes | None]) -> None:
+    """Two readers that share no code refuse the same values, and order the others alike."""
+    fmt = JsonFormat({path: parse_type(kind)}, [KeyColumn(path, parse_type(kind), bool(nulls))])
+    parsed = fmt.parse_values(pa.array(values, pa.binary()))
+    key = read_sort(path + nulls, fmt.facts())
+    encoded = RecordKeys(fmt.facts(), [key], [key]).encode(make_block(values))
+    assert encoded.rejected == sorted(parsed.rejected)
+    found = parsed.columns[path].to_pylist()
+    assert_same_order(encoded.keys[0], [(item is None, item if item is not None else 0) for item in found])
