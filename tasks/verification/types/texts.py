@@ -17,6 +17,26 @@ if TYPE_CHECKING:
 _HEX = "[0-9a-fA-F]"
 _UUID = re.compile(rf"[ \t]*({_HEX}{{32}}|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})[ \t]*".encode())
 
+# Letters that Unicode has got since version 14, which is that of the oldest Python: first and last, lower case of the
+# first. Without them the order would depend on the version of Python.
+_LATER_LETTERS = (
+    (0x1C89, 0x1C89, 0x1C8A),
+    (0xA7CB, 0xA7CB, 0x264),
+    (0xA7DC, 0xA7DC, 0x19B),
+    (0xA7DD, 0xA7DD, 0x277),
+    (0xA7E2, 0xA7E2, 0x27C),
+    (0xAB6C, 0xAB6D, 0xAB4B),
+    (0x10D50, 0x10D65, 0x10D70),
+    (0x16EA0, 0x16EB8, 0x16EBB),
+)
+# Likewise, capitals in front of their small letters.
+_LATER_CAPITALS = (
+    *(0xA7CC, 0xA7CE, 0xA7D2, 0xA7D4, 0xA7DA),
+    *(0x1DF40, 0x1DF48, 0x1DF4A, 0x1DF4D, 0x1DF51),
+    *(0x1DF68, 0x1DF6A, 0x1DF6C, 0x1DF6E),
+    *range(0x1DF72, 0x1DF80, 2),
+)
+
 
 class TextType:
     """Texts by their bytes, whatever these are."""
@@ -125,4 +145,6 @@ def _lower_cases() -> dict[int, str]:
     The simple lower case is one character. Only that of a dotted capital i has more in Python: its first one is simple.
     """
     pairs = ((code, chr(code).lower()[0]) for code in range(sys.maxunicode + 1))
-    return {code: lower for code, lower in pairs if ord(lower) != code}
+    known = {code: lower for code, lower in pairs if ord(lower) != code}
+    later = {first + i: chr(lower + i) for first, last, lower in _LATER_LETTERS for i in range(last - first + 1)}
+    return known | later | {code: chr(code + 1) for code in _LATER_CAPITALS}
