@@ -12,12 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.formats.csv import CsvFormat
 from tasks.settings.sorts import KeyColumn, parse_columns
-from tasks.verification.reading import paused_collection
-from tasks.verification.rows import KeyEncoder, Values, read_key, read_kinds
+from tasks.verification.formats.base import Values
+from tasks.verification.keys import RecordKeys
+from tasks.verification.reading import Block, paused_collection
+from tasks.verification.terms import read_sort
 
 COLUMNS = "id:int,name,address,continent"
 SORTS = ("id", "name", "continent")
@@ -103,9 +106,15 @@ def time_sorter(values: Values) -> float:
 
 def time_verifier(values: Values) -> float:
     """Measure the CPU seconds to parse all of them, by blocks."""
-    kinds = read_kinds(COLUMNS)
-    encoder = KeyEncoder(kinds, ",", [read_key(sort, kinds) for sort in SORTS], frozenset({"id"}))
-    return _measure(encoder.encode, [values[start : start + BLOCK] for start in range(0, len(values), BLOCK)])
+    facts = {"name": "csv", "columns": COLUMNS, "delimiter": ","}
+    sorts = [read_sort(sort, facts) for sort in SORTS]
+    blocks = [_make_block(values[start : start + BLOCK]) for start in range(0, len(values), BLOCK)]
+    return _measure(RecordKeys(facts, sorts, sorts).encode, blocks)
+
+
+def _make_block(values: Values) -> Block:
+    nothing: list[None] = [None] * len(values)
+    return Block(0, np.arange(len(values)), list(values), list(nothing), list(nothing), [])
 
 
 def _measure(parse: Callable[[Any], object], blocks: list[Any]) -> float:

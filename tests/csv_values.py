@@ -43,6 +43,10 @@ NUMBERS = [
 ]
 SPECIAL = [BOM, BOM[:1], BOM[:2], b'"', b'""', b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b"\xff", b"a", b"\x1a"]
 
+# What stands in header lines, beside the columns `id` and `name`.
+HEADER_NAMES = [b"id", b"name", b'"id"', b'"name"', b" id", b"x", b"", b'"a\nb"', b'a"b', b'"', b"ID"]
+BREAKS = [b"\n", b"\r\n", b"\r"]
+
 fragments = st.sampled_from(SPECIAL) | st.sampled_from(NUMBERS)
 fields = st.one_of(
     st.sampled_from(NUMBERS),
@@ -89,3 +93,18 @@ def key_columns(columns: str, names: Sequence[str]) -> list[KeyColumn]:
     """The key columns of these names, in their order."""
     types = parse_columns(columns)
     return [KeyColumn(name, types[name]) for name in names]
+
+
+def headed_values(delimiter: str) -> SearchStrategy[bytes | None]:
+    """Values of a header line and a row that mostly fit, in few shapes, so that header lines are shared."""
+    between = delimiter.encode()
+    usual = st.sampled_from([[b"id", b"name"], [b"name", b"id"], [b"x", b"id", b"name"], [b'"id"', b"name"]])
+    names = usual | usual | st.lists(st.sampled_from(HEADER_NAMES), max_size=4)
+    rows = st.lists(st.sampled_from([b"1", b"-7", b"a"]) | fields, min_size=2, max_size=3)
+    end = st.sampled_from([b"", b"", *BREAKS, b"\n\n"])
+    mark = st.sampled_from([b"", b"", b"", BOM, BOM + BOM])
+    joined = st.builds(
+        lambda mark, names, br, row, end: mark + between.join(names) + br + between.join(row) + end,
+        *(mark, names, st.sampled_from(BREAKS), rows, end),
+    )
+    return st.one_of(joined, joined, joined, fields, st.none())

@@ -1,72 +1,127 @@
 """The keys of whole records: fields of their values, and record fields, joined in the order of each sort."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
-
+from tasks.verification.formats.base import Columns, Request, Wanted
+from tasks.verification.formats.record_fields import RecordFields
+from tasks.verification.formats.registry import make_reader
 from tasks.verification.reading import Block
-from tasks.verification.rows import INVERT, Encoded, KeyColumn, KeyEncoder, Keys, encode_numbers, encode_texts
+from tasks.verification.terms import Column, KeyColumn, SortKey, format_name
+from tasks.verification.types.base import INVERT, Keys, KeyType, scatter
+from tasks.verification.types.registry import make_type
 
-Sort = tuple[KeyColumn, ...]
+T = TypeVar("T")
+# The keys of one column, null where a record has none.
+_ColumnKeys = Sequence[bytes | None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`keys`: for each sort, one key a record that can be sorted; `rejected`: indexes of those that cannot."""
+
+    keys: list[Keys]
+    rejected: list[int]
 
 
 class RecordKeys:
     """Encodes the keys of blocks of records. `sorts`: those wanted; `all_sorts`: those of the job.
 
-    A record that one sort of the job cannot place is in none of the outputs.
+    A record that one sort of the job cannot place is in none of the outputs. ValueError if this version does not know
+    a format or a type.
     """
 
-    def __init__(self, kinds: dict[str, str], delimiter: str, sorts: Sequence[Sort], all_sorts: Sequence[Sort]) -> None:
+    def __init__(self, facts: Mapping[str, str], sorts: Sequence[SortKey], all_sorts: Sequence[SortKey]) -> None:
         self._sorts = sorts
-        known = [column for sort in all_sorts for column in sort]
-        integers = frozenset(column.name for column in known if column.is_int and not _is_field(column))
-        self._parses = any(not _is_field(column) for column in known)
-        self._joins = any(_is_field(column) for column in known)
-        # With record fields among them, the columns of values are encoded one by one, and joined here.
-        self._columns = list(dict.fromkeys(column for sort in sorts for column in sort if not _is_field(column)))
-        wanted = [(column,) for column in self._columns] if self._joins else sorts
-        self._encoder = KeyEncoder(kinds, delimiter, wanted, integers)
-        self._required = sorted({c.name for c in known if _is_field(c) and not _permits_null(c, known)})
+        used = {key.column for sort in sorts for key in sort}
+        wanted = _merge(key for sort in all_sorts for key in sort)
+        of_values = [w for w in wanted if not w.column.field]
+        of_records = [w for w in wanted if w.column.field]
+        self._of_values, self._of_records = (
+            [_ColumnEncoder(w, make_type(w.kind), w.column in used) for w in part] for part in (of_values, of_records)
+        )
+        # Values are parsed only if a sort of the job names a field of them.
+        self._values = make_reader(format_name(facts), Request(facts, of_values)) if of_values else None
+        self._records = RecordFields(Request(facts, of_records), make_reader) if of_records else None
 
     def encode(self, block: Block) -> Encoded:
-        """Keys of the block, a list a sort."""
-        if not self._joins:
-            return self._encoder.encode(block.values)
-        absent = [i for name in self._required for i, value in enumerate(_read(block, name)) if value is None]
-        of_values = self._encoder.encode(block.values) if self._parses else Encoded([], [])
-        rejected = sorted({*absent, *of_values.rejected})
-        placed = [i for i in range(len(block)) if i not in set(of_values.rejected)]
-        lost = set(rejected)
-        kept = [at for at, i in enumerate(placed) if i not in lost]
-        parts = {c: [keys[at] for at in kept] for c, keys in zip(self._columns, of_values.keys, strict=self._parses)}
-        records = block.without(rejected)
-        keys = [[parts[c] if c in parts else _encode_field(c, records) for c in sort] for sort in self._sorts]
-        return Encoded([list(map(b"".join, zip(*columns, strict=True))) for columns in keys], rejected)
+        """Keys of the block, a list a sort. 1. Values. 2. Record fields, of records with such values. 3. Keys."""
+        # Step 1.
+        values = self._values.read(block.values, block.headers) if self._values else Columns([])
+        # Step 2.
+        records = self._records.read(block.without(sorted(values.refused))) if self._records else Columns([])
+        values_left = [_without(column, records.refused) for column in values.columns]
+        kept = _without(_without(range(len(block)), values.refused), records.refused)
+        # Step 3.
+        refused: set[int] = set()
+        columns = _encode(self._of_values, values_left, refused, complete=values.complete)
+        columns |= _encode(self._of_records, records.columns, refused, complete=records.complete)
+        columns = {column: _without(keys, refused) for column, keys in columns.items()}
+        kept = _without(kept, refused)
+        parts = [[_place(key, columns[key.column]) for key in sort] for sort in self._sorts]
+        rejected = sorted(set(range(len(block))).difference(kept)) if len(kept) < len(block) else []
+        return Encoded([_join(part, len(kept)) for part in parts], rejected)
 
 
-def _is_field(column: KeyColumn) -> bool:
-    return column.name.startswith("@")
+def _without(items: Sequence[T], indexes: Collection[int]) -> Sequence[T]:
+    return [item for i, item in enumerate(items) if i not in indexes] if indexes else items
 
 
-def _permits_null(column: KeyColumn, known: Sequence[KeyColumn]) -> bool:
-    return all(other.nulls for other in known if other.name == column.name)
+def _merge(keys: Iterable[KeyColumn]) -> list[Wanted]:
+    """Return each column once. A record without it is placed only if each sort that names it says where."""
+    nullable: dict[tuple[object, object], Wanted] = {}
+    for key in keys:
+        known = nullable.get((key.column, key.kind))
+        permitted = bool(key.nulls) and (known is None or known.nullable)
+        nullable[key.column, key.kind] = Wanted(key.column, key.kind, permitted)
+    return list(nullable.values())
 
 
-def _read(block: Block, name: str) -> list[bytes | int | None]:
-    if name == "@key":
-        return list(block.keys)
-    return [time if time >= 0 else None for time in block.times().tolist()]
+@dataclass(frozen=True)
+class _ColumnEncoder:
+    """Encodes one column. `is_used`: a wanted sort names it; of another column only refusals count."""
+
+    wanted: Wanted
+    type: KeyType
+    is_used: bool
+
+    def encode(self, values: Sequence[object], refused: set[int], *, complete: bool) -> _ColumnKeys:
+        """Return the keys, and add the indexes of records that cannot be sorted."""
+        if complete and self.type.is_total and not self.is_used:
+            return [None] * len(values)
+        if complete or None not in values:
+            return self._encode_present(values, range(len(values)), refused)
+        present = [i for i, value in enumerate(values) if value is not None]
+        if not self.wanted.nullable:
+            refused.update(set(range(len(values))).difference(present))
+        keys = self._encode_present([values[i] for i in present], present, refused)
+        return scatter(len(values), present, keys, None)
+
+    def _encode_present(self, values: Sequence[object], indexes: Sequence[int], refused: set[int]) -> _ColumnKeys:
+        keys, bad = self.type.encode(values)
+        refused.update(indexes[i] for i in bad)
+        return keys
 
 
-def _encode_field(column: KeyColumn, block: Block) -> Keys:
-    values = _read(block, column.name)
-    if column.is_int:
-        encoded = encode_numbers(np.array(values, np.int64))
-    else:
-        encoded = encode_texts([value or b"" for value in values])  # type: ignore[misc]  # keys are bytes
-    if column.descending:
-        encoded = [key.translate(INVERT) for key in encoded]
-    if not column.nulls:
-        return encoded
-    null, other = (b"\0", b"\1") if column.nulls == "first" else (b"\1", b"\0")
-    return [null if value is None else other + key for value, key in zip(values, encoded, strict=True)]
+def _encode(
+    encoders: Sequence[_ColumnEncoder], columns: Sequence[Sequence[object]], refused: set[int], *, complete: bool
+) -> dict[Column, _ColumnKeys]:
+    pairs = zip(encoders, columns, strict=True)
+    return {e.wanted.column: e.encode(column, refused, complete=complete) for e, column in pairs}
+
+
+def _place(key: KeyColumn, keys: _ColumnKeys) -> Keys:
+    """Return the keys in the direction of the sort, and those that are null at their place."""
+    if not key.nulls:
+        return [item.translate(INVERT) for item in keys] if key.descending else keys  # type: ignore[union-attr, return-value]  # none is null
+    null, other = (b"\0", b"\1") if key.nulls == "first" else (b"\1", b"\0")
+    if key.descending:
+        return [null if item is None else other + item.translate(INVERT) for item in keys]
+    return [null if item is None else other + item for item in keys]
+
+
+def _join(parts: Sequence[Keys], count: int) -> Keys:
+    if not parts:
+        return [b""] * count
+    return parts[0] if len(parts) == 1 else list(map(b"".join, zip(*parts, strict=True)))

@@ -16,8 +16,8 @@ from tasks.verification.keys import RecordKeys
 from tasks.verification.plan import OutputPlan, PartitionPlan
 from tasks.verification.reading import Block, TopicReader, await_stable
 from tasks.verification.report import Findings, Place
-from tasks.verification.rows import Keys
 from tasks.verification.spill import Rows, Spill, make_rows
+from tasks.verification.types.base import Keys
 
 # Missing records whose place is searched, at some hundredths of a second each; others are only counted.
 _MOST_SEARCHES = 50
@@ -37,20 +37,33 @@ class Tools:
         current_run().progress.meter("verify").add(records)
 
 
+@dataclass(frozen=True)
+class Judge:
+    """The columns of a sort, from the most significant one, by which an output's records are judged.
+
+    `is_whole`: these are all columns, so that ties are judged too. If not, records are compared by their contents.
+    """
+
+    encoder: RecordKeys
+    is_whole: bool
+
+
 class OutputCheck:
     """The check of one output against the source's spill; `find_key` returns the key of a source record.
 
-    `encoder` is None if keys cannot be judged: then records are compared, and their order is not.
+    `judge` is None if keys cannot be judged: then records are compared, and their order is not.
     """
 
     def __init__(
-        self, tools: Tools, record: RunRecord, plan: OutputPlan, encoder: RecordKeys | None, findings: Findings
+        self, tools: Tools, record: RunRecord, plan: OutputPlan, judge: Judge | None, findings: Findings
     ) -> None:
         self._tools = tools
         self._record = record
         self._plan = plan
         self._topic = plan.sort.topic
-        self._encoder = encoder
+        self._judge = judge
+        # Records are compared key by key, and in order of arrival within each.
+        self._keyed = judge.encoder if judge and judge.is_whole else None
         self._findings = findings
         # The first key and place of each block, in output order.
         self._blocks: list[tuple[bytes, Place]] = []
@@ -139,20 +152,21 @@ class OutputCheck:
                 self._findings.add("the record was written by no run of the job", Place(plan.partition, offset))
 
     def _check_block(self, block: Block, spill: Spill) -> None:
-        if self._encoder is None:
+        if self._judge is None:
             spill.add(make_unkeyed_rows(block, self._record))
         else:
-            self._check_keys(block, self._encoder, spill)
+            self._check_keys(block, self._judge, spill)
 
-    def _check_keys(self, block: Block, encoder: RecordKeys, spill: Spill) -> None:
-        encoded = encoder.encode(block)
+    def _check_keys(self, block: Block, judge: Judge, spill: Spill) -> None:
+        encoded = judge.encoder.encode(block)
         for i in encoded.rejected[: self._findings.limit]:
             self._findings.add("the record cannot be sorted: it is no row of the format", _place(block, i))
         block, keys = block.without(encoded.rejected), encoded.keys[0]
         if keys:
             self._check_order(block, keys)
-            times = block.times() if self._record.keeps_timestamps else None
-            spill.add(make_rows(digest_all(keys), block.digests(), block.partition, block.offsets, times))
+            spill.add(
+                make_keyed_rows(block, keys, self._record) if judge.is_whole else make_unkeyed_rows(block, self._record)
+            )
 
     def _check_order(self, block: Block, keys: Keys) -> None:
         self._blocks.append((keys[0], _place(block, 0)))
@@ -175,12 +189,12 @@ class OutputCheck:
             self._findings.add(self._describe(mismatch), mismatch.output or Place(0, 0))
         elif not self._searches:
             self._findings.hidden += 1
-        elif self._encoder is None:
+        elif self._keyed is None:
             self._searches -= 1
             self._findings.add_general(self._describe(mismatch))
         else:
             self._searches -= 1
-            where = self._find_gap(self._encoder, find_key(mismatch.source))
+            where = self._find_gap(self._keyed, find_key(mismatch.source))
             self._findings.add(self._describe(mismatch), where or Place(0, 0))
 
     def _find_gap(self, encoder: RecordKeys, key: bytes) -> Place | None:
@@ -205,12 +219,18 @@ class OutputCheck:
             Kind.RETIMED: f"record of {expected} has the timestamp {found} in place of {time}",
             Kind.DOUBLED: f"record of {actual} is there again",
             Kind.FOREIGN: "the record is not in the source range"
-            + ("" if self._encoder else ", or is there too often, or is a dead letter too"),
+            + ("" if self._keyed else ", or is there too often, or is a dead letter too"),
             Kind.MISPLACED: f"record of {actual} stands before that of {expected}, of equal key, which came first",
         }[mismatch.kind]
 
     def _name(self, place: Place | None) -> str:
         return f"{self._record.source_topic}/{place.partition} offset {place.offset}" if place else ""
+
+
+def make_keyed_rows(block: Block, keys: Keys, record: RunRecord) -> Rows:
+    """Make rows for comparison key by key."""
+    times = block.times() if record.keeps_timestamps else None
+    return make_rows(digest_all(keys), block.digests(), block.partition, block.offsets, times)
 
 
 def make_unkeyed_rows(block: Block, record: RunRecord) -> Rows:

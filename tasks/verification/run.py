@@ -15,12 +15,17 @@ from tasks.run_record import ReadRange
 from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
 from tasks.verification.keys import RecordKeys
-from tasks.verification.outputs import OutputCheck, Tools, make_unkeyed_rows
+from tasks.verification.outputs import Judge, OutputCheck, Tools, make_unkeyed_rows
 from tasks.verification.plan import RunPlan
 from tasks.verification.reading import Block, TopicReader, paused_collection
 from tasks.verification.report import Findings, Place, RunVerification, collect
-from tasks.verification.rows import OLDEST_RULES, RULES, KeyColumn, read_key, read_kinds
 from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
+from tasks.verification.terms import OLDEST_RULES, RULES, SortKey, carried, read_sort
+
+# What is said of a run whose keys cannot be judged.
+_CHECKED = (
+    "counts and contents were checked; the order of the outputs was not, nor which records had to be dead letters"
+)
 
 
 class RunCheck:
@@ -31,9 +36,9 @@ class RunCheck:
         self._record = plan.record
         self._folder = folder
         self._tools = Tools(admin, reader, patience)
-        self._kinds = read_kinds(plan.record.format.get("columns", ""))
-        self._keys = [read_key(sort.columns, self._kinds) for sort in plan.record.sorts]
-        self._rules = plan.record.format.get("rules", OLDEST_RULES)
+        self._facts = plan.record.format
+        self._keys: list[SortKey] = []
+        self._unjudged = self._read_facts()
         self._spills: list[Spill] = []
         self._records = 0
         self._findings = {
@@ -45,7 +50,7 @@ class RunCheck:
         """Verify the run. 1. Source range. 2. Each output. 3. Dead letters.
 
         Order, and which records must be dead letters, are judged by this version's parse rules, so only for runs with
-        the same rules; for others, counts and contents are compared.
+        the same rules, and of a format that it knows; for others, counts and contents are compared.
         """
         started, record = time.monotonic(), self._record
         dead = DeadLetterCheck(self._tools, record, self._folder, self._findings[record.dead_letter_topic])
@@ -54,7 +59,7 @@ class RunCheck:
             self._spills = [stack.enter_context(self._make_spill()) for _ in record.sorts]
             # Step 1.
             if not self._judged:
-                self._tools.unverifiable.append(self._explain_rules())
+                self._tools.unverifiable.append(self._unjudged)
                 dead.load_origins()
             whole = self._read_source(dead) and (self._judged or dead.are_all_named())
             # Step 2.
@@ -77,41 +82,48 @@ class RunCheck:
 
     @property
     def _judged(self) -> bool:
-        return self._rules == RULES
+        return not self._unjudged
 
-    def _explain_rules(self) -> str:
-        return (
-            f"the run parsed values by rules {self._rules}, this version has rules {RULES}: counts and contents were "
-            "checked; the order of the outputs was not, nor which records had to be dead letters"
-        )
+    def _read_facts(self) -> str:
+        """Read the keys of the sorts; return why keys cannot be judged, if so."""
+        rules = self._facts.get("rules", OLDEST_RULES)
+        why = f"the run parsed values by rules {rules}, this version has rules {RULES}" if rules != RULES else ""
+        try:
+            if not why:
+                self._keys = [read_sort(sort.columns, self._facts) for sort in self._record.sorts]
+                self._encoder(*self._keys)
+        except ValueError as error:
+            why = f"this version cannot read the keys of the run: {error}"
+        return f"{why}: {_CHECKED}" if why else ""
 
     def _make_spill(self) -> Spill:
         flush_rows = max(1, FLUSH_ROWS // len(self._record.sorts))
         return Spill(self._folder, count_buckets(self._record.records), flush_rows)
 
-    def _encoder(self, *sorts: tuple[KeyColumn, ...]) -> RecordKeys:
-        return RecordKeys(self._kinds, self._record.format.get("delimiter", ","), sorts, self._keys)
+    def _encoder(self, *sorts: SortKey) -> RecordKeys:
+        return RecordKeys(self._facts, sorts, self._keys)
 
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
         if not self._find_source():
             return False
-        encoder = self._encoder(*self._keys)
+        encoder = self._encoder(*self._keys) if self._judged else None
         for r in sorted(self._record.read, key=lambda r: r.partition):
             for block in self._tools.reader.read(self._record.source_topic, r.partition, self._start(r), r.end):
                 self._add_source(block, encoder, dead)
         return self._count_source()
 
-    def _add_source(self, block: Block, encoder: RecordKeys, dead: DeadLetterCheck) -> None:
+    def _add_source(self, block: Block, encoder: RecordKeys | None, dead: DeadLetterCheck) -> None:
         self._records += len(block)
         self._tools.count(len(block))
-        if not self._judged:
+        if encoder is None:
             return self._add_unjudged(block, dead)
         encoded = encoder.encode(block)
         block = dead.take_rejected(block, encoded.rejected)
         contents, times = block.digests(), block.times() if self._record.keeps_timestamps else None
-        for spill, keys in zip(self._spills, encoded.keys, strict=True):
-            spill.add(make_rows(digest_all(keys), contents, block.partition, block.offsets, times))
+        for spill, sort, keys in zip(self._spills, self._keys, encoded.keys, strict=True):
+            digests = digest_all(keys) if carried(sort) == sort else contents
+            spill.add(make_rows(digests, contents, block.partition, block.offsets, times))
         return None
 
     def _add_unjudged(self, block: Block, dead: DeadLetterCheck) -> None:
@@ -166,14 +178,24 @@ class RunCheck:
 
     def _check_output(self, index: int, whole: bool) -> None:  # noqa: FBT001  # private, named at the call
         plan, source = self._plan.outputs[index], self._spills[index]
-        encoder = self._encoder(self._keys[index])
-        judge = encoder if self._judged else None
+        judge = self._judge(index) if self._judged else None
         check = OutputCheck(self._tools, self._record, plan, judge, self._findings[plan.sort.topic])
         with self._make_spill() as spill:
-            check.check(source if whole else None, spill, lambda place: self._find_key(encoder, place))
+            check.check(source if whole else None, spill, lambda place: self._find_key(index, place))
 
-    def _find_key(self, encoder: RecordKeys, place: Place) -> bytes:
+    def _judge(self, index: int) -> Judge:
+        """Return the judge of an output; note what its records do not tell of its order."""
+        sort, topic = self._keys[index], self._record.sorts[index].topic
+        known = carried(sort)
+        if len(known) < len(sort):
+            lost = ", ".join(key.name for key in sort[len(known) :])
+            what = f"its order by {lost}, which its records do not have; their contents were compared"
+            self._tools.unverifiable.append(f"{topic}: {what}")
+        return Judge(self._encoder(known), is_whole=len(known) == len(sort))
+
+    def _find_key(self, index: int, place: Place) -> bytes:
         """Return the encoded key of a source record."""
+        encoder = self._encoder(self._keys[index])
         topic, offset = self._record.source_topic, place.offset
         for block in self._tools.reader.read(topic, place.partition, offset, offset + 1):
             return encoder.encode(block).keys[0][0]

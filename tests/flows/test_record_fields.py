@@ -94,6 +94,10 @@ def test_by_header_and_place(cluster: Cluster, command: Command) -> None:
     assert sorted(r.value or b"" for r in letters) == [b"v300", b"v301", b"v302"]
     reasons = {dict(r.headers)["__connect.errors.exception.message"] for r in letters}
     assert reasons == {b"@header.tenant is null"}
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "no difference" in checked.out
+    assert "its order by @partition, @offset, which its records do not have" in checked.out
 
 
 @pytest.mark.slow
@@ -116,6 +120,9 @@ def test_by_keys_of_integers(cluster: Cluster, command: Command) -> None:
         b"b": b"@key is null",
         b"c": b"@key is no int64: 0 bytes",
     }
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "not verifiable:" not in checked.out
     refused = command.run(job.model_copy(update={"key_format": "int32"}))
     assert refused.status == 2
     assert "has key_format 'int64' by its ledger, and was started with 'int32'" in refused.err
@@ -137,6 +144,9 @@ def test_by_the_names_of_a_header_line(cluster: Cluster, command: Command) -> No
 
     assert [id_of(r.value) for r in cluster.read(f"{source}-sorted")] == list(reversed(range(100)))
     assert [r.value for r in cluster.read(job.dead_letters)] == [b"7,c"]
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "its order by @offset, which its records do not have" in checked.out
 
 
 @pytest.mark.slow

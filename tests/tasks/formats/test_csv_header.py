@@ -7,20 +7,16 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
-from hypothesis.strategies import SearchStrategy
 
 from tasks.formats import csv_header
 from tasks.formats.csv_header import HeaderFormat
 from tasks.formats.registry import describe_format, make_format
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn, parse_columns
-from tests.csv_values import BOM, fields
+from tests.csv_values import BOM, headed_values
 
 # The outcome of a value: its key (None for a null), or the reason it has none.
 Outcome = tuple[object, ...] | str
-
-NAMES = [b"id", b"name", b'"id"', b'"name"', b" id", b"x", b"", b'"a\nb"', b'a"b', b'"', b"ID"]
-BREAKS = [b"\n", b"\r\n", b"\r"]
 
 
 def make(columns: str = "id:int,name", *, nulls: str = "", delimiter: str = ",", quotes: bool = True) -> HeaderFormat:
@@ -42,21 +38,6 @@ def outcome(value: bytes | None, fmt: HeaderFormat | None = None) -> Outcome:
     return outcomes(fmt or make(), pa.array([value], pa.binary()))[0]
 
 
-def values(delimiter: str) -> SearchStrategy[bytes | None]:
-    """Values of a header line and a row that mostly fit, in few shapes, so that header lines are shared."""
-    between = delimiter.encode()
-    usual = st.sampled_from([[b"id", b"name"], [b"name", b"id"], [b"x", b"id", b"name"], [b'"id"', b"name"]])
-    names = usual | usual | st.lists(st.sampled_from(NAMES), max_size=4)
-    rows = st.lists(st.sampled_from([b"1", b"-7", b"a"]) | fields, min_size=2, max_size=3)
-    end = st.sampled_from([b"", b"", *BREAKS, b"\n\n"])
-    mark = st.sampled_from([b"", b"", b"", BOM, BOM + BOM])
-    joined = st.builds(
-        lambda mark, names, br, row, end: mark + between.join(names) + br + between.join(row) + end,
-        *(mark, names, st.sampled_from(BREAKS), rows, end),
-    )
-    return st.one_of(joined, joined, joined, fields, st.none())
-
-
 @pytest.mark.parametrize("most", [64, 1, 0])
 @pytest.mark.parametrize("quotes", [True, False])
 @settings(max_examples=40, deadline=None)
@@ -64,7 +45,7 @@ def values(delimiter: str) -> SearchStrategy[bytes | None]:
 def test_equal_bytes_have_an_equal_fate(*, quotes: bool, most: int, data: st.DataObject) -> None:
     """A value has the key or the reason that it has alone, by the block or one by one, whatever its neighbours."""
     delimiter = data.draw(st.sampled_from([",", ";", "\t", "|", "."]))
-    pool = data.draw(st.lists(values(delimiter), min_size=1, max_size=6))
+    pool = data.draw(st.lists(headed_values(delimiter), min_size=1, max_size=6))
     block = data.draw(st.lists(st.sampled_from(pool), max_size=12))
     fmt = make(nulls=data.draw(st.sampled_from(["", "id", "id,name"])), delimiter=delimiter, quotes=quotes)
     alone = {value: outcome(value, fmt) for value in block}
@@ -101,7 +82,7 @@ def read_alone(value: bytes | None, delimiter: str, *, quotes: bool) -> tuple[by
 def test_a_value_is_read_as_python_reads_it(*, quotes: bool, data: st.DataObject) -> None:
     """The fields of a value, and whether it has them, are those that `csv.reader` finds under the names."""
     delimiter = data.draw(st.sampled_from([",", ";", "\t"]))
-    block = data.draw(st.lists(values(delimiter), max_size=8))
+    block = data.draw(st.lists(headed_values(delimiter), max_size=8))
     fmt = make("id,name", delimiter=delimiter, quotes=quotes)
     found = outcomes(fmt, pa.array(block, pa.binary()))
     read = [read_alone(value, delimiter, quotes=quotes) for value in block]

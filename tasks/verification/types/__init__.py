@@ -1,0 +1,1 @@
+"""Types as verification understands them: each turns values into bytes that compare as the type does, or refuses."""
