@@ -1,4 +1,4 @@
-"""What a way through a block finds at one path: where each record's value is, and which leaf of the schema it is.
+"""The values that are found at one path: where each is in its record, and which leaf of the schema it is.
 
 From these numbers a column is made at once, when all records are read.
 """

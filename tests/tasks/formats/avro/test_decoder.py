@@ -3,13 +3,14 @@
 import json
 import random
 import struct
+from decimal import Decimal, localcontext
 from typing import Any
 
 import fastavro
 import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from tasks.formats.avro.decoder import Decoded, Decoder, Wanted
 from tasks.formats.avro.schema import parse_schema
@@ -188,6 +189,128 @@ def test_items_without_bytes_cost_nothing() -> None:
         assert decoded.columns[0].to_pylist() == list(range(len(some)))
         assert decoded.missing[1].all()
         assert not decoded.refused
+
+
+def field(kind: Any) -> Any:
+    return {"type": "record", "name": "R", "fields": [{"name": "a", "type": kind}]}
+
+
+def column_of(kind: Any, values: list[bytes]) -> pa.Array:
+    """Return the column of field `a`; values take turns among others, and are read alone as well."""
+    many = values * (MANY // len(values) + 1)
+    decoded = decode(field(kind), everything(("a",)), many)
+    assert not decoded.refused
+    alone = decode(field(kind), everything(("a",)), values)
+    assert decoded.columns[0].slice(0, len(values)).equals(alone.columns[0])
+    return alone.columns[0]
+
+
+def logical(kind: str, name: str, **facts: int) -> dict[str, Any]:
+    return {"type": kind, "logicalType": name, **facts}
+
+
+TIMES = {
+    "timestamp-millis": pa.timestamp("ms", "UTC"),
+    "timestamp-micros": pa.timestamp("us", "UTC"),
+    "timestamp-nanos": pa.timestamp("ns", "UTC"),
+    "local-timestamp-millis": pa.timestamp("ms", "UTC"),
+    "local-timestamp-micros": pa.timestamp("us", "UTC"),
+    "local-timestamp-nanos": pa.timestamp("ns", "UTC"),
+    "time-micros": pa.int64(),
+    "unheard-of": pa.int64(),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_times(name: str) -> None:
+    """A time has its unit, and the number that was written; a logical type that nobody knows is none."""
+    column = column_of(logical("long", name), [number(-(2**63)), number(-1), number(2**63 - 1)])
+    assert column.type == TIMES[name]
+    assert column.cast(pa.int64()).to_pylist() == [-(2**63), -1, 2**63 - 1]
+
+
+def test_dates() -> None:
+    """A date is a day; one beyond Arrow's days is the last there is, which is none of a time."""
+    column = column_of(logical("int", "date"), [number(0), number(-719_162), number(2**40), number(-(2**40))])
+    assert column.type == pa.date32()
+    assert column.cast(pa.int32()).to_pylist() == [0, -719_162, 2**31 - 1, -(2**31)]
+
+
+def twos_complement(value: int, size: int) -> bytes:
+    return value.to_bytes(size, "big", signed=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(-(10**40), 10**40), st.integers(0, 20)), min_size=1, max_size=60),
+    st.sampled_from([0, 2, 38]),
+)
+@example([(10**38 - 1, 0), (-(10**38), 0), (2**127 - 1, 0), (0, 0), (-1, 30)], 2)
+def test_decimals_are_exact(numbers: list[tuple[int, int]], scale: int) -> None:
+    """A decimal of bytes has the value of its bytes, however many are in front of it."""
+    texts = [twos_complement(n, (n.bit_length() + 8) // 8 + extra) for n, extra in numbers]
+    column = column_of(logical("bytes", "decimal", precision=38, scale=scale), [number(len(t)) + t for t in texts])
+    with localcontext(prec=60):
+        expected = [Decimal(n).scaleb(-scale) for n, _ in numbers]
+        found = column.to_pylist()
+        assert [Decimal(value.decode()) if isinstance(value, bytes) else value for value in found] == expected
+
+
+def test_a_decimal_may_have_no_bytes_or_a_fixed_number() -> None:
+    """No bytes are 0, as Java and Python read them; a fixed decimal has its sign in the first byte."""
+    assert column_of(logical("bytes", "decimal", precision=9, scale=1), [b"\0", b"\2\xff"]).to_pylist() == [
+        Decimal("0.0"),
+        Decimal("-0.1"),
+    ]
+    fixed = {"type": "fixed", "name": "F", "size": 20, "logicalType": "decimal", "precision": 40, "scale": 3}
+    numbers = [10**37, -(10**37), 0, -1]
+    column = column_of(fixed, [twos_complement(n, 20) for n in numbers])
+    assert column.type == pa.decimal128(38, 3)
+    assert column.to_pylist() == [Decimal(n).scaleb(-3) for n in numbers]
+
+
+def test_other_leaves() -> None:
+    """Symbols are texts, a uuid is text or 16 bytes, a fixed is bytes, and text need not be UTF-8."""
+    enum = {"type": "enum", "name": "E", "symbols": ["RED", "GREEN"]}
+    assert column_of(enum, [number(1), number(0)]).to_pylist() == [b"GREEN", b"RED"]
+    uuid = {"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}
+    assert column_of(uuid, [bytes(range(16))]).type == pa.binary(16)
+    assert column_of(logical("string", "uuid"), [number(2) + b"ab"]).to_pylist() == [b"ab"]
+    assert column_of({"type": "fixed", "name": "F", "size": 3}, [b"abc", b"\0\0\0"]).to_pylist() == [b"abc", b"\0\0\0"]
+    assert column_of("string", [number(2) + b"\xff\0"]).to_pylist() == [b"\xff\0"]
+
+
+def test_branches_of_several_types_become_texts() -> None:
+    """A path whose branches have several types that a key takes has the text form of each."""
+    fixed = {"type": "fixed", "name": "F", "size": 2, "logicalType": "decimal", "precision": 4, "scale": 1}
+    found = column_of(["null", "long", fixed], [b"\0", b"\2" + number(-7), b"\4\x00\x0f"])
+    assert found.to_pylist() == [None, b"-7", b"1.5"]
+    times = [b"\0" + number(1), b"\2" + number(1500)]
+    assert column_of([logical("int", "date"), logical("long", "timestamp-millis")], times).to_pylist() == [
+        b"1970-01-02 00:00:00Z",
+        b"1970-01-01 00:00:01.500Z",
+    ]
+
+
+def test_a_branch_that_is_no_key_is_wrong() -> None:
+    """A branch of another type than the key's is named, and its neighbours have their keys."""
+    kind = ["null", "int", "string", {"type": "record", "name": "S", "fields": [{"name": "b", "type": "int"}]}]
+    values = [b"\0", b"\2\x0e", b"\4\2a", b"\6\x10"] * 10
+    wanted = [Wanted(("a",), lambda leaf: leaf.arrow == pa.int64()), Wanted(("a", "b"), lambda _: True)]
+    decoded = decode(field(kind), wanted, values)
+    assert decoded.columns[0].to_pylist() == [None, 7, None, None] * 10
+    assert decoded.columns[1].to_pylist() == [None, None, None, 8] * 10
+    assert {row % 4: why for row, why in decoded.wrong[0].items()} == {2: "string", 3: "record"}
+    assert decoded.missing[1].tolist() == [True, True, True, False] * 10
+    assert decoded.missing[0].sum() == 0
+
+
+def test_of_two_entries_of_one_name_the_last_counts() -> None:
+    """In a map a name that comes again replaces the first, also by a null."""
+    values = [number(2) + number(1) + b"k" + b"\2\x0e" + number(1) + b"k" + last + b"\0" for last in (b"\2\x10", b"\0")]
+    decoded = decode(field({"type": "map", "values": ["null", "int"]}), everything(("a", "k")), values * MANY)
+    assert decoded.columns[0].to_pylist() == [8, None] * MANY
+    assert not decoded.missing[0].any()
 
 
 PLAIN = {
