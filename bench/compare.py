@@ -2,6 +2,7 @@
 
     python -m bench.compare --records 1000000 10000000 --rounds 3 [--program 'NAME=COMMAND {bootstrap} {topic}']
     python -m bench.compare --shapes --records 5000000        this project alone, on data of other shapes
+    python -m bench.compare --format csv json none            this project alone, on the same people in other formats
     python -m bench.compare --systems kafka-sort spark         needs spark-submit (pip install pyspark) on PATH
 
 Rounds alternate between the systems, since one machine's speed drifts. Printed and written as JSON for each system and
@@ -29,7 +30,7 @@ from uuid import uuid4
 
 import psutil
 
-from bench.shapes import Shape, shapes
+from bench.shapes import Shape, fill_with_keys, formats, shapes
 from bench.watch import Watch, cpu_seconds
 from kafka_sort.prefect_server import free_port
 from tasks.broker.embedded import EmbeddedBroker
@@ -82,7 +83,9 @@ class Bench:
     def fill(self, topic: str, records: int, shape: Shape) -> int:
         """Make the source; return the number of its records."""
         count = int(records * shape.share)
-        return generate_records(self._connection, topic, count, 1, shape.partitions, make=shape.make)
+        if shape.keys is None:
+            return generate_records(self._connection, topic, count, 1, shape.partitions, make=shape.make)
+        return fill_with_keys(self._connection, topic, count, shape)
 
     def drop(self, topic: str) -> None:
         self._admin.delete_topics([topic])[topic].result()
@@ -96,8 +99,15 @@ class Bench:
         return {**ours, **known, **peers}
 
     def measure(self, system: str, records: int, number: int, topic: str) -> Measurement:
+        return self.measure_script(system, records, number, lambda folder: self.systems()[system](topic, folder))
+
+    def measure_format(self, name: str, shape: Shape, records: int, number: int, topic: str) -> Measurement:
+        sorter = self._sorter(self._memory_limits[0], shape.flags, shape.sorts)
+        return self.measure_script(name, records, number, lambda folder: sorter(topic, folder))
+
+    def measure_script(self, system: str, records: int, number: int, make: Callable[[Path], str]) -> Measurement:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        script = self.systems()[system](topic, folder)
+        script = make(folder)
         broker = psutil.Process(self._broker.pid)
         before, children = cpu_seconds(broker), os.times()
         started = time.perf_counter()
@@ -117,15 +127,17 @@ class Bench:
         spent = cpu_seconds(broker) - before
         return Measurement(system, records, number, wall, cpu, spent, watch.peak_pss, watch.peak_disk, stages)
 
-    def _sorter(self, memory_limit: str) -> Callable[[str, Path], str]:
+    def _sorter(
+        self, memory_limit: str, flags: str = "", by: Sequence[str] = tuple(KEYS)
+    ) -> Callable[[str, Path], str]:
         def script(topic: str, folder: Path) -> str:
             job = f"bench-job-{uuid4().hex[:8]}"
-            sorts = " ".join(f"--sort {key}={job}-{key}" for key in KEYS)
+            sorts = " ".join(f"--sort {key}={job}-{i}" for i, key in enumerate(by))
             command = Path(sys.executable).with_name("kafka-sort")
             return (
                 f"{command} sort --bootstrap-servers {self._broker.bootstrap_servers} --source-topic {topic} "
                 f"--job-name {job} {sorts} --dead-letter-topic {job}-dead --workdir {folder} "
-                f"--memory-limit {memory_limit} 2> log"
+                f"--memory-limit {memory_limit} {flags} 2> log"
             )
 
         return script
@@ -275,6 +287,24 @@ def compare_shapes(bench: Bench, records: int, rounds: int) -> list[Measurement]
     return measurements
 
 
+def compare_formats(bench: Bench, records: int, rounds: int, names: Sequence[str]) -> list[Measurement]:
+    """Run this project on the same people in each format, in turn; CSV is always among them."""
+    made = {name: shape for name, shape in formats().items() if name in {"csv", *names}}
+    measurements: list[Measurement] = []
+    for name, shape in made.items():
+        bench.fill(_topic(name), records, shape)
+    for number in range(rounds):
+        for name, shape in made.items():
+            measurements.append(bench.measure_format(name, shape, records, number, _topic(name)))
+            stages = " ".join(f"{stage} {seconds:.1f}" for stage, seconds in measurements[-1].stages.items())
+            print(f"  {name} {records:,} round {number}: {measurements[-1].wall_seconds:.1f} s ({stages})", flush=True)
+    for name in made:
+        shares = ratios(measurements, "csv", name, records)
+        wall = _median(m.wall_seconds for m in measurements if m.system == name)
+        print(f"{name:16} {wall:7.1f} s  {records / wall:12,.0f} records/s  {_median(shares):5.2f} of csv's")
+    return measurements
+
+
 def _topic(shape: str) -> str:
     return f"bench-{shape.replace(' ', '-').lower()}"
 
@@ -287,11 +317,14 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["kafka-sort", "nothing new", "pipe", "floor"])
     parser.add_argument("--program", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--shapes", action="store_true", help="sort data of other shapes in place of other systems")
+    parser.add_argument(
+        "--format", nargs="+", choices=list(formats()), help="formats to sort in place of other systems"
+    )
     parser.add_argument("--out", type=Path, help="result; default: bench/out/compare.json, or shapes.json")
     arguments = parser.parse_args()
     programs = dict(text.split("=", 1) for text in arguments.program)
     for name in ("kcat", "sort"):
-        if shutil.which(name) is None:
+        if shutil.which(name) is None and not (arguments.shapes or arguments.format):
             sys.exit(f"{name} is not installed: apt-get install kcat coreutils")
     with tempfile.TemporaryDirectory(prefix="kafka-sort-bench-") as temporary:
         folder = Path(temporary)
@@ -299,10 +332,13 @@ def main() -> None:
             bench = Bench(broker, folder, programs, arguments.memory_limit)
             if arguments.shapes:
                 measurements = compare_shapes(bench, arguments.records[0], arguments.rounds)
+            elif arguments.format:
+                measurements = compare_formats(bench, arguments.records[0], arguments.rounds, arguments.format)
             else:
                 systems = [*arguments.systems, *programs]
                 measurements = compare(bench, arguments.records, arguments.rounds, systems)
-    out = arguments.out or Path("bench/out") / ("shapes.json" if arguments.shapes else "compare.json")
+    name = "shapes" if arguments.shapes else "formats" if arguments.format else "compare"
+    out = arguments.out or Path("bench/out") / f"{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps([asdict(m) for m in measurements], indent=1))
 

@@ -8,7 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.generate import BlockMaker, make_block
+from tasks.generate import BLOCK_RECORDS, BlockMaker, make_block
+from tasks.kafka.clients import make_admin, make_producer
+from tasks.kafka.sender import Sender
+from tasks.kafka.topics import create_topic
+from tasks.people.make import SCHEMAS, make_people
+from tasks.settings.connection import Connection
 
 COMMA = pa.scalar(b",", pa.binary())
 KILOBYTE = b"x" * 940
@@ -16,11 +21,55 @@ KILOBYTE = b"x" * 940
 
 @dataclass(frozen=True)
 class Shape:
-    """Records of one shape: `make` as in tasks/generate.py, partitions of source and outputs, records a plain one."""
+    """Records of one shape: `make` as in tasks/generate.py, partitions of source and outputs, records a plain one.
+
+    `flags` and `sorts` of the job; `keys`: makes the record keys.
+    """
 
     make: BlockMaker
     partitions: int = 4
     share: float = 1.0
+    flags: str = ""
+    sorts: tuple[str, ...] = ("id", "name", "continent")
+    keys: BlockMaker | None = None
+
+
+def formats() -> dict[str, Shape]:
+    """Return the same people in each format."""
+    typed = "--columns id:int,name:text,continent:text"
+    avro = f"--format avro --avro-schema {SCHEMAS['avro']}"
+    protobuf = f"--format protobuf --protobuf-descriptor {SCHEMAS['protobuf']} --protobuf-message kafka_sort.Person"
+    return {
+        "csv": Shape(make_block),
+        "json": Shape(partial(make_block, fmt="json"), flags=f"--format json {typed}"),
+        "avro": Shape(partial(make_block, fmt="avro"), flags=avro),
+        "protobuf": Shape(partial(make_block, fmt="protobuf"), flags=protobuf),
+        "none": Shape(
+            make_block,
+            flags="--format none",
+            sorts=("@key", "@key:desc", "@key,@offset"),
+            keys=lambda *place: make_people(*place)["name"],
+        ),
+    }
+
+
+def fill_with_keys(connection: Connection, topic: str, records: int, shape: Shape) -> int:
+    """Fill a topic with records that have keys."""
+    assert shape.keys is not None
+    create_topic(make_admin(connection), topic, shape.partitions)
+    producer = make_producer(
+        connection, **{"queue.buffering.max.messages": 400_000, "delivery.report.only.error": True}
+    )
+    sender = Sender(producer, f"records of topic {topic}", 60)
+    for first in range(0, records, BLOCK_RECORDS):
+        count = min(BLOCK_RECORDS, records - first)
+        values, keys = shape.make(1, first, count), shape.keys(1, first, count)
+        for partition in range(shape.partitions):
+            rows = pa.array(np.arange(partition, count, shape.partitions))
+            sender.send(topic, partition, values.take(rows), keys.take(rows))
+    sender.flush()
+    sender.close()
+    return records
 
 
 def shapes(records: int) -> dict[str, Shape]:

@@ -78,19 +78,29 @@ def broker(port: int, data: Path | None, **_: Any) -> None:
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
 @click.option("--topic", default="source", show_default=True, help="Topic to fill; created if it is absent.")
 @click.option("--partitions", default=4, show_default=True, type=click.IntRange(min=1), help="Partitions, if created.")
+@click.option(
+    "--format",
+    "record_format",
+    default="csv",
+    show_default=True,
+    type=click.Choice(["csv", "json", "avro", "protobuf"]),
+    help="Format of the values, the same people in each.",
+)
 @connection_options
 @DEBUG
-def generate(records: int, seed: int, topic: str, partitions: int, **flags: Any) -> None:
+def generate(records: int, seed: int, topic: str, partitions: int, record_format: Any, **flags: Any) -> None:
     """Fill a topic with the sample data."""
     connection = _connection(flags)
     _start(flags)
     start_prefect().result()
     from flows.generate_records import generate_records
+    from tasks.people.make import SCHEMAS
 
     with use_connection(connection), holding():
-        generate_records(topic=topic, records=records, seed=seed, partitions=partitions)
+        generate_records(topic=topic, records=records, seed=seed, partitions=partitions, format=record_format)
         if not json_wanted():
-            click.echo(f"generated {records:,} records in {topic}")
+            schema = f"; their schema is {SCHEMAS[record_format]}" if record_format in SCHEMAS else ""
+            click.echo(f"generated {records:,} records in {topic}{schema}")
 
 
 @cli.command()

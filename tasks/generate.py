@@ -1,4 +1,4 @@
-"""The sample data: rows `id,name,address,continent`, made and sent a block at a time.
+"""Fills a topic with the sample data, made and sent a block at a time.
 
 Guarantee: record i is a function of the seed and of i alone, and goes to partition i mod the number of partitions. When
 a call returns, each record is in the topic once, acknowledged by all in-sync replicas, behind the records that were
@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -23,31 +21,17 @@ from tasks.kafka.sender import Sender
 from tasks.kafka.topic_rules import generated_rules
 from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets, topic_settings
 from tasks.observe.logs import get_logger
+from tasks.people.make import WRITERS, make_people
 from tasks.run_context import Stop, current_run
 from tasks.settings.connection import Connection
 from tasks.settings.sorts import check_topic_name
 
-Bytes = npt.NDArray[np.uint8]
 # Seed, first record, count → the records, as an Arrow binary array.
 BlockMaker = Callable[[int, int, int], pa.Array]
 
 START_SECONDS: Final = 30.0
 BLOCK_RECORDS: Final = 50_000
 MAX_SEED: Final = 2**64 - 1
-
-_CONTINENTS: Final = (b"North America", b"Asia", b"South America", b"Europe", b"Africa", b"Australia")
-_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_NAME_LENGTHS: Final = (10, 15)
-_ADDRESS_LENGTHS: Final = (15, 20)
-
-# The random bytes of one record, and their uses. Two steps of Philox's counter give 64 bytes.
-_STEPS: Final = 2
-_ID: Final = slice(0, 4)
-_NAME_LENGTH: Final = 4
-_ADDRESS_LENGTH: Final = 5
-_CONTINENT: Final = 6
-_NAME: Final = slice(8, 8 + _NAME_LENGTHS[1])
-_ADDRESS: Final = slice(24, 24 + _ADDRESS_LENGTHS[1])
 
 _QUEUE: Final = {
     "queue.buffering.max.messages": 400_000,
@@ -113,46 +97,9 @@ def _visible_settings(admin: AdminClient, topic: str) -> dict[str, str]:
         return {}
 
 
-def make_block(seed: int, first: int, count: int) -> pa.Array:
-    """Make the records `first` to `first + count` of a seed, as an Arrow binary array.
-
-    Philox can begin anywhere in its stream, and its raw output is the same in every NumPy.
-    """
-    raw = np.random.Philox(key=seed, counter=first * _STEPS).random_raw(count * _STEPS * 4)
-    bits = raw.astype("<u8", copy=False).view(np.uint8).reshape(count, -1)
-    columns = (
-        _make_ids(bits[:, _ID]),
-        _make_texts(bits[:, _NAME], bits[:, _NAME_LENGTH], _NAME_LENGTHS, _NAME_TABLE),
-        _make_texts(bits[:, _ADDRESS], bits[:, _ADDRESS_LENGTH], _ADDRESS_LENGTHS, _ADDRESS_TABLE),
-        pa.array(_CONTINENTS, pa.binary()).take(pa.array(bits[:, _CONTINENT] % len(_CONTINENTS))),
-    )
-    return pc.binary_join_element_wise(*columns, pa.scalar(b",", pa.binary()))
-
-
-def _make_ids(random: Bytes) -> pa.Array:
-    """Make decimal numbers from 0 to 2**31 - 1."""
-    numbers = np.ascontiguousarray(random).view("<u4")[:, 0] >> 1
-    return pa.array(numbers).cast(pa.string()).cast(pa.binary())
-
-
-def _make_texts(random: Bytes, random_lengths: Bytes, bounds: tuple[int, int], table: Bytes) -> pa.Array:
-    """Make texts of bounds[0] to bounds[1] characters: the first ones of each row, by `table`."""
-    shortest, longest = bounds
-    lengths = shortest + random_lengths % (longest - shortest + 1)
-    # Row k keeps the first k characters. "clip" saves the check of each index; a byte is always within its table.
-    kept = np.take(np.tri(longest + 1, longest, -1, bool), lengths, axis=0, mode="clip")
-    characters = np.take(table, random, mode="clip")[kept]
-    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(characters)])
-
-
-def _make_table(alphabet: bytes) -> Bytes:
-    """Make the table random byte → character of the alphabet."""
-    return np.frombuffer(alphabet, np.uint8)[np.arange(256) % len(alphabet)]
-
-
-_NAME_TABLE: Final = _make_table(_LETTERS)
-_ADDRESS_TABLE: Final = _make_table(_LETTERS + b"0123456789 ")
+def make_block(seed: int, first: int, count: int, fmt: str = "csv") -> pa.Array:
+    """Make the records `first` to `first + count` of a seed, as an Arrow binary array."""
+    return WRITERS[fmt](make_people(seed, first, count))
 
 
 def _check_settings(topic: str, records: int, seed: int) -> None:
