@@ -53,7 +53,10 @@ def make_values(count: int) -> list[bytes]:
         order = {
             "order_id": chance.randrange(1 << 31),
             "sku": f"SKU-{chance.randrange(10**6):06}",
-            "customer": {"id": chance.randrange(10**6), "name": f"A customer of this shop by the number {chance.randrange(10**6)}"},
+            "customer": {
+                "id": chance.randrange(10**6),
+                "name": f"A customer of this shop by the number {chance.randrange(10**6)}",
+            },
             "tags": [f"tag-{chance.randrange(100)}" for _ in range(chance.randrange(1, 4))],
             "price": chance.randrange(10**6).to_bytes(4, "big"),
             "paid": chance.random() < 0.5,

@@ -6,7 +6,7 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 from collections.abc import Mapping
 
 from tasks.errors import SettingsError
-from tasks.formats.registry import describe_format
+from tasks.formats.registry import describe_format, make_format
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
@@ -25,7 +25,8 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 
 
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Check broker, limits, work folder, permissions, source and ledger: SettingsError and others of exit status 2."""
+    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
+    make_format(job)
     Budget.of(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tasks.formats.avro.format import AvroFormat
 from tasks.formats.base import RecordFormat
 from tasks.formats.csv import CsvFormat
 from tasks.formats.record_fields import RecordFields
@@ -13,9 +14,16 @@ from tasks.keys import Parsed
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn, is_record_field
 
+
+def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
+
+
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": lambda job, keys: CsvFormat(job.column_types, keys, job.delimiter),
+    "avro": _make_avro,
     "none": lambda _, keys: RecordFields(keys),
 }
 
@@ -23,7 +31,7 @@ _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = 
 def make_format(job: Job) -> RecordFormat:
     """Make the job's format. It parses values only if a sort names a field of them."""
     of_records = [key for key in job.key_columns if is_record_field(key.name)]
-    of_values = [key for key in job.key_columns if not is_record_field(key.name)]
+    of_values = _keys_of_values(job)
     if not of_values:
         return RecordFields(of_records)
     values = _MAKERS[job.format](job, of_values)
@@ -32,7 +40,11 @@ def make_format(job: Job) -> RecordFormat:
 
 def describe_format(job: Job) -> Mapping[str, str]:
     """Return what a run record says of the job's format."""
-    return _MAKERS[job.format](job, ()).facts()
+    return _MAKERS[job.format](job, _keys_of_values(job)).facts()
+
+
+def _keys_of_values(job: Job) -> list[KeyColumn]:
+    return [key for key in job.key_columns if not is_record_field(key.name)]
 
 
 class _Joined:

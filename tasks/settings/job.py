@@ -95,8 +95,8 @@ class Job(BaseModel):
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
-    format: Literal["csv", "none"] = Field(
-        "csv", title="Format", description="Format of values: csv, or none for sorts by @key and @timestamp alone."
+    format: Literal["csv", "avro", "none"] = Field(
+        "csv", title="Format", description="Format of values: csv, avro, or none for sorts by record fields alone."
     )
     columns: str | None = Field(
         None,
@@ -110,6 +110,9 @@ class Job(BaseModel):
         title="Delimiter",
         description="Delimiter of two fields: one character, or tab, \\t, comma, semicolon, pipe, space, \\x1f.",
         json_schema_extra=_form(_DELIMITER_PATTERN),
+    )
+    avro_schema: Path | None = Field(
+        None, title="Avro schema", description="File with the schema of values that are bare Avro, without framing."
     )
     job_name: str | None = Field(
         None,
@@ -240,9 +243,11 @@ class Job(BaseModel):
                 ) from None
         return value
 
-    @field_validator("workdir")
+    @field_validator("workdir", "avro_schema")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         if "\0" in str(value):
             raise ValueError("holds a zero byte")
         try:
@@ -250,9 +255,11 @@ class Job(BaseModel):
         except RuntimeError as error:
             raise ValueError(str(error)) from None
 
-    @field_serializer("workdir", when_used="json")
-    def _home_of_whom_runs(self, value: Path) -> str:
+    @field_serializer("workdir", "avro_schema", when_used="json")
+    def _home_of_whom_runs(self, value: Path | None) -> str | None:
         """Expand `~` late: parameters are written on one machine and read on another, with another home."""
+        if value is None:
+            return None
         home = home_folder()
         return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)
 
@@ -290,6 +297,19 @@ class Job(BaseModel):
             raise FieldError(
                 "sorts", f"sort {sort.columns!r} needs the records' own timestamps in the output: add --timestamps keep"
             )
+
+    @model_validator(mode="after")
+    def _schema_fits(self) -> Self:
+        """Read the schema's file here: what a stage gets has its content, and need not find the file."""
+        if self.avro_schema is not None and self.format != "avro":
+            raise FieldError("avro_schema", "is for --format avro: give both, or leave it out")
+        if self.avro_schema is None and self.format == "avro":
+            raise FieldError("avro_schema", "is missing: --format avro needs --avro-schema FILE")
+        try:
+            self.schema_content  # noqa: B018  # it is kept
+        except OSError as error:
+            raise FieldError("avro_schema", f"cannot be read: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _topics_fit(self) -> Self:
@@ -355,6 +375,11 @@ class Job(BaseModel):
         return self.format not in {"csv", "none"}
 
     @cached_property
+    def schema_content(self) -> bytes:
+        """The content of the schema's file; it is pickled with the job."""
+        return b"" if self.avro_schema is None else self.avro_schema.read_bytes()
+
+    @cached_property
     def row_fields(self) -> dict[str, ColumnType | None]:
         """The fields of a CSV row in their order, or the paths in `columns`; the type is None where none is given."""
         default = None if self.has_paths else SAMPLE_COLUMNS
@@ -373,11 +398,13 @@ class Job(BaseModel):
         return [key for sort in self.sort_list for key in sort.by]
 
     def _type_of(self, column: str) -> ColumnType:
-        """Return the type that a sort gives, or `columns`; else the default."""
+        """Return the type that the job gives; else the default."""
+        return self.given_type(column) or (default_type(column) if is_record_field(column) else None) or TEXT
+
+    def given_type(self, column: str) -> ColumnType | None:
+        """Return the type that a sort gives, or `columns`; None if there is none, so that a schema may decide."""
         given = next((key.type for key in self._sort_keys if key.column == column and key.type is not None), None)
-        return (
-            given or self.row_fields.get(column) or (default_type(column) if is_record_field(column) else None) or TEXT
-        )
+        return given or self.row_fields.get(column)
 
     @cached_property
     def sort_list(self) -> tuple[Sort, ...]:

@@ -48,14 +48,14 @@ class Block:
     `starts`, `ends`: of each record in `data`. `dropped`: records whose cursor is gone.
     """
 
-    def __init__(self, values: pa.Array, skip: int = 0) -> None:
+    def __init__(self, values: pa.Array, starts: Ints | int = 0) -> None:
         offsets, buffer = binary_buffers(values)
         first, last = int(offsets[0]), int(offsets[-1])
         self.data = np.zeros(last - first + 2 * PAD, np.uint8)
         if buffer is not None:
             self.data[PAD:-PAD] = np.frombuffer(buffer, np.uint8)[first:last]
         edges = offsets.astype(np.int64) + (PAD - first)
-        self.starts, self.ends = edges[:-1] + skip, edges[1:]
+        self.starts, self.ends = edges[:-1] + starts, edges[1:]
         # All eight bytes from each byte on, as one number.
         self.words = np.ndarray((len(self.data) - 7,), "<u8", self.data, strides=(1,))
         self.count = len(values)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.formats.avro.cursors import Block, read_block
+from tasks.formats.avro.cursors import Block, Ints, read_block
 from tasks.formats.avro.found import MISSING
 from tasks.formats.avro.leaves import Leaf, as_text
 from tasks.formats.avro.plan import Planner, Slot
@@ -57,13 +57,13 @@ class Decoder:
         """The leaves of the schema at each path; none if the schema does not have the path."""
         return [slot.leaves for slot in self._slots]
 
-    def decode(self, values: pa.Array, skip: int = 0) -> Decoded:
-        """Decode binary values without nulls, each from byte `skip` on."""
-        cuts = list(_cut(values))
-        return _join([self._decode_part(values.slice(start, end - start), skip) for start, end in cuts], cuts)
+    def decode(self, values: pa.Array, starts: Ints | int = 0) -> Decoded:
+        """Decode binary values without nulls, each from the byte on that is its start."""
+        skip, cuts = np.broadcast_to(starts, len(values)), list(_cut(values))
+        return _join([self._decode_part(values.slice(i, end - i), skip[i:end]) for i, end in cuts], cuts)
 
-    def _decode_part(self, values: pa.Array, skip: int) -> Decoded:
-        block = Block(values, skip)
+    def _decode_part(self, values: pa.Array, starts: Ints) -> Decoded:
+        block = Block(values, starts)
         for slot in self._slots:
             slot.found.begin(block.count)
         read_block(block, self._step, self._clear)
