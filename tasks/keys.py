@@ -45,7 +45,9 @@ class Parsed:
         """Return the indexes of the accepted records among `count`; None if all are accepted."""
         if not self.rejected:
             return None
-        return np.setdiff1d(np.arange(count), np.fromiter(self.rejected, np.int64, len(self.rejected)))
+        kept = np.ones(count, np.bool_)
+        kept[list(self.rejected)] = False
+        return np.flatnonzero(kept)
 
 
 def type_columns(

@@ -26,8 +26,9 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
-    make_format(job)
     Budget.of(job)
+    # A schema may lack what the job names.
+    make_format(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)

@@ -45,7 +45,7 @@ def guess_format(values: Sequence[bytes | None], job: Job) -> str:
     for guess in (_guess_wire_format, _guess_start, _guess_text, _guess_binary):
         if hint := guess(present):
             return hint
-    return _guess_rows(present, job)
+    return "" if job.has_paths else _guess_rows(present, job)
 
 
 def _mostly(values: Sequence[bytes], holds: Callable[[bytes], bool]) -> bool:

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tasks.errors import SettingsError
 from tasks.formats.avro.format import AvroFormat
 from tasks.formats.base import RecordFormat
 from tasks.formats.csv import CsvFormat
@@ -20,10 +21,22 @@ def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 
+def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    try:
+        from tasks.formats.protobuf.format import ProtobufFormat
+    except ModuleNotFoundError as error:
+        way = "pip install 'kafka-sorting-pipeline[protobuf]'"
+        raise SettingsError(f"format protobuf needs the package {error.name}: {way}") from None
+    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    where = f"--protobuf-descriptor {job.protobuf_descriptor}"
+    return ProtobufFormat(job.schema_content, job.protobuf_message or "", keys, given, where)
+
+
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": lambda job, keys: CsvFormat(job.column_types, keys, job.delimiter),
     "avro": _make_avro,
+    "protobuf": _make_protobuf,
     "none": lambda _, keys: RecordFields(keys),
 }
 

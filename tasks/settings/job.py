@@ -67,6 +67,14 @@ _DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".
 
 _LONGEST_SETTING = 10_000
 
+# A setting with a schema, the format that it is for, and how to give the format what it needs.
+_PROTOBUF = "--protobuf-descriptor and --protobuf-message"
+_SCHEMA_SETTINGS = (
+    ("avro_schema", "avro", "--avro-schema FILE"),
+    ("protobuf_descriptor", "protobuf", _PROTOBUF),
+    ("protobuf_message", "protobuf", _PROTOBUF),
+)
+
 
 def order_fields(schema: dict[str, Any]) -> None:
     """Set `position`, by which Prefect's form orders; without it the order is by name, required fields first."""
@@ -95,8 +103,10 @@ class Job(BaseModel):
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
-    format: Literal["csv", "avro", "none"] = Field(
-        "csv", title="Format", description="Format of values: csv, avro, or none for sorts by record fields alone."
+    format: Literal["csv", "avro", "protobuf", "none"] = Field(
+        "csv",
+        title="Format",
+        description="Format of values: csv, avro, protobuf, or none for sorts by record fields alone.",
     )
     columns: str | None = Field(
         None,
@@ -113,6 +123,17 @@ class Job(BaseModel):
     )
     avro_schema: Path | None = Field(
         None, title="Avro schema", description="File with the schema of values that are bare Avro, without framing."
+    )
+    protobuf_descriptor: Path | None = Field(
+        None,
+        title="Protobuf descriptor",
+        description="File of protoc --include_imports -o with the schema of values that are bare messages.",
+    )
+    protobuf_message: str | None = Field(
+        None,
+        title="Protobuf message",
+        description="Full name of the message that each value is.",
+        examples=["shop.v1.Order"],
     )
     job_name: str | None = Field(
         None,
@@ -243,7 +264,7 @@ class Job(BaseModel):
                 ) from None
         return value
 
-    @field_validator("workdir", "avro_schema")
+    @field_validator("workdir", "avro_schema", "protobuf_descriptor")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -255,7 +276,7 @@ class Job(BaseModel):
         except RuntimeError as error:
             raise ValueError(str(error)) from None
 
-    @field_serializer("workdir", "avro_schema", when_used="json")
+    @field_serializer("workdir", "avro_schema", "protobuf_descriptor", when_used="json")
     def _home_of_whom_runs(self, value: Path | None) -> str | None:
         """Expand `~` late: parameters are written on one machine and read on another, with another home."""
         if value is None:
@@ -301,14 +322,18 @@ class Job(BaseModel):
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
-        if self.avro_schema is not None and self.format != "avro":
-            raise FieldError("avro_schema", "is for --format avro: give both, or leave it out")
-        if self.avro_schema is None and self.format == "avro":
-            raise FieldError("avro_schema", "is missing: --format avro needs --avro-schema FILE")
+        for name, kind, way in _SCHEMA_SETTINGS:
+            given = getattr(self, name) is not None
+            if given and self.format != kind:
+                raise FieldError(name, f"is for --format {kind}: give both, or leave it out")
+            if self.format == kind and not given:
+                raise FieldError(name, f"is missing: --format {kind} needs {way}")
         try:
             self.schema_content  # noqa: B018  # it is kept
         except OSError as error:
-            raise FieldError("avro_schema", f"cannot be read: {error}") from None
+            raise FieldError(
+                "avro_schema" if self.avro_schema else "protobuf_descriptor", f"cannot be read: {error}"
+            ) from None
         return self
 
     @model_validator(mode="after")
@@ -377,7 +402,8 @@ class Job(BaseModel):
     @cached_property
     def schema_content(self) -> bytes:
         """The content of the schema's file; it is pickled with the job."""
-        return b"" if self.avro_schema is None else self.avro_schema.read_bytes()
+        file = self.avro_schema or self.protobuf_descriptor
+        return b"" if file is None else file.read_bytes()
 
     @cached_property
     def row_fields(self) -> dict[str, ColumnType | None]:

@@ -1,0 +1,1 @@
+"""Protobuf values: from serialized messages to key columns. It needs the extra `protobuf`."""

@@ -1,0 +1,77 @@
+"""Reads columns out of blocks of messages, by the fast way where it knows, else a message at a time.
+
+Guarantee: a record's outcome depends on its own bytes only. Whether it is a message is decided alike for all, and both
+ways find the same values.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.formats.protobuf.columnar import ColumnarReader, is_columnar
+from tasks.formats.protobuf.native import to_native
+from tasks.formats.protobuf.paths import Column
+from tasks.formats.protobuf.rows import MessageChecker, RowReader
+from tasks.settings.column_types import ColumnType
+
+# Of a block that the fast way cannot read, so many records are tried at a time.
+_TRIED_ROWS: Final = 256
+
+
+class MessageReader:
+    """Reads columns of one type of message (Descriptor). `columns`: with the types that they are read for."""
+
+    def __init__(self, message: Any, columns: Sequence[tuple[Column, ColumnType]]) -> None:
+        self._columns = tuple(columns)
+        places = [part for column, _ in columns for part in column.parts]
+        self._checker = MessageChecker(message)
+        self._rows = RowReader(message, places)
+        self._columnar = ColumnarReader(places) if places and all(map(is_columnar, places)) else None
+
+    def read(self, values: pa.Array) -> tuple[dict[str, pa.Array], dict[int, str]]:
+        """Return the columns of a block of values (binary, none null), and index → reason of what has no key.
+
+        Columns are aligned with the block: text (binary) or an Arrow type that the column's type takes, null where a
+        message lacks it, where its value is refused, or where the value is no message.
+        """
+        refused = self._checker.check(values)
+        # An empty value is a message of nothing but defaults; its outcome is not looked at.
+        places = iter(self._read_places(_emptied(values, refused)))
+        found: dict[str, pa.Array] = {}
+        for column, kind in self._columns:
+            parts = [next(places) for _ in column.parts]
+            found[column.name], reasons = to_native(column, parts, kind)
+            refused = {i: f"column {column.name} {why}" for i, why in reasons.items()} | refused
+        return found, refused
+
+    def _read_places(self, values: pa.Array) -> list[pa.Array]:
+        if self._columnar is None:
+            return self._rows.read(values)
+        found = self._columnar.read(values)
+        if found is not None:
+            return self._complete(values, *found)
+        if len(values) <= _TRIED_ROWS:
+            return self._rows.read(values)
+        parts = [self._read_places(values.slice(i, _TRIED_ROWS)) for i in range(0, len(values), _TRIED_ROWS)]
+        return [pa.concat_arrays(arrays) for arrays in zip(*parts, strict=True)]
+
+    def _complete(self, values: pa.Array, found: Sequence[pa.Array], unknown: npt.NDArray[np.bool_]) -> list[pa.Array]:
+        """Read again the records that the fast way does not know."""
+        if not unknown.any():
+            return list(found)
+        mask = pa.array(unknown)
+        others = self._rows.read(values.filter(mask))
+        return [pc.replace_with_mask(array, mask, other) for array, other in zip(found, others, strict=True)]
+
+
+def _emptied(values: pa.Array, refused: dict[int, str]) -> pa.Array:
+    """Return the values with nothing in place of those that are refused."""
+    if not refused:
+        return values
+    bad = np.zeros(len(values), np.bool_)
+    bad[list(refused)] = True
+    return pc.if_else(pa.array(bad), b"", values)
