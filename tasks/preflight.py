@@ -6,7 +6,7 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 from collections.abc import Mapping
 
 from tasks.errors import SettingsError
-from tasks.formats.registry import describe_format, make_format
+from tasks.formats.registry import check_format, describe_format
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
@@ -28,7 +28,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
     Budget.of(job)
     # A schema may lack what the job names.
-    make_format(job)
+    check_format(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)

@@ -17,6 +17,12 @@ from tasks.settings.sorts import KeyColumn, is_record_field
 
 
 def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    if job.schema_registry:
+        from tasks.formats.avro.framed import FramedAvro
+        from tasks.formats.schema_registry import open_registry
+
+        registry = open_registry(job.schema_registry)
+        return FramedAvro(keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
     given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
@@ -54,6 +60,15 @@ def make_format(job: Job) -> RecordFormat:
 def describe_format(job: Job) -> Mapping[str, str]:
     """Return what a run record says of the job's format."""
     return _MAKERS[job.format](job, _keys_of_values(job)).facts()
+
+
+def check_format(job: Job) -> None:
+    """Raise SettingsError if a schema lacks what the job names, or a registry refuses; TransientError if it is away."""
+    make_format(job)
+    if job.schema_registry:
+        from tasks.formats.schema_registry import open_registry
+
+        open_registry(job.schema_registry).check()
 
 
 def _keys_of_values(job: Job) -> list[KeyColumn]:

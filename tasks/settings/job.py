@@ -24,6 +24,7 @@ from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.folders import home_folder
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
+from tasks.settings.registry import check_address
 from tasks.settings.sorts import (
     DELIMITERS,
     LONGEST_TOPIC,
@@ -70,7 +71,7 @@ _LONGEST_SETTING = 10_000
 # A setting with a schema, the format that it is for, and how to give the format what it needs.
 _PROTOBUF = "--protobuf-descriptor and --protobuf-message"
 _SCHEMA_SETTINGS = (
-    ("avro_schema", "avro", "--avro-schema FILE"),
+    ("avro_schema", "avro", "--schema-registry ADDRESS or --avro-schema FILE"),
     ("protobuf_descriptor", "protobuf", _PROTOBUF),
     ("protobuf_message", "protobuf", _PROTOBUF),
 )
@@ -123,6 +124,18 @@ class Job(BaseModel):
     )
     avro_schema: Path | None = Field(
         None, title="Avro schema", description="File with the schema of values that are bare Avro, without framing."
+    )
+    schema_registry: str | None = Field(
+        None,
+        title="Schema registry",
+        description="Address of the schema registry whose ids are in front of Avro values, or in their headers.",
+        examples=["https://registry.example:8081"],
+        json_schema_extra=_form("^https?://[^@]*$"),
+    )
+    unknown_schema: Literal["stop", "dead-letter"] = Field(
+        "stop",
+        title="Unknown schema",
+        description="If the registry does not know a record's schema: stop, or make the record a dead letter.",
     )
     protobuf_descriptor: Path | None = Field(
         None,
@@ -230,6 +243,11 @@ class Job(BaseModel):
     def _plain_delimiter(cls, value: str) -> str:
         return parse_delimiter(value)
 
+    @field_validator("schema_registry")
+    @classmethod
+    def _registry_address(cls, value: str | None) -> str | None:
+        return value if value is None else check_address(value)
+
     @field_validator("columns")
     @classmethod
     def _columns(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -322,11 +340,13 @@ class Job(BaseModel):
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
+        if self.schema_registry and (self.format != "avro" or self.avro_schema):
+            raise FieldError("schema_registry", "is for --format avro without --avro-schema: leave one of them out")
         for name, kind, way in _SCHEMA_SETTINGS:
             given = getattr(self, name) is not None
             if given and self.format != kind:
                 raise FieldError(name, f"is for --format {kind}: give both, or leave it out")
-            if self.format == kind and not given:
+            if self.format == kind and not given and not self.schema_registry:
                 raise FieldError(name, f"is missing: --format {kind} needs {way}")
         try:
             self.schema_content  # noqa: B018  # it is kept

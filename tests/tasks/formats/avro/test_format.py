@@ -146,7 +146,8 @@ def test_settings_that_do_not_fit(schema: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.avsc"
     wrong.write_text("{}")
     flags = {"source_topic": "s", "sorts": ["id"]}
-    with pytest.raises(SettingsError, match=r"avro_schema.* is missing: --format avro needs --avro-schema FILE"):
+    needs = "--format avro needs --schema-registry ADDRESS or --avro-schema FILE"
+    with pytest.raises(SettingsError, match=rf"avro_schema.* is missing: {needs}"):
         load_job({**flags, "format": "avro"}, {})
     with pytest.raises(SettingsError, match=r"avro_schema.* is for --format avro"):
         load_job({**flags, "avro_schema": schema}, {})
