@@ -1,5 +1,7 @@
 """Records as Arrow columns: the schemas that the stages share, and the buffers below a binary column."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -7,7 +9,14 @@ import pyarrow as pa
 HEADERS = pa.list_(pa.struct([("name", pa.string()), ("value", pa.binary())]))
 # A fetched record. `timestamp` in ms; `headers` null where there are none.
 RECORD = pa.schema(
-    {"value": pa.binary(), "key": pa.binary(), "headers": HEADERS, "timestamp": pa.int64(), "offset": pa.int64()}
+    {
+        "value": pa.binary(),
+        "key": pa.binary(),
+        "headers": HEADERS,
+        "timestamp": pa.int64(),
+        "offset": pa.int64(),
+        "partition": pa.int32(),
+    }
 )
 DEAD_LETTERS = pa.schema(
     {
@@ -20,6 +29,13 @@ DEAD_LETTERS = pa.schema(
         "reason": pa.string(),
     }
 )
+
+
+def partition_column(partitions: int | Sequence[int], count: int) -> pa.Array:
+    """Return the column of RECORD for so many records, which are of one partition or of one each."""
+    if isinstance(partitions, int):
+        return pa.repeat(pa.scalar(partitions, pa.int32()), count)
+    return pa.array(partitions, pa.int32())
 
 
 def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:

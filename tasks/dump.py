@@ -19,7 +19,7 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.arrow import DEAD_LETTERS, RECORD
+from tasks.arrow import DEAD_LETTERS, RECORD, partition_column
 from tasks.checksum import hash_records, sum_hashes
 from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
@@ -195,12 +195,12 @@ class _RowGroup:
         self.bytes = 0
         self.times: list[int] = []
         self._partition = partition
-        self._columns: dict[str, list[pa.Array]] = {name: [] for name in RECORD.names}
+        self._columns: dict[str, list[pa.Array]] = {name: [] for name in RECORD.names if name != "partition"}
 
     def add(self, block: Block) -> None:
         """Add the records of a block."""
         columns = (block.values, block.keys, block.headers, pa.array(block.timestamps), pa.array(block.offsets))
-        for name, column in zip(RECORD.names, columns, strict=True):
+        for name, column in zip(self._columns, columns, strict=True):
             self._columns[name].append(column)
         self.rows += len(block)
         self.bytes += block.nbytes
@@ -208,7 +208,8 @@ class _RowGroup:
 
     def split(self, fmt: RecordFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
         """Return the accepted records as a table of the chunk's schema, and the dead letters."""
-        group = pa.table({name: pa.concat_arrays(columns) for name, columns in self._columns.items()}, RECORD)
+        columns = {name: pa.concat_arrays(columns) for name, columns in self._columns.items()}
+        group = pa.table({**columns, "partition": partition_column(self._partition, self.rows)}, RECORD)
         parsed = fmt.parse(group)
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
@@ -221,7 +222,6 @@ class _RowGroup:
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)
         rows = group.take(pa.array(indexes, pa.int64()))
-        rows = rows.append_column("partition", pa.array([self._partition] * len(indexes), pa.int32()))
         rows = rows.append_column("reason", pa.array([rejected[i] for i in indexes], pa.string()))
         return rows.select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
 

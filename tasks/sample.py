@@ -143,7 +143,10 @@ def _sized(message: Message, reason: str = "") -> SampledRecord:
 
 
 def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
-    rejected = make_format(job).parse(Block.of(messages).table()).rejected if messages else {}
+    if not messages:
+        return ()
+    records = Block.of(messages).table([message.partition() or 0 for message in messages])
+    rejected = make_format(job).parse(records).rejected
     return [_sized(message, rejected.get(index, "")) for index, message in enumerate(messages)]
 
 

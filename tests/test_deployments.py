@@ -103,6 +103,8 @@ REFUSED = [
     ({"columns": "id:integer"}, "id:integer"),
     ({"delimiter": '"'}, "delimiter"),
     ({"delimiter": "newline"}, "delimiter"),
+    ({"key_format": "int16"}, "int16"),
+    ({"csv_quote": "single"}, "single"),
     ({"max_records": 0}, "max_records"),
     ({"start": "yesterday"}, "yesterday"),
     ({"timestamps": "old"}, "old"),

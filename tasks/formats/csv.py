@@ -7,7 +7,7 @@ depends on its own bytes only: not on its neighbours, its place in the block, or
 import csv
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,23 @@ from tasks.settings.sorts import KeyColumn, format_columns
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
 
+# The reason of a row without a byte.
+EMPTY = "empty value"
+
 # A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway;
 # two side by side would only hold twice the memory.
 _splitting = threading.Lock()
 
 
 class CsvFormat:
-    """CSV without a header: `columns` are the fields of a row in their order, `keys` the ones that are wanted."""
+    """CSV without a header: `columns` are the fields of a row in their order, `keys` the ones that are wanted.
 
-    def __init__(self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",") -> None:
+    `quotes`: fields may be in double quotes; else a quote is text.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, ColumnType], keys: Sequence[KeyColumn], delimiter: str = ",", *, quotes: bool = True
+    ) -> None:
         self.keys = tuple(keys)
         self._columns = columns
         # Arrow's reader of CSV reads integers as their type does; an empty field may be a null, which it would refuse.
@@ -40,10 +48,11 @@ class CsvFormat:
             key.name: pa.int64() if key.type == INT and not key.nulls else pa.binary() for key in self.keys
         }
         self._delimiter = delimiter
+        self._quotes = quotes
 
     def facts(self) -> Mapping[str, str]:
         """Return the fields of a row, the delimiter and the rules."""
-        return {"name": "csv", "columns": format_columns(self._columns), "delimiter": self._delimiter, "rules": RULES}
+        return describe_csv(self._columns, self._delimiter, quotes=self._quotes)
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
@@ -51,19 +60,24 @@ class CsvFormat:
 
     def parse_values(self, values: pa.Array) -> Parsed:
         """Return key columns and rejects of a block of values (binary, null where a record has none)."""
-        if are_all_plain(values):
+        if are_all_plain(values, quotes=self._quotes):
             return self._parse_strict(values, quoted=False)
-        rows = trim_rows(values)
-        return self._parse_strict(rows, quoted=False) if are_all_plain(rows) else self._parse_mixed(rows)
+        return self.parse_rows(trim_rows(values))
+
+    def parse_rows(self, rows: pa.Array) -> Parsed:
+        """Return key columns and rejects of rows, which are values without a mark in front and a line break behind."""
+        plain = are_all_plain(rows, quotes=self._quotes)
+        return self._parse_strict(rows, quoted=False) if plain else self._parse_mixed(rows)
 
     def _parse_mixed(self, rows: pa.Array) -> Parsed:
         """Parse a block in which some rows hold quotes or line breaks, or are empty or null.
 
         Rows that might swallow a neighbour in a common read are split one by one.
         """
-        plain = find_plain(rows)
+        plain = find_plain(rows, quotes=self._quotes)
         strict = plain.copy()
-        strict[~plain] = find_strict(rows.filter(pa.array(~plain)), self._delimiter)
+        if self._quotes:
+            strict[~plain] = find_strict(rows.filter(pa.array(~plain)), self._delimiter)
         quoted = bool((strict & ~plain).any())
         if strict.all():
             return self._parse_strict(rows, quoted=quoted)
@@ -71,22 +85,12 @@ class CsvFormat:
         if strict.any():
             parts.append((np.flatnonzero(strict), self._parse_strict(rows.filter(pa.array(strict)), quoted=quoted)))
         parts.append((np.flatnonzero(~strict), self._parse_one_by_one(rows.filter(pa.array(~strict)))))
-        return self._merge(parts)
-
-    def _merge(self, parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
-        """Merge parts into one block; each comes with its values' indexes in the block."""
-        rejected = {int(rows[row]): reason for rows, part in parts for row, reason in part.rejected.items()}
-        accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
-        order = pa.array(np.argsort(np.concatenate(accepted)))
-        columns = {
-            key.name: pa.concat_arrays([part.columns[key.name] for _, part in parts]).take(order) for key in self.keys
-        }
-        return Parsed(columns, rejected)
+        return merge_parts(parts)
 
     def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
         """Parse rows that are each one line of strict CSV; `quoted`: some have quotes."""
         try:
-            return self._type(self._read(rows, self._read_as, quoted=quoted))
+            return type_fields(self.keys, self._read(rows, self._read_as, quoted=quoted))
         except pa.ArrowInvalid:
             return self._parse_uneven(rows, quoted=quoted)
 
@@ -97,10 +101,12 @@ class CsvFormat:
         """
         counts = count_fields(rows, self._delimiter, quoted=quoted)
         even = counts == len(self._columns)
-        rejected = {i: self._wrong_count(int(counts[i]), rows[i].as_py()) for i in np.flatnonzero(~even).tolist()}
+        rejected = {
+            i: wrong_count(int(counts[i]), len(self._columns), rows[i].as_py()) for i in np.flatnonzero(~even).tolist()
+        }
         kept = rows if even.all() else rows.filter(pa.array(even))
         columns = self._read(kept, dict.fromkeys(self._read_as, pa.binary()), quoted=quoted)
-        return self._type(columns).moved(np.flatnonzero(even), rejected)
+        return type_fields(self.keys, columns).moved(np.flatnonzero(even), rejected)
 
     def _read(self, rows: pa.Array, types: dict[str, pa.DataType], *, quoted: bool) -> dict[str, pa.Array]:
         if not len(rows):
@@ -122,52 +128,89 @@ class CsvFormat:
         return {name: _one_chunk(table[name]) for name in types}
 
     def _parse_one_by_one(self, rows: pa.Array) -> Parsed:
-        rejected: dict[int, str] = {}
-        accepted, fields = [], []
-        for index, row in enumerate(rows):
-            try:
-                with _splitting:
-                    fields.append(self._split_row(row.as_py()))
-                accepted.append(index)
-            except RejectedError as error:
-                rejected[index] = str(error)
         position = {name: i for i, name in enumerate(self._columns)}
-        columns = {name: pa.array([row[position[name]] for row in fields], pa.binary()) for name in self._read_as}
-        return self._type(columns).moved(np.array(accepted, np.int64), rejected)
+        places = [position[key.name] for key in self.keys]
+
+        def pick(row: bytes | None) -> list[bytes]:
+            fields = split_row(row, self._delimiter, quotes=self._quotes)
+            if len(fields) != len(self._columns):
+                raise RejectedError(wrong_count(len(fields), len(self._columns), row or b""))
+            return [fields[place] for place in places]
+
+        return parse_one_by_one(self.keys, rows, pick)
 
     def split(self, value: bytes | None) -> list[bytes]:
         """Return the fields of one value; RejectedError says why there are none."""
-        return self._split_row(trim_rows(pa.array([value], pa.binary()))[0].as_py())
+        return split_row(trim_rows(pa.array([value], pa.binary()))[0].as_py(), self._delimiter, quotes=self._quotes)
 
-    def _split_row(self, row: bytes | None) -> list[bytes]:
-        if not row:
-            raise RejectedError("null value" if row is None else "empty value")
-        # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. A line break behind the
-        # row's own counts as a second one, whichever it is.
-        text = io.StringIO(row.decode("latin-1") + "\r", newline="")
-        rows = csv.reader(text, delimiter=self._delimiter, strict=True)
+
+def describe_csv(columns: Mapping[str, ColumnType], delimiter: str, *, quotes: bool) -> dict[str, str]:
+    """Return the facts of CSV: the columns, the delimiter, the rules, and quotes if they are not those of the rules."""
+    # Of values with a header line, sorts may name no field at all.
+    facts = {"columns": format_columns(columns)} if columns else {}
+    facts |= {"name": "csv", "delimiter": delimiter, "rules": RULES}
+    return facts if quotes else {**facts, "quote": "none"}
+
+
+def wrong_count(actual: int, expected: int, row: bytes) -> str:
+    """Return the reason of a row with another number of fields than expected."""
+    return f"{actual} fields, expected {expected}: {excerpt(row)}"
+
+
+def split_row(row: bytes | None, delimiter: str, *, quotes: bool) -> list[bytes]:
+    """Return the fields of one row; RejectedError says why there are none."""
+    if not row:
+        raise RejectedError("null value" if row is None else EMPTY)
+    # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. A line break behind the
+    # row's own counts as a second one, whichever it is.
+    text = io.StringIO(row.decode("latin-1") + "\r", newline="")
+    rows = csv.reader(text, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
+    try:
+        first = next(rows)
+        # Rows are counted, not kept: a value of line breaks alone would take sixty times its size.
+        others = sum(1 for _ in rows)
+    except csv.Error as error:
+        raise RejectedError(f"not a CSV row ({error}): {excerpt(row)}") from None
+    if others:
+        raise RejectedError(f"{1 + others} rows in one value: {excerpt(row)}")
+    return [item.encode("latin-1") for item in first]
+
+
+def parse_one_by_one(
+    keys: Sequence[KeyColumn], rows: pa.Array, pick: Callable[[bytes | None], Sequence[bytes | None]]
+) -> Parsed:
+    """Parse rows one after the other. `pick` returns the fields of the keys; its RejectedError has the reason."""
+    rejected: dict[int, str] = {}
+    accepted, fields = [], []
+    for index, row in enumerate(rows):
         try:
-            first = next(rows)
-            # Rows are counted, not kept: a value of line breaks alone would take sixty times its size.
-            others = sum(1 for _ in rows)
-        except csv.Error as error:
-            raise RejectedError(f"not a CSV row ({error}): {excerpt(row)}") from None
-        if others:
-            raise RejectedError(f"{1 + others} rows in one value: {excerpt(row)}")
-        if len(first) != len(self._columns):
-            raise RejectedError(self._wrong_count(len(first), row))
-        return [item.encode("latin-1") for item in first]
+            with _splitting:
+                fields.append(pick(row.as_py()))
+            accepted.append(index)
+        except RejectedError as error:
+            rejected[index] = str(error)
+    columns = {key.name: pa.array([row[i] for row in fields], pa.binary()) for i, key in enumerate(keys)}
+    return type_fields(keys, columns).moved(np.array(accepted, np.int64), rejected)
 
-    def _wrong_count(self, actual: int, row: bytes) -> str:
-        return f"{actual} fields, expected {len(self._columns)}: {excerpt(row)}"
 
-    def _type(self, columns: dict[str, pa.Array]) -> Parsed:
-        """Encode the key columns of rows. An empty field of a type other than text is null where that is permitted."""
-        for key in self.keys:
-            if key.nulls and key.type.name != "text":
-                empty = pa.compute.equal(pa.compute.binary_length(columns[key.name]), 0)
-                columns[key.name] = pa.compute.if_else(empty, None, columns[key.name])
-        return type_columns(self.keys, columns)
+def type_fields(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> Parsed:
+    """Encode the key columns of rows. An empty field of a type other than text is null where that is permitted."""
+    for key in keys:
+        if key.nulls and key.type.name != "text":
+            empty = pa.compute.equal(pa.compute.binary_length(columns[key.name]), 0)
+            columns[key.name] = pa.compute.if_else(empty, None, columns[key.name])
+    return type_columns(keys, columns)
+
+
+def merge_parts(parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
+    """Merge parts into one block; each comes with its values' indexes in the block."""
+    rejected = {int(rows[row]): reason for rows, part in parts for row, reason in part.rejected.items()}
+    accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
+    order = pa.array(np.argsort(np.concatenate(accepted)))
+    columns = {
+        name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in parts[0][1].columns
+    }
+    return Parsed(columns, rejected)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -13,8 +13,7 @@ import pyarrow.compute
 from tasks.arrow import binary_buffers
 
 _BOM = b"\xef\xbb\xbf"
-# Characters that may make a row other than one line, or a field other than its bytes.
-_SPECIAL = (b'"', b"\n", b"\r")
+_BREAKS = (b"\n", b"\r")
 
 _Bytes = npt.NDArray[np.uint8]
 _Positions = npt.NDArray[np.int64]
@@ -30,6 +29,8 @@ def trim_rows(values: pa.Array) -> pa.Array:
     pairs = _stand_at(b"\r\n", text, ends - 2, starts, ends)
     breaks = pairs | _stand_at(b"\n", text, ends - 1, starts, ends) | _stand_at(b"\r", text, ends - 1, starts, ends)
     marks = _stand_at(_BOM, text, starts, starts, ends)
+    if not (breaks.any() or marks.any()):
+        return values
     surplus = [ends[breaks] - 1, ends[pairs] - 2, *(starts[marks] + i for i in range(len(_BOM)))]
     removed = breaks.astype(np.int64) + pairs + len(_BOM) * marks
     trimmed = _make_binary(np.delete(text, np.concatenate(surplus)), np.diff(edges) - removed)
@@ -62,18 +63,37 @@ def _hold_any(values: pa.Array, wanted: Iterable[bytes]) -> bool:
     return any(item[:1] in text and item in text for item in wanted)
 
 
-def are_all_plain(values: pa.Array) -> bool:
-    """Whether each value is certainly one line of CSV as it stands, and so are its fields."""
+def _special(*, quotes: bool) -> tuple[bytes, ...]:
+    """Return the characters that may make a row other than one line, or a field other than its bytes."""
+    return (b'"', *_BREAKS) if quotes else _BREAKS
+
+
+def are_all_plain(values: pa.Array, *, quotes: bool = True) -> bool:
+    """Whether each value is certainly one line of CSV as it stands, and so are its fields.
+
+    `quotes`: fields may be in double quotes; else a quote is text.
+    """
     lengths = np.diff(_text_of(values)[1])
-    return not values.null_count and bool(lengths.all()) and not _hold_any(values, (*_SPECIAL, _BOM))
+    return not values.null_count and bool(lengths.all()) and not _hold_any(values, (*_special(quotes=quotes), _BOM))
 
 
-def find_plain(rows: pa.Array) -> Mask:
+def find_plain(rows: pa.Array, *, quotes: bool = True) -> Mask:
     """Find the rows that are certainly one line of CSV, with their fields as they stand."""
     plain = pa.compute.greater(pa.compute.binary_length(rows), 0).fill_null(False)
-    for special in _SPECIAL:
+    for special in _special(quotes=quotes):
         plain = pa.compute.and_not(plain, pa.compute.match_substring(rows, special).fill_null(True))
     return np.asarray(plain)
+
+
+def header_pattern(delimiter: str, *, quotes: bool) -> bytes:
+    """Return a pattern of Python's `re` for a row of strict CSV and its line break, at the beginning of a value.
+
+    Nothing in it is tried twice, so that no value takes a multiple of its size.
+    """
+    char = rf"\x{ord(delimiter):02x}"
+    item = rf'(?:"(?:[^"]++|"")*+"|[^"\r\n{char}][^\r\n{char}]*+|)'
+    row = f"{item}(?:{char}{item})*+" if quotes else r"[^\r\n]*+"
+    return rf"{row}(?:\r\n|\r|\n)".encode()
 
 
 def find_strict(rows: pa.Array, delimiter: str) -> Mask:

@@ -10,8 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from tasks.printable import excerpt
 from tasks.settings.column_types import INT
 from tasks.settings.job import Job
+from tasks.settings.paths import unquote
 
 # A guess examines so much of a value.
 SHOWN_BYTES = 4096
@@ -91,12 +93,14 @@ def _guess_binary(values: Sequence[bytes]) -> str:
 
 
 def _guess_rows(values: Sequence[bytes], job: Job) -> str:
-    names = list(job.column_types)
+    names = [unquote(name) for name in job.column_types]
     rows = [_split(value, job.delimiter) for value in values]
+    if job.csv_header:
+        return _guess_header(values, rows, names, job)
     if _usual(len(row) for row in rows) > 1:
         header = [name.casefold() for name in names]
         if _usual([field.strip().casefold() for field in row[0]] == header for row in rows):
-            return "each value begins with a line of column names: a value is one row"
+            return "each value begins with a line of column names: add --csv-header"
         return "each value holds several rows: a value is one row"
     count = _usual(len(row[0]) for row in rows)
     if count == len(names):
@@ -104,6 +108,22 @@ def _guess_rows(values: Sequence[bytes], job: Job) -> str:
     if hint := _guess_delimiter(values, job.delimiter, len(names)):
         return hint
     return f"the values have {_fields(count)}, and --columns names {len(names)}" if count else ""
+
+
+def _guess_header(values: Sequence[bytes], rows: Sequence[list[list[str]]], names: list[str], job: Job) -> str:
+    count = _usual(len(row) for row in rows)
+    if count == 1:
+        return "the values have no header line: leave out --csv-header"
+    if count > 2:
+        return "each value holds several rows: a value is a header line and one row"
+    wanted = {name.encode().decode("latin-1") for name in names}
+    for other, shown in _DELIMITERS.items():
+        if other != job.delimiter and _mostly(values, lambda v: wanted <= set(_split(v, other)[0])):  # noqa: B023  # called at once
+            return f"the delimiter seems to be {shown}"
+    header, times = Counter(tuple(row[0]) for row in rows).most_common(1)[0]
+    if times >= _SHARE * len(rows) and not wanted <= set(header):
+        return f"the names in the header lines are {excerpt(','.join(header).encode('latin-1'), 80)}"
+    return ""
 
 
 def _guess_delimiter(values: Sequence[bytes], given: str, expected: int) -> str:

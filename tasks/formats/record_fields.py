@@ -1,4 +1,4 @@
-"""Record fields as keys: `@key` and `@timestamp`. Values are never read: a tombstone is a record like any other.
+"""Record fields as keys: key, headers, timestamp, place. Values are never read: a tombstone is a record like any other.
 
 The format `none` reads only these; every other format reads them besides its values.
 """
@@ -6,11 +6,41 @@ The format `none` reads only these; every other format reads them besides its va
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.formats.key_formats import KeyFormat, TextKeys
 from tasks.keys import RULES, Parsed, type_columns
-from tasks.settings.sorts import KeyColumn
+from tasks.settings.sorts import KeyColumn, record_field
+
+
+class RecordFields:
+    """The key columns that a record has besides its value. `key_format` reads those that are in its key."""
+
+    def __init__(self, keys: Sequence[KeyColumn], key_format: KeyFormat | None = None) -> None:
+        self.keys = tuple(keys)
+        self._key_format = key_format or TextKeys()
+        self._of_keys = tuple(key for key in keys if record_field(key.name)[0] == "@key")
+        self._of_records = tuple(key for key in keys if key not in self._of_keys)
+
+    def parse(self, records: pa.Table) -> Parsed:
+        """Accept all records, except those whose key is null where the sort does not permit it, or is malformed."""
+        columns, rejected = dict[str, pa.Array](), dict[int, str]()
+        if self._of_keys:
+            columns, rejected = self._key_format.read(records.column("key").combine_chunks(), self._of_keys)
+        columns |= {key.name: read_field(records, key.name) for key in self._of_records}
+        return type_columns(self.keys, columns, rejected)
+
+    def facts(self) -> Mapping[str, str]:
+        """Return name and rules: there are no options."""
+        return {"name": "none", "rules": RULES}
+
+
+def read_field(records: pa.Table, column: str) -> pa.Array:
+    """Return a record field other than the key, null where a record has none."""
+    name, path = record_field(column)
+    return _find_header(records, str(path[0])) if name == "@header" else _READERS[name](records)
 
 
 def _read_timestamp(records: pa.Table) -> pa.Array:
@@ -19,23 +49,31 @@ def _read_timestamp(records: pa.Table) -> pa.Array:
     return pc.if_else(pc.less(times, 0), pa.scalar(None, pa.int64()), times)
 
 
-def _read_key(records: pa.Table) -> pa.Array:
-    return records.column("key").combine_chunks()
+def _read_partition(records: pa.Table) -> pa.Array:
+    return records.column("partition").combine_chunks().cast(pa.int64())
 
 
-_READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {"@key": _read_key, "@timestamp": _read_timestamp}
+def _read_offset(records: pa.Table) -> pa.Array:
+    return records.column("offset").combine_chunks()
 
 
-class RecordFields:
-    """The key columns that a record has besides its value."""
+_READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {
+    "@timestamp": _read_timestamp,
+    "@partition": _read_partition,
+    "@offset": _read_offset,
+}
 
-    def __init__(self, keys: Sequence[KeyColumn]) -> None:
-        self.keys = tuple(keys)
 
-    def parse(self, records: pa.Table) -> Parsed:
-        """Accept all records, except those whose key is null where the sort does not permit it."""
-        return type_columns(self.keys, {key.name: _READERS[key.name](records) for key in self.keys})
-
-    def facts(self) -> Mapping[str, str]:
-        """Return name and rules: there are no options."""
-        return {"name": "none", "rules": RULES}
+def _find_header(records: pa.Table, name: str) -> pa.Array:
+    """Return the value of each record's last header of this name, null where there is none or where it is null."""
+    headers = records.column("headers").combine_chunks()
+    if headers.null_count == len(headers):
+        return pa.nulls(len(headers), pa.binary())
+    items = headers.flatten()
+    named = pc.equal(pc.struct_field(items, "name"), name)
+    owners = np.asarray(pc.list_parent_indices(headers).filter(named))
+    # Items are in the order of their records: behind the last one of a record stands another record's, or nothing.
+    is_last = np.append(owners[1:] != owners[:-1], [True] * (len(owners) > 0)).astype(bool)
+    rows = np.full(len(headers), -1)
+    rows[owners[is_last]] = np.flatnonzero(is_last)
+    return pc.struct_field(items, "value").filter(named).take(pa.array(rows, mask=rows < 0))

@@ -10,10 +10,17 @@ from tasks.errors import SettingsError
 from tasks.formats.avro.format import AvroFormat
 from tasks.formats.base import RecordFormat
 from tasks.formats.csv import CsvFormat
+from tasks.formats.csv_header import HeaderFormat
+from tasks.formats.key_formats import make_key_format
 from tasks.formats.record_fields import RecordFields
 from tasks.keys import Parsed
 from tasks.settings.job import Job
-from tasks.settings.sorts import KeyColumn, is_record_field
+from tasks.settings.sorts import KeyColumn, format_columns, is_record_field
+
+
+def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    kind = HeaderFormat if job.csv_header else CsvFormat
+    return kind(job.column_types, keys, job.delimiter, quotes=job.csv_quote == "double")
 
 
 def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
@@ -40,7 +47,7 @@ def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
-    "csv": lambda job, keys: CsvFormat(job.column_types, keys, job.delimiter),
+    "csv": _make_csv,
     "avro": _make_avro,
     "protobuf": _make_protobuf,
     "none": lambda _, keys: RecordFields(keys),
@@ -51,15 +58,23 @@ def make_format(job: Job) -> RecordFormat:
     """Make the job's format. It parses values only if a sort names a field of them."""
     of_records = [key for key in job.key_columns if is_record_field(key.name)]
     of_values = _keys_of_values(job)
-    if not of_values:
-        return RecordFields(of_records)
-    values = _MAKERS[job.format](job, of_values)
-    return _Joined(RecordFields(of_records), values) if of_records else values
+    if not of_records:
+        return _MAKERS[job.format](job, of_values)
+    fields = RecordFields(of_records, make_key_format(job))
+    return _Joined(fields, _MAKERS[job.format](job, of_values)) if of_values else fields
 
 
 def describe_format(job: Job) -> Mapping[str, str]:
-    """Return what a run record says of the job's format."""
-    return _MAKERS[job.format](job, _keys_of_values(job)).facts()
+    """Return what a run record says of the job's format, and of the record fields that its sorts name.
+
+    Any of these facts that a job changes stops it, since it would place its records by other keys.
+    """
+    facts = dict(_MAKERS[job.format](job, _keys_of_values(job)).facts())
+    if job.record_field_types:
+        facts["fields"] = format_columns(job.record_field_types, omit=None)
+    if job.key_format != "text":
+        facts["key_format"] = job.key_format
+    return facts
 
 
 def check_format(job: Job) -> None:

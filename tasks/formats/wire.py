@@ -131,7 +131,7 @@ def find_header(headers: pa.Array, name: str) -> pa.Array:
 
 @dataclass(frozen=True)
 class MessagePlaces:
-    """Which message of its file each record is, by indexes from the outside in, and where it begins.
+    """The message that each record is, by indexes into its file from the outside in, and where it begins.
 
     `places`: the lists of indexes that occur. The other members are those of Frames.
     """

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from tasks.arrow import HEADERS, RECORD
+from tasks.arrow import HEADERS, RECORD, partition_column
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Block:
         """Bytes of values, keys and headers."""
         return int(self.values.nbytes + self.keys.nbytes + self.headers.nbytes)
 
-    def table(self) -> pa.Table:
-        """Return the records as a table of the schema RECORD."""
+    def table(self, partitions: int | Sequence[int]) -> pa.Table:
+        """Return the records as a table of the schema RECORD. `partitions`: that of all of them, or of each."""
         columns = (self.values, self.keys, self.headers, pa.array(self.timestamps), pa.array(self.offsets))
-        return pa.Table.from_arrays([pa.array(column) for column in columns], schema=RECORD)
+        return pa.Table.from_arrays([*columns, partition_column(partitions, len(self))], schema=RECORD)
 
     def divide(self, offset: int) -> tuple["Block", "Block"]:
         """Split the block into the records below the offset, and the others."""

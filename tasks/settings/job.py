@@ -27,6 +27,7 @@ from tasks.settings.names import LONGEST_JOB_NAME, JobNames
 from tasks.settings.registry import check_address
 from tasks.settings.sorts import (
     DELIMITERS,
+    DOCUMENT_KEYS,
     LONGEST_TOPIC,
     RECORD_FIELDS,
     SIZE,
@@ -36,15 +37,18 @@ from tasks.settings.sorts import (
     SortKey,
     canonical_column,
     check_topic_name,
+    compares_integers,
     default_type,
     describe_collision,
     find_collision,
     hint_column,
+    is_integer_field,
     is_record_field,
     parse_delimiter,
     parse_size,
     parse_sort,
     read_columns,
+    record_field,
 )
 
 SAMPLE_TOPIC = "source"
@@ -109,10 +113,14 @@ class Job(BaseModel):
         title="Format",
         description="Format of values: csv, avro, protobuf, or none for sorts by record fields alone.",
     )
+    key_format: Literal["text", "int32", "int64"] = Field(
+        "text", title="Key format", description="Format of keys, for sorts by @key: text, or big-endian int32 or int64."
+    )
     columns: str | None = Field(
         None,
         title="Columns",
-        description=f"Fields of a CSV row in their order, NAME[:TYPE] each; default: {SAMPLE_COLUMNS}.",
+        description=f"Fields of a CSV row in their order, NAME[:TYPE] each; default: {SAMPLE_COLUMNS}. "
+        "With a header line in each value: fields in any order, for their types.",
         examples=["order:int,customer,country,total"],
         json_schema_extra=_form(_COLUMNS_PATTERN),
     )
@@ -121,6 +129,12 @@ class Job(BaseModel):
         title="Delimiter",
         description="Delimiter of two fields: one character, or tab, \\t, comma, semicolon, pipe, space, \\x1f.",
         json_schema_extra=_form(_DELIMITER_PATTERN),
+    )
+    csv_header: bool = Field(
+        False, title="CSV header", description="Each value is a header line with the names of the fields, then one row."
+    )
+    csv_quote: Literal["double", "none"] = Field(
+        "double", title="CSV quote", description="Double quotes around fields, or none: a quote is text."
     )
     avro_schema: Path | None = Field(
         None, title="Avro schema", description="File with the schema of values that are bare Avro, without framing."
@@ -308,6 +322,7 @@ class Job(BaseModel):
         for sort in self.sort_list:
             for key in sort.by:
                 self._check_key(sort, key)
+                self._check_record_field(sort, key)
         for name, kinds in self._given_types().items():
             if len(kinds) > 1:
                 raise FieldError(
@@ -327,7 +342,7 @@ class Job(BaseModel):
 
     def _check_key(self, sort: Sort, key: SortKey) -> None:
         known = [*self.row_fields, *RECORD_FIELDS]
-        if not is_record_field(key.column) and not self.has_paths and key.column not in self.row_fields:
+        if not is_record_field(key.column) and not self.has_names and key.column not in self.row_fields:
             columns = f"{', '.join(known)}{hint_column(key.column, known)}"
             raise FieldError(
                 "sorts", f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are {columns}"
@@ -336,6 +351,31 @@ class Job(BaseModel):
             raise FieldError(
                 "sorts", f"sort {sort.columns!r} needs the records' own timestamps in the output: add --timestamps keep"
             )
+
+    def _check_record_field(self, sort: Sort, key: SortKey) -> None:
+        where, kind = f"sort {sort.columns!r}", self._type_of(key.column)
+        if key.column.startswith("@key.") and self.key_format not in DOCUMENT_KEYS:
+            raise FieldError(
+                "sorts",
+                f"{where} names {key.column!r}, but keys of --key-format {self.key_format} have no fields: "
+                "sort by @key",
+            )
+        if is_integer_field(key.column, self.key_format) and not compares_integers(kind):
+            raise FieldError(
+                "sorts",
+                f"{where}: {key.column} is an integer, which type {kind} does not take: "
+                "use int, decimal or a time with its unit, as time(ms)",
+            )
+
+    @model_validator(mode="after")
+    def _formats_fit(self) -> Self:
+        """Check that no option is given for what the sorts or the format do not read."""
+        if self.key_format != "text" and not any(record_field(k.name)[0] == "@key" for k in self.key_columns):
+            raise FieldError("key_format", "no sort names @key, so keys are not read: leave it out, or sort by @key")
+        given = {"csv_header": self.csv_header, "csv_quote": self.csv_quote != "double"}
+        for field in (name for name, is_given in given.items() if is_given and self.format != "csv"):
+            raise FieldError(field, f"it is for --format csv, and the format is {self.format}: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
@@ -419,6 +459,11 @@ class Job(BaseModel):
         """Whether columns are paths into a value, whose fields nobody lists."""
         return self.format not in {"csv", "none"}
 
+    @property
+    def has_names(self) -> bool:
+        """Whether the fields of a value have names of their own, so that a sort may name any."""
+        return self.has_paths or self.csv_header
+
     @cached_property
     def schema_content(self) -> bytes:
         """The content of the schema's file; it is pickled with the job."""
@@ -427,17 +472,22 @@ class Job(BaseModel):
 
     @cached_property
     def row_fields(self) -> dict[str, ColumnType | None]:
-        """The fields of a CSV row in their order, or the paths in `columns`; the type is None where none is given."""
-        default = None if self.has_paths else SAMPLE_COLUMNS
+        """The fields of a CSV row in their order, or those in `columns`; the type is None where none is given."""
+        default = None if self.has_names else SAMPLE_COLUMNS
         text = None if self.format == "none" else self.columns or default
         return read_columns(text, paths=self.has_paths) if text else {}
 
     @cached_property
     def column_types(self) -> dict[str, ColumnType]:
-        """The fields of a CSV row in their order, or the paths that sorts name, each with its type."""
-        paths = [key.column for key in self._sort_keys if not is_record_field(key.column)]
-        names = paths if self.has_paths else self.row_fields
-        return {name: self._type_of(name) for name in names}
+        """The fields of a CSV row in their order, or the fields of a value that sorts name, each with its type."""
+        named = [key.column for key in self._sort_keys if not is_record_field(key.column)]
+        return {name: self._type_of(name) for name in (named if self.has_names else self.row_fields)}
+
+    @cached_property
+    def record_field_types(self) -> dict[str, ColumnType]:
+        """The record fields that sorts name with another type than the default of RECORD_FIELDS, by name."""
+        names = sorted({key.column for key in self._sort_keys if is_record_field(key.column)})
+        return {name: self._type_of(name) for name in names if self._type_of(name) != default_type(name)}
 
     @property
     def _sort_keys(self) -> list[SortKey]:
@@ -445,7 +495,8 @@ class Job(BaseModel):
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""
-        return self.given_type(column) or (default_type(column) if is_record_field(column) else None) or TEXT
+        default = default_type(column, self.key_format) if is_record_field(column) else None
+        return self.given_type(column) or default or TEXT
 
     def given_type(self, column: str) -> ColumnType | None:
         """Return the type that a sort gives, or `columns`; None if there is none, so that a schema may decide."""
@@ -471,7 +522,7 @@ class Job(BaseModel):
 
     def _topic_part(self, key: SortKey) -> str:
         """Return the column as a part of a topic's name: a path has letters that Kafka does not permit."""
-        has_path = self.has_paths or is_record_field(key.column)
+        has_path = self.has_names or is_record_field(key.column)
         return re.sub(r"[^a-zA-Z0-9._]+", "-", key.column).strip("-.") if has_path else key.column
 
     @property

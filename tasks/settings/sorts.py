@@ -23,6 +23,10 @@ _DIRECTIONS = {"asc": "", "ascending": "", "desc": ":desc", "descending": ":desc
 
 # Fields that a record has besides its value, by their names in sorts, with the types that they have if none is given.
 RECORD_FIELDS = {"@key": TEXT, "@timestamp": INT, "@partition": INT, "@offset": INT, "@header": TEXT}
+# Formats of keys that are integers of so many bytes, big-endian, as Kafka's own serializers write them.
+INTEGER_KEYS = {"int32": 4, "int64": 8}
+# Formats of keys that are documents, in which `@key.PATH` is a field.
+DOCUMENT_KEYS = frozenset[str]()
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,22 @@ def is_record_field(column: str) -> bool:
     return column.startswith("@")
 
 
-def default_type(column: str) -> ColumnType | None:
-    """Return the type of a record field that is given none; None if it is not known, as behind a path."""
+def default_type(column: str, key_format: str = "text") -> ColumnType | None:
+    """Return the type of a record field that is given none; None if it is not known, as within a key."""
     name, path = record_field(column)
+    if name == "@key" and key_format in INTEGER_KEYS:
+        return INT
     return RECORD_FIELDS[name] if name == "@header" or not path else None
+
+
+def is_integer_field(column: str, key_format: str) -> bool:
+    """Whether a record field is an integer already, and not a text that may be one."""
+    return RECORD_FIELDS.get(column) == INT or (column == "@key" and key_format in INTEGER_KEYS)
+
+
+def compares_integers(kind: ColumnType) -> bool:
+    """Whether the type takes integers that are no text."""
+    return kind.name in {"int", "decimal"} or (kind.name == "time" and bool(kind.parameter))
 
 
 def record_field(column: str) -> tuple[str, Path]:
@@ -148,6 +164,8 @@ def canonical_column(text: str, *, paths: bool) -> str:
         raise ValueError(f"there is no record field {text!r}: they are {known}")
     if not dot:
         return name
+    if name == "@header" and not rest:
+        raise ValueError(f"there is no record field {text!r}: write @header.NAME")
     # A header's name may hold dots: it is one name, not a path.
     path = (unquote(rest),) if name == "@header" else parse_path(rest)
     return f"{name}.{format_path(path)}"
@@ -201,6 +219,8 @@ _WRITTEN = "write COLUMN[:TYPE][:asc|:desc][:nulls-first|:nulls-last][,COLUMN…
 def _parse_term(sort: str, term: str) -> SortKey:
     """Parse one term: `id`, `id:int:desc`, `@key:asc:nulls-last`."""
     column, *words = split_outside_quotes(term, ":")
+    if not column.isprintable():
+        raise ValueError(f"column {column!r}: use letters and signs that can be printed")
     kind = words.pop(0) if words and not _is_direction(words[0]) else ""
     direction = words.pop(0) if words and not words[0].startswith("nulls") else ""
     nulls = words.pop(0) if words else ""

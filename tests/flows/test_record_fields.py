@@ -1,6 +1,7 @@
-"""Sorts by the record's own key and timestamp, through the whole command: the outputs, and the answer of verify."""
+"""Sorts by the record's own fields, through the whole command: the outputs, and the answer of verify."""
 
 import random
+import struct
 from datetime import UTC, datetime
 
 import pytest
@@ -70,6 +71,72 @@ def test_by_timestamp_and_key(cluster: Cluster, command: Command) -> None:
     checked = command.run(job, command="verify")
     assert checked.status == 0, checked.err
     assert "no difference" in checked.out
+
+
+def test_by_header_and_place(cluster: Cluster, command: Command) -> None:
+    """The last header of the name counts, and the records of each tenant are in the order of their places."""
+    source = cluster.make_topic()
+    chance = random.Random(3)
+    tenants = [[("tenant", b"old"), ("tenant", b"t%d" % chance.randrange(5))] for _ in range(300)]
+    odd: list[list[tuple[str, bytes | None]]] = [[], [("tenant", None)], [("Tenant", b"t1")]]
+    headers = [*map(tuple, tenants), *map(tuple, odd)]
+    records = [Record(b"v%d" % i, headers=pairs, partition=i % 4) for i, pairs in enumerate(headers)]
+    cluster.produce_records(source, [*records, Record(None, headers=(("tenant", b"t3"),), partition=1)])
+    job = command.job(source, format="none", sorts=[f"@header.tenant,@partition,@offset={source}-sorted"])
+    done = command.run(job)
+    assert done.status == 0, done.err
+    arrived = cluster.read(source)
+    placed = [r for r in arrived if dict(r.headers).get("tenant")]
+    expected = sorted(placed, key=lambda r: (dict(r.headers)["tenant"] or b"", r.partition, r.offset))
+    assert len(expected) == 301
+    assert cluster.read(f"{source}-sorted") == expected
+    letters = cluster.read(job.dead_letters)
+    assert sorted(r.value or b"" for r in letters) == [b"v300", b"v301", b"v302"]
+    reasons = {dict(r.headers)["__connect.errors.exception.message"] for r in letters}
+    assert reasons == {b"@header.tenant is null"}
+
+
+@pytest.mark.slow
+def test_by_keys_of_integers(cluster: Cluster, command: Command) -> None:
+    """Keys as Kafka's serializers write them are in the order of their numbers; another length is a dead letter."""
+    source = cluster.make_topic()
+    chance = random.Random(5)
+    numbers = [chance.randrange(-(2**63), 2**63) if i % 2 else chance.randrange(-9, 9) for i in range(300)]
+    records = [Record(b"no row", struct.pack(">q", n), partition=i % 4) for i, n in enumerate(numbers)]
+    bad = [Record(b"a", b"\0\0\0"), Record(b"b", None), Record(b"c", b"")]
+    cluster.produce_records(source, [*records, *bad])
+    job = command.job(source, format="none", key_format="int64", sorts=[f"@key:desc={source}-sorted"])
+    done = command.run(job)
+    assert done.status == 0, done.err
+    keys = [struct.unpack(">q", r.key or b"")[0] for r in cluster.read(f"{source}-sorted")]
+    assert keys == sorted(numbers, reverse=True)
+    letters = cluster.read(job.dead_letters)
+    assert {r.value: dict(r.headers)["__connect.errors.exception.message"] for r in letters} == {
+        b"a": b"@key is no int64: 3 bytes",
+        b"b": b"@key is null",
+        b"c": b"@key is no int64: 0 bytes",
+    }
+    refused = command.run(job.model_copy(update={"key_format": "int32"}))
+    assert refused.status == 2
+    assert "has key_format 'int64' by its ledger, and was started with 'int32'" in refused.err
+
+
+@pytest.mark.slow
+def test_by_the_names_of_a_header_line(cluster: Cluster, command: Command) -> None:
+    """Fields of values with header lines of their own are found by name, beside a field of the record."""
+    source = cluster.make_topic()
+    values = [b"id,name\n%d,a" % (i * 37 % 100) if i % 3 else b"name,id\r\nb,%d" % (i * 37 % 100) for i in range(100)]
+    cluster.produce(source, [*values, b"7,c"])
+    job = command.job(source, columns=None, csv_header=True, sorts=[f"id:int:desc,@offset={source}-sorted"])
+    done = command.run(job)
+    assert done.status == 0, done.err
+
+    def id_of(value: bytes | None) -> int:
+        header, row = (value or b"").splitlines()
+        return int(dict(zip(header.split(b","), row.split(b","), strict=True))[b"id"])
+
+    assert [id_of(r.value) for r in cluster.read(f"{source}-sorted")] == list(reversed(range(100)))
+    assert [r.value for r in cluster.read(job.dead_letters)] == [b"7,c"]
 
 
 @pytest.mark.slow

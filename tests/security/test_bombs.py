@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from tasks.formats.csv import CsvFormat
+from tasks.formats.csv_header import HeaderFormat
 from tasks.settings.job import Job
-from tasks.settings.sorts import parse_columns
+from tasks.settings.sorts import KeyColumn, parse_columns
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
 from tests.command import Command
 from tests.csv_values import key_columns
@@ -47,6 +48,24 @@ def test_one_value(bomb: str) -> None:
     assert len(parsed.rejected[0]) < 100
     assert parsed.columns["id"].to_pylist() == [1]
     assert peak < 25 * MB, f"{peak / MB:.0f} MB for a value of 1 MB"
+
+
+@pytest.mark.parametrize("before", [b"", b"id,name\n"], ids=["alone", "row"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_one_value_with_a_header_line(bomb: str, before: bytes) -> None:
+    """A header line or a row that is too much is rejected with a short reason; memory is bounded."""
+    types = parse_columns("id:int,name")
+    for quotes in (True, False):
+        fmt = HeaderFormat(types, [KeyColumn(name, kind) for name, kind in types.items()], quotes=quotes)
+        value = before + BOMBS[bomb][0](MB)
+        tracemalloc.start()
+        parsed = fmt.parse_values(pa.array([value, b"id,name\n1,a"]))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert list(parsed.rejected) == [0]
+        assert len(parsed.rejected[0]) < 120
+        assert parsed.columns["id"].to_pylist() == [1]
+        assert peak < 25 * MB, f"{peak / MB:.0f} MB for a value of 1 MB"
 
 
 @pytest.mark.slow

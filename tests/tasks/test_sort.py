@@ -52,9 +52,9 @@ def write_chunk(job: Job, partition: int, rows: Sequence[Row], folder: Path) -> 
     values, offsets = [value_of(row) for row in rows], np.arange(len(rows))
     absent = pa.nulls(len(rows), pa.binary())
     block = Block(pa.array(values, pa.binary()), absent, pa.nulls(len(rows), HEADERS), offsets, offsets)
-    parsed = fmt.parse(block.table())
+    parsed = fmt.parse(block.table(partition))
     assert not parsed.rejected
-    columns = {name: block.table().column(name) for name in ("value", "key", "headers")}
+    columns = {name: block.table(partition).column(name) for name in ("value", "key", "headers")}
     columns["timestamp"] = pa.nulls(len(rows), pa.int64())
     keys = encode_keys(fmt.keys, parsed.columns)
     path = folder / f"chunk-{partition}.parquet"

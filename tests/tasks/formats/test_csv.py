@@ -10,6 +10,9 @@ from hypothesis import example, given, settings
 
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_rows import count_fields, find_strict
+from tasks.formats.registry import make_format
+from tasks.printable import excerpt
+from tasks.settings.job import Job
 from tasks.settings.sorts import parse_columns
 from tasks.types.registry import key_type
 from tests.csv_values import BOM, DELIMITERS, blocks, key_columns, values
@@ -113,6 +116,73 @@ def read_strictly(row: bytes, delimiter: str) -> list[str] | None:
     return rows[0] if len(rows) == 1 else None
 
 
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_quotes_that_are_text(data: st.DataObject) -> None:
+    """With `--csv-quote none` a value is one line, split at each delimiter, whatever its neighbours and its quotes."""
+    delimiter, block = data.draw(blocks(2))
+    fmt = CsvFormat(parse_columns("a,b"), key_columns("a,b", ["a", "b"]), delimiter, quotes=False)
+
+    def expected(value: bytes | None) -> Outcome | None:
+        row = (value or b"").removeprefix(BOM)
+        row = row.removesuffix(b"\r\n") if row.endswith(b"\r\n") else row[: len(row) - row.endswith((b"\r", b"\n"))]
+        fields = tuple(row.split(delimiter.encode()))
+        return fields if len(fields) == 2 and not {*b"\r\n"} & {*row} else None
+
+    whole, cut = pa.array(block, pa.binary()), data.draw(st.integers(0, len(block)))
+    found = outcomes(fmt, whole)
+    assert [key if isinstance(key, tuple) else None for key in found] == [expected(value) for value in block]
+    assert outcomes(fmt, whole.slice(0, cut)) + outcomes(fmt, whole.slice(cut)) == found
+
+
+def test_reasons_where_quotes_are_text() -> None:
+    """Rows and fields are counted without regard to quotes."""
+    fmt = CsvFormat(parse_columns("a,b"), key_columns("a,b", ["a"]), quotes=False)
+    block = [b'"a,b"', b'"a\n,b"', b'"a,b",c', b'"', None, b""]
+    assert outcomes(fmt, pa.array(block, pa.binary())) == [
+        (b'"a',),
+        r"""2 rows in one value: '"a\n,b"'""",
+        "3 fields, expected 2: '\"a,b\",c'",
+        "1 fields, expected 2: '\"'",
+        "null value",
+        "empty value",
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [r"\t", "pipe", "|", ";", "semicolon", r"\x1f", "space"])
+@pytest.mark.parametrize("quote", ["double", "none"])
+def test_delimiters_by_name(delimiter: str, quote: str) -> None:
+    """A delimiter that is given by an escape or a name divides fields, and is text within quotes."""
+    job = Job.model_validate(
+        {
+            "source_topic": "s",
+            "columns": "id:int,name",
+            "sorts": ["id,name"],
+            "delimiter": delimiter,
+            "csv_quote": quote,
+        }
+    )
+    fmt, char = make_format(job), job.delimiter.encode()
+    assert isinstance(fmt, CsvFormat)
+    block = pa.array([b"1%sa,b" % char, b'2%s"a%sb"' % (char, char)])
+    second = (2, b"a%sb" % char) if quote == "double" else f"3 fields, expected 2: {excerpt(block[1].as_py())}"
+    assert outcomes(fmt, block) == [(1, b"a,b"), second]
+
+
+@pytest.mark.parametrize("other", [b"1,a", b'1,"a"', b"x,a", b"1"])
+def test_an_empty_field_is_null_where_that_is_permitted(other: bytes) -> None:
+    """An empty integer has its place if all sorts say where; an empty text is a text."""
+    permitted = make_format(
+        Job(source_topic="s", columns="id:int,name", sorts=["id:nulls-last", "name,id:nulls-first"])
+    )
+    assert isinstance(permitted, CsvFormat)
+    found = outcomes(permitted, pa.array([b",a", other, b'"",a', b",", b" ,a"]))
+    assert [*found[:1], *found[2:]] == [(None, b"a"), (None, b"a"), (None, b""), "column id is not an integer: ' '"]
+    one = make_format(Job(source_topic="s", columns="id:int,name", sorts=["id:int:nulls-last", "name,id"]))
+    assert isinstance(one, CsvFormat)
+    assert outcomes(one, pa.array([b",a", other, b"2,"]))[::2] == ["column id is not an integer: ''", (2, b"")]
+
+
 def test_newline_and_empty_value_in_one_block() -> None:
     """The trap of joined values: a row with a line break beside an empty one keeps the number of lines."""
     columns, rejected = columns_of([b"1,a,x", b"2,b\n3,c,x", b"4,d,x", b"", b"5,e,x"])
@@ -170,6 +240,9 @@ INTEGERS = {
     b" ": "is not an integer: ' '",
     b"-": "is not an integer: '-'",
     b"1_000": "is not an integer: '1_000'",
+    b"1'000": "is not an integer: '1'000'",
+    b"1 000": "is not an integer: '1 000'",
+    b"1.000": "is not an integer: '1.000'",
     b"1.0": "is not an integer: '1.0'",
     b"- 7": "is not an integer: '- 7'",
     b"0x": "is not an integer: '0x'",

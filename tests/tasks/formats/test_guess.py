@@ -23,7 +23,7 @@ GUESSES: dict[str, tuple[Values, str]] = {
     "another number of another delimiter": ([b"1|a|x"], "'|', with 3 fields where --columns names 2"),
     "too many fields": ([b"1,a,x", b'2,"b,c",y'], "the values have 3 fields, and --columns names 2"),
     "one field": ([b"hello", b"a few words"], "the values have 1 field, and --columns names 2"),
-    "a header in each value": ([b"ID,name\n1,a", b"ID,name\n2,b"], "begins with a line of column names"),
+    "a header in each value": ([b"ID,name\n1,a", b"ID,name\n2,b"], "add --csv-header"),
     "several rows in each value": ([b"1,a\n2,b", b"3,c\n4,d"], "each value holds several rows"),
     "no integers": ([b"u-1,a", b"1.5,b"], "column id does not hold integers"),
     "integers too large": ([b"99999999999999999999,a"], ""),
@@ -35,5 +35,22 @@ GUESSES: dict[str, tuple[Values, str]] = {
 def test_a_guess(values: Values, hint: str) -> None:
     """A guess gives the hint that helps, or none."""
     guessed = guess_format(values, Job(source_topic="s", columns="id:int,name", sorts=["id"]))
+    assert hint in guessed
+    assert bool(hint) == bool(guessed)
+
+
+HEADED: dict[str, tuple[Values, str]] = {
+    "no header line": ([b"1,a", b"2,b"], "leave out --csv-header"),
+    "several rows": ([b"id,name\n1,a\n2,b"], "a value is a header line and one row"),
+    "another delimiter": ([b"id;name\n1;a", b"name;id\nb;2"], "the delimiter seems to be ';'"),
+    "other names": ([b"Id,n\xc3\xa4me\n1,a"], "the names in the header lines are 'Id,näme'"),
+    "no integers": ([b"id,name\nx,a"], ""),
+}
+
+
+@pytest.mark.parametrize(("values", "hint"), HEADED.values(), ids=HEADED)
+def test_a_guess_about_values_with_a_header_line(values: Values, hint: str) -> None:
+    """A guess knows that values have two lines, and names what the first one has."""
+    guessed = guess_format(values, Job(source_topic="s", csv_header=True, sorts=["id:int"]))
     assert hint in guessed
     assert bool(hint) == bool(guessed)

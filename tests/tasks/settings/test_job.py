@@ -174,3 +174,31 @@ COLLIDING = {
 def test_names_that_collide(flags: dict[str, Any]) -> None:
     """`.` and `_` are the same to Kafka's metrics, so it refuses the second of two such topics."""
     assert "collides with topic" in refusal(flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            {"csv_header": True, "format": "none", "sorts": ["@key"]},
+            "csv_header (--csv-header): it is for --format csv",
+        ),
+        ({"csv_quote": "none", "format": "none", "sorts": ["@key"]}, "csv_quote (--csv-quote): it is for --format csv"),
+        ({"csv_quote": "single"}, "csv_quote (--csv-quote)"),
+        ({"csv_header": True, "sorts": ["id:integer"]}, "there is no type 'integer'"),
+        ({"csv_header": True, "sorts": ["id:int"], "columns": "id:text"}, "'id' is given two types: int and text"),
+    ],
+)
+def test_options_of_csv_that_do_not_fit(flags: dict[str, Any], words: str) -> None:
+    """An option without effect, or against another, is refused by its own name."""
+    assert words in refusal({"source_topic": "s", **flags})
+
+
+def test_a_header_line_has_the_names() -> None:
+    """With a header line a sort may name any field; `--columns` gives types, and lists no row."""
+    job = load_job({"source_topic": "s", "csv_header": True, "sorts": ["id,when=a"], "columns": "id:int,x:int"}, {})
+    assert {name: str(kind) for name, kind in job.column_types.items()} == {"id": "int", "when": "text"}
+    assert [key.name for key in job.key_columns] == ["id", "when"]
+    named = load_job({"source_topic": "s", "csv_header": True, "sorts": ['"order id, old"']}, {})
+    assert named.sort_list[0].topic == "s-by-order-id-old"
+    assert "unknown column 'when'" in refusal({"source_topic": "s", "sorts": ["when"]})
