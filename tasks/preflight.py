@@ -66,8 +66,8 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 
 
 def _options(recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return a record's facts of the format, without the rules, which each run has of its own; old ones lack a name."""
-    options = {name: value for name, value in recorded.items() if name not in {"name", "rules"}}
+    """Return a record's facts of the format, without what each run has of its own; old ones lack a name."""
+    options = {name: value for name, value in recorded.items() if name not in {"name", "rules", "schemas"}}
     name = recorded.get("name", "csv")
     if name == "csv" and "columns" in recorded:
         options["columns"] = format_columns(parse_columns(recorded["columns"]))

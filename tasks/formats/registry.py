@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from tasks.errors import SettingsError
 from tasks.formats.avro.format import AvroFormat
-from tasks.formats.base import RecordFormat
+from tasks.formats.avro.types import require_types
+from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
 from tasks.formats.key_formats import make_key_format
@@ -24,13 +25,14 @@ def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 
 def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
     if job.schema_registry:
         from tasks.formats.avro.framed import FramedAvro
         from tasks.formats.schema_registry import open_registry
 
+        require_types(keys, given)
         registry = open_registry(job.schema_registry)
         return FramedAvro(keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
-    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 
@@ -112,6 +114,11 @@ class _Joined:
             kept = pa.array(np.flatnonzero(~np.isin(rows, list(rejected))))
             columns |= (part if len(kept) == len(rows) else part.take(kept)).columns
         return Parsed(columns, rejected)
+
+    @property
+    def schemas(self) -> Mapping[str, str]:
+        """The schemas that the values' format has used."""
+        return dict(used_schemas(self._parts[-1]))
 
     def facts(self) -> Mapping[str, str]:
         """Return the facts of the values' format."""

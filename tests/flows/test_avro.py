@@ -3,15 +3,18 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+from tasks.formats.known_schemas import read_schemas
 from tests.avro_values import number
 from tests.cluster import Cluster
-from tests.command import Command
+from tests.command import Command, Outcome
+from tests.registry_server import serve_registry
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "type": "record",
     "name": "Order",
     "fields": [
@@ -23,6 +26,48 @@ SCHEMA = {
 
 def order(key: int, name: bytes) -> bytes:
     return number(key) + number(len(name)) + name
+
+
+def framed(schema: int, payload: bytes) -> bytes:
+    return b"\0" + schema.to_bytes(4, "big") + payload
+
+
+@pytest.mark.slow
+@pytest.mark.raises("SchemaChangedError, UnknownSchemaError")
+def test_schemas_of_a_registry(cluster: Cluster, command: Command) -> None:
+    """Runs keep the digests of the schemas they used; an unknown id and a changed text stop before a row is visible."""
+    pytest.importorskip("confluent_kafka.schema_registry")
+    source, id_alone = cluster.make_topic(), {**SCHEMA, "fields": SCHEMA["fields"][:1]}
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    with serve_registry() as registry:
+        first, second = registry.add(SCHEMA), registry.add(id_alone)
+        given = {"format": "avro", "schema_registry": registry.address}
+        job = command.job(source, sorts=[f"id:int={source}-by-id"], **given)
+
+        def run(*values: bytes) -> Outcome:
+            for value in values:
+                producer.produce(source, value, partition=0)
+            assert producer.flush(30) == 0
+            return command.run(job)
+
+        done = run(*(framed(first, order(n, b"a")) for n in (5, 3, 9)), framed(second, number(4)))
+        assert done.status == 0, done.err
+        sorted_ids = [
+            framed(first, order(3, b"a")),
+            framed(second, number(4)),
+            *(framed(first, order(n, b"a")) for n in (5, 9)),
+        ]
+        assert [record.value for record in cluster.read(f"{source}-by-id")] == sorted_ids
+        assert set(read_schemas(cluster.ledger(job).runs[1].format)) == {str(first), str(second)}
+        registry.schemas[first]["schema"] += " "
+        stopped = run(framed(first, order(1, b"a")))
+        assert stopped.status == 1
+        assert f"schema id {first} has another text than before" in stopped.err
+        registry.schemas[first]["schema"] = registry.schemas[first]["schema"].rstrip()
+        stopped = run(framed(77, order(1, b"a")))
+        assert stopped.status == 1
+        assert f"source {source} partition 0 offset 5: schema id 77 is not in the registry" in stopped.err
+        assert [record.value for record in cluster.read(f"{source}-by-id")] == sorted_ids
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ MEANS_NONE = {
     "none",
     "the source topic's name",
     "no limit",
-    "none",
     "`earliest`",
     "the source's",
     "the broker's",

@@ -34,40 +34,38 @@ class FramedAvro:
         """Return key columns and rejects of a block of records."""
         values = records.column("value").combine_chunks()
         frames = split_frames(values, find_header(records.column("headers").combine_chunks(), VALUE_HEADER))
-        offsets = records.column("offset")
         parts = []
         for code, schema in enumerate(frames.schemas):
             rows = np.flatnonzero(frames.codes == code)
             if len(rows):
-                parts.append(
-                    (rows, self._parse_group(schema, values, rows, frames, int(offsets[int(rows[0])].as_py())))
-                )
+                where = _place(records.slice(int(rows[0]), 1))
+                parts.append((rows, self._parse_group(schema, values, rows, frames, where)))
         return _merge(self.keys, parts, frames.refused)
 
-    def _parse_group(self, schema: SchemaId, values: pa.Array, rows: _Rows, frames: Frames, offset: int) -> Parsed:
+    def _parse_group(self, schema: SchemaId, values: pa.Array, rows: _Rows, frames: Frames, where: str) -> Parsed:
         try:
-            reader = self._reader(schema, offset)
+            reader = self._reader(schema, where)
         except RejectedError as error:
             nothing = {key.name: pa.nulls(len(rows), pa.binary()) for key in self.keys}
             return type_columns(self.keys, nothing, dict.fromkeys(range(len(rows)), str(error)))
         group = values if len(rows) == len(values) else values.take(pa.array(rows))
         return reader.parse(group, frames.starts[rows])
 
-    def _reader(self, schema: SchemaId, offset: int) -> ValueReader:
+    def _reader(self, schema: SchemaId, where: str) -> ValueReader:
         if schema not in self._readers:
             found = self._registry.get(schema)
             if found is None:
-                raise self._unknown(schema, offset)
+                raise self._unknown(schema, where)
             self._readers[schema] = ValueReader(read_registered(found, schema), self.keys)
             self.schemas[str(schema)] = found.digest
         return self._readers[schema]
 
-    def _unknown(self, schema: SchemaId, offset: int) -> Exception:
+    def _unknown(self, schema: SchemaId, where: str) -> Exception:
         what = f"schema id {schema} is not in the registry"
         if not self._stops:
             return RejectedError(what)
         return UnknownSchemaError(
-            f"source {self._source} offset {offset}: {what} {self._registry.address}, also when asked again: nothing "
+            f"source {self._source} {where}: {what} {self._registry.address}, also when asked again: nothing "
             "was published; register it, or make such records dead letters with --unknown-schema dead-letter"
         )
 
@@ -75,6 +73,10 @@ class FramedAvro:
         """Return the columns with their types."""
         columns = format_columns({key.name: key.type for key in self.keys}, omit=None)
         return {"name": "avro", "columns": columns, "rules": RULES}
+
+
+def _place(record: pa.Table) -> str:
+    return f"partition {record['partition'][0]} offset {record['offset'][0]}"
 
 
 def read_registered(found: RegisteredSchema, schema: SchemaId) -> Type:

@@ -50,6 +50,7 @@ def records(values: list[bytes | None]) -> pa.Table:
             "key": pa.nulls(count, pa.binary()),
             "headers": pa.nulls(count, HEADERS),
             "timestamp": pa.array([0] * count, pa.int64()),
+            "partition": pa.array([3] * count, RECORD.field("partition").type),
             "offset": pa.array(range(count), pa.int64()),
         },
         RECORD,

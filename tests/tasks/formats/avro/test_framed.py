@@ -10,6 +10,7 @@ import pytest
 from tasks.arrow import HEADERS, RECORD
 from tasks.errors import SettingsError
 from tasks.formats.avro.framed import FramedAvro
+from tasks.formats.avro.types import ColumnTypeError
 from tasks.formats.registry import check_format, make_format
 from tasks.formats.schema_registry import (
     RegistryRefusedError,
@@ -59,6 +60,7 @@ def records(values: list[bytes | None], headers: list[list[tuple[str, bytes]] | 
             "key": pa.nulls(count, pa.binary()),
             "headers": pa.array(given, HEADERS),
             "timestamp": pa.array([0] * count, pa.int64()),
+            "partition": pa.array([3] * count, RECORD.field("partition").type),
             "offset": pa.array(range(7, 7 + count), pa.int64()),
         },
         RECORD,
@@ -125,7 +127,9 @@ def test_an_unknown_id_stops_the_run_or_makes_dead_letters(registry: Registry) -
     """An id that stays unknown stops with id, topic and offset; or its records alone are dead letters."""
     first = registry.add(FIRST)
     table = records([framed(first, number(1)), framed(9, number(1)), framed(first, number(2))])
-    with pytest.raises(UnknownSchemaError, match=r"source orders offset 8: schema id 9 is not in the registry"):
+    with pytest.raises(
+        UnknownSchemaError, match=r"source orders partition 3 offset 8: schema id 9 is not in the registry"
+    ):
         FramedAvro(KEYS, client(registry), "orders", stops=True).parse(table)
     keys, rejected = keys_of(FramedAvro(KEYS, client(registry), "orders", stops=False), table)
     assert keys == [(1, None), (2, None)]
@@ -194,6 +198,13 @@ def test_a_job_checks_its_registry_before_work(registry: Registry) -> None:
         assert fmt.facts() == {"name": "avro", "columns": "id:int", "rules": "2"}
         first = registry.add(FIRST)
         assert fmt.parse(records([framed(first, number(4))])).columns["id"].to_pylist() == [4]
+
+
+def test_a_column_needs_a_type(registry: Registry) -> None:
+    """A column without a type is refused before work."""
+    made = Job(source_topic="s", format="avro", schema_registry=registry.address, sorts=["id", "@key"])
+    with pytest.raises(ColumnTypeError, match=r"column id has no type: .* as id:int"):
+        check_format(made)
 
 
 def test_credentials_cross_no_network_in_the_clear() -> None:
