@@ -29,8 +29,8 @@ def describe_schemas(recorded: Mapping[str, str], chunks: Iterable[Chunk]) -> di
     for schema, digest in (pair for chunk in chunks for pair in chunk.schemas):
         if known.setdefault(schema, digest) != digest:
             raise SchemaChangedError(
-                f"schema id {schema} has another text than before, by SHA-256 {digest}, and was {known[schema]}: nothing "
-                "was published; restore the schema, or take another --job-name and other outputs"
+                f"schema id {schema} has another text than before, by SHA-256 {digest}, and was {known[schema]}: "
+                "nothing was published; restore the schema, or take another --job-name and other outputs"
             )
     return {_FACT: ",".join(f"{schema}={known[schema]}" for schema in sorted(known))} if known else {}
 

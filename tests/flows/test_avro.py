@@ -33,7 +33,7 @@ def framed(schema: int, payload: bytes) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.raises("SchemaChangedError, UnknownSchemaError")
+@pytest.mark.raises("SchemaChangedError", "UnknownSchemaError")
 def test_schemas_of_a_registry(cluster: Cluster, command: Command) -> None:
     """Runs keep the digests of the schemas they used; an unknown id and a changed text stop before a row is visible."""
     pytest.importorskip("confluent_kafka.schema_registry")
