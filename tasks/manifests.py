@@ -84,7 +84,7 @@ class Chunk:
     lost: tuple[LostRange, ...] = ()
     # The choice depends on how the records came, block by block.
     times: tuple[int, ...] = field(default=(), compare=False)
-    # A format goes on from chunk to chunk, and is made anew by a retry.
+    # A retry has a format of its own, which has met fewer of them.
     schemas: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 

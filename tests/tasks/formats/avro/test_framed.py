@@ -127,9 +127,8 @@ def test_an_unknown_id_stops_the_run_or_makes_dead_letters(registry: Registry) -
     """An id that stays unknown stops with id, topic and offset; or its records alone are dead letters."""
     first = registry.add(FIRST)
     table = records([framed(first, number(1)), framed(9, number(1)), framed(first, number(2))])
-    with pytest.raises(
-        UnknownSchemaError, match=r"source orders partition 3 offset 8: schema id 9 is not in the registry"
-    ):
+    where = "source orders partition 3 offset 8"
+    with pytest.raises(UnknownSchemaError, match=rf"{where}: schema id 9 is not in the registry"):
         FramedAvro(KEYS, client(registry), "orders", stops=True).parse(table)
     keys, rejected = keys_of(FramedAvro(KEYS, client(registry), "orders", stops=False), table)
     assert keys == [(1, None), (2, None)]
