@@ -12,7 +12,7 @@ from tasks.observe.flow_states import nothing_new, observe_run, published, show_
 from tasks.observe.logs import log_context
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import own_job
-from tasks.preflight import check_before_lease, check_job_unchanged
+from tasks.preflight import check_before_lease, take_up_job
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
@@ -50,7 +50,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     check_before_lease(job, connection, make_admin(connection))
     # Steps 1 to 3: lease, fence, ledger.
     with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
-        check_job_unchanged(job, owner.ledger)
+        take_up_job(owner)
         check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
         run = Run(owner, PrefectRunner(job, context.stop), partial(prepare_outputs, owner), attempt)

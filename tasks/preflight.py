@@ -12,11 +12,13 @@ from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
 from tasks.outputs import check_outputs
+from tasks.ownership import Owner
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
+from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
-from tasks.settings.sorts import format_columns, parse_columns
+from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import require_source
 from tasks.workdir import job_folder
 
@@ -38,6 +40,27 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     check_outputs(job, admin)
     ensure_ledger(admin, job.ledger, job.replication_factor)
+
+
+def take_up_job(owner: Owner) -> None:
+    """Give the owned job the types that its ledger has; SettingsError if it differs from the one that the ledger has.
+
+    Types that a run inferred are fixed from then on, as given ones are.
+    """
+    job, last = owner.job, owner.ledger.last
+    if last is not None and owner.ledger.placed and job.untyped:
+        recorded = _recorded_types(last.format)
+        # A record leaves out the default types of record fields.
+        kinds = {name: recorded.get(name) or RECORD_FIELDS.get(name) for name in job.untyped}
+        owner.job = job.with_types({name: str(kind) for name, kind in kinds.items() if kind})
+    check_job_unchanged(owner.job, owner.ledger)
+
+
+def _recorded_types(recorded: Mapping[str, str]) -> Mapping[str, ColumnType | None]:
+    """Return the types that a run record has, of paths into values and of record fields."""
+    paths = "" if recorded.get("name", "csv") == "csv" else recorded.get("columns", "")
+    columns = ",".join(filter(None, (paths, recorded.get("fields"))))
+    return read_columns(columns, paths=True) if columns else {}
 
 
 def check_job_unchanged(job: Job, ledger: Ledger) -> None:

@@ -69,6 +69,8 @@ class Run:
     def take_snapshot(self, limits: BatchLimits | None = None) -> Snapshot:
         """Do step 4. `limits`: those of a micro-batch."""
         snapshot = self.runner.snapshot(self.owner, limits)
+        # From here on the job has all its types, for dump, sort and ledger.
+        self.owner.job = self.owner.job.with_types(snapshot.types)
         current_metrics().set_lag(snapshot.lag)
         return snapshot
 

@@ -8,13 +8,14 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tasks.errors import SettingsError, TransientError
 from tasks.formats.guess import SHOWN_BYTES, guess_format
+from tasks.formats.kinds import find_kinds, note_texts, usual_types
 from tasks.formats.registry import make_format
 from tasks.kafka.clients import make_consumer, record_bytes, translate
 from tasks.kafka.fetch import Block
@@ -34,6 +35,8 @@ _CONSUME_SECONDS = 0.05
 _FETCH_WAIT_MS = 10
 _SHOWN_REASONS = 3
 _SHOWN_LETTERS = 60
+# Format → the settings that decide what a record's keys are.
+_WAYS_OUT = {"csv": "--columns, --delimiter", "json": "--format, --sort"}
 
 # Partition → offsets [start, end) from which records are taken.
 Windows = Mapping[int, tuple[int, int]]
@@ -43,20 +46,24 @@ class MostlyDeadLettersError(SettingsError):
     """More than half of a sample of what a job's first run would read cannot be sorted by the job's settings."""
 
     action = (
-        "Correct `--columns`, `--delimiter` or `--source-topic`, as the line hints; or permit it with "
-        "`--allow-dead-letters`."
+        "Correct `--format`, `--columns`, `--delimiter`, `--sort` or `--source-topic`, as the line hints; or permit it "
+        "with `--allow-dead-letters`."
     )
 
 
 @dataclass(frozen=True)
 class SampledRecord:
-    """A record. `size`: all its bytes. `value`: the part that a guess needs. `reason`: empty if it can be placed."""
+    """A record. `size`: all its bytes. `value`: the part that a guess needs. `reason`: empty if it can be placed.
+
+    `seen`: what it holds in the columns without a given type, by their names; such as "number".
+    """
 
     partition: int
     offset: int
     size: int
     value: bytes | None
     reason: str = ""
+    seen: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
     ranges = [r for r in snapshot.ranges if r.span]
     if not ranges:
         return Sample()
-    judged = is_judged(owner)
+    judged = is_judged(owner) or bool(owner.job.untyped)
     topic, seconds = owner.job.source_topic, _JUDGED_SECONDS if judged else _SIZED_SECONDS
     deadline, records = time.monotonic() + seconds, list[SampledRecord]()
     limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": _FETCH_WAIT_MS}
@@ -98,11 +105,23 @@ def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
         for windows in plan_windows(ranges, _RECORDS, thorough=judged):
             for messages in _read_windows(consumer, topic, windows, deadline):
                 records += _parse(owner.job, messages) if judged else map(_sized, messages)
+        if owner.job.untyped and not records:
+            records += _find_first(consumer, owner.job, ranges, deadline)
     finally:
         consumer.close()
     if judged and not records and time.monotonic() > deadline:
         raise TransientError(f"no record of source {topic} could be read for {seconds:g} s")
     return Sample(tuple(records))
+
+
+def _find_first(
+    consumer: Consumer, job: Job, ranges: Sequence[OffsetRange], deadline: float
+) -> Iterable[SampledRecord]:
+    """Find the first records of ranges whose sampled offsets hold none, as behind an aborted transaction."""
+    whole = {r.partition: (r.start, r.end) for r in ranges}
+    return next(
+        (_parse(job, found) for found in _read_windows(consumer, job.source_topic, whole, deadline) if found), ()
+    )
 
 
 def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
@@ -136,18 +155,25 @@ def _read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: fl
             left = {partition: window for partition, window in left.items() if partition not in read}
 
 
-def _sized(message: Message, reason: str = "") -> SampledRecord:
+def _sized(message: Message, reason: str = "", seen: Mapping[str, str] | None = None) -> SampledRecord:
     value = message.value()
     shown = value[:SHOWN_BYTES] if isinstance(value, bytes) else None
-    return SampledRecord(message.partition() or 0, message.offset() or 0, record_bytes(message), shown, reason)
+    place = message.partition() or 0, message.offset() or 0
+    return SampledRecord(*place, record_bytes(message), shown, reason, seen or {})
 
 
 def _parse(job: Job, messages: Sequence[Message]) -> Iterable[SampledRecord]:
     if not messages:
-        return ()
-    records = Block.of(messages).table([message.partition() or 0 for message in messages])
-    rejected = make_format(job).parse(records).rejected
-    return [_sized(message, rejected.get(index, "")) for index, message in enumerate(messages)]
+        return []
+    table = Block.of(messages).table([message.partition() or 0 for message in messages])
+    kinds = find_kinds(job, table)
+    # Columns whose types are not known yet are read as the type of most of these records; if the others are of
+    # another one, the run ends anyway.
+    parsed = make_format(job.with_types(usual_types(job, kinds))).parse(table)
+    note_texts(job, parsed, kinds)
+    return [
+        _sized(m, parsed.rejected.get(i, ""), seen) for i, (m, seen) in enumerate(zip(messages, kinds, strict=True))
+    ]
 
 
 def refuse_mostly_dead(job: Job, sample: Sample) -> None:
@@ -163,7 +189,7 @@ def refuse_mostly_dead(job: Job, sample: Sample) -> None:
         f"source {job.source_topic}: {len(dead):,} of {len(sample.records):,} records that were sampled would be dead "
         f"letters ({reasons}), as that of partition {shown.partition} offset {shown.offset}: {_show(shown.value)}"
         f"{f'; it {hint}' if hint.startswith('looks') else f'; {hint}' if hint else ''}; nothing was published: "
-        "correct --columns, --delimiter or --source-topic, or permit it with --allow-dead-letters"
+        f"correct {_WAYS_OUT.get(job.format, '--sort')} or --source-topic, or permit it with --allow-dead-letters"
     )
 
 

@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.errors import SettingsError, SourceLostError, TerminalError
 from tasks.failpoints import reach
+from tasks.inference import infer_types, refuse_unlike, warn_of_types
 from tasks.kafka.clients import KafkaTerminalError
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
@@ -63,7 +64,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     """Take the next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
     `limits`: those of a micro-batch. MostlyDeadLettersError if this is the job's first run and few of its records are
-    rows of the job's format.
+    of the job's format; SettingsError if a type is not given and cannot be inferred.
     """
     reach("before-snapshot")
     job, last = owner.job, owner.ledger.last
@@ -80,7 +81,7 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
-    sample = Sample() if known and not is_judged(owner) else take_sample(owner, snapshot)
+    sample = Sample() if known and not (is_judged(owner) or job.untyped) else take_sample(owner, snapshot)
     mean = known or sample.mean_record_bytes
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
@@ -88,10 +89,20 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     snapshot = fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
-    if is_judged(owner):
-        refuse_mostly_dead(job, sample.within(snapshot))
+    snapshot = replace(snapshot, types=_judge(owner, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
+
+
+def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
+    """Return the types that the sample tells; raise if the job's settings do not fit it."""
+    job = owner.job
+    refuse_unlike(job, sample)
+    if is_judged(owner):
+        refuse_mostly_dead(job, sample)
+    types = infer_types(job, sample)
+    warn_of_types(job, sample, types)
+    return types
 
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:

@@ -34,7 +34,7 @@ from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
-from tasks.preflight import check_job_unchanged
+from tasks.preflight import take_up_job
 from tasks.publish import warn_of_dead_letters
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
@@ -169,7 +169,7 @@ class Stream:
             self.drain.working(),
         ):
             self._count_unknown(owner)
-            check_job_unchanged(self.job, owner.ledger)
+            take_up_job(owner)
             check_former_runs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
             runner = ThreadRunner(dumping, sorting, consumers)

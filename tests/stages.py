@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
-from tasks.preflight import check_before_lease, check_job_unchanged
+from tasks.preflight import check_before_lease, take_up_job
 from tasks.publish import Publication, publish_run
 from tasks.run import Run
 from tasks.run_record import RunRecord
@@ -34,7 +34,7 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
     with use_connection(cluster.connection):
         check_before_lease(job, cluster.connection, cluster.admin)
         with own_job(job, cluster.connection) as owner:
-            check_job_unchanged(job, owner.ledger)
+            take_up_job(owner)
             check_former_runs(owner)
             yield owner
 

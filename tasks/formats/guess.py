@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from tasks.printable import excerpt
+from tasks.printable import excerpt, printable
 from tasks.settings.column_types import INT
 from tasks.settings.job import Job
 from tasks.settings.paths import unquote
@@ -18,6 +18,7 @@ from tasks.settings.paths import unquote
 # A guess examines so much of a value.
 SHOWN_BYTES = 4096
 _SHARE = 0.8
+_SHOWN_NAMES = 10
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'", ":": "':'", "\x01": r"'\x01'", " ": "a blank"}
 _STARTS = {
     b"Obj\x01": "an Avro file",
@@ -43,18 +44,20 @@ def guess_format(values: Sequence[bytes | None], job: Job) -> str:
     present = [value for value in values if value]
     if 2 * len(present) < len(values):
         null = "have no value (tombstones)" if 2 * values.count(None) > len(values) else "are empty"
-        return f"most {null}, and a row is in the value"
+        return f"most {null}, and a {'row' if job.format == 'csv' else 'document'} is in the value"
     for guess in (_guess_wire_format, _guess_start, _guess_text, _guess_binary):
-        if hint := guess(present):
+        if hint := guess(present, job):
             return hint
-    return "" if job.has_paths else _guess_rows(present, job)
+    if job.format == "csv":
+        return _guess_rows(present, job)
+    return _guess_csv(present) if job.format == "json" else ""
 
 
 def _mostly(values: Sequence[bytes], holds: Callable[[bytes], bool]) -> bool:
     return sum(map(holds, values)) >= _SHARE * len(values)
 
 
-def _guess_wire_format(values: Sequence[bytes]) -> str:
+def _guess_wire_format(values: Sequence[bytes], _: Job) -> str:
     if not _mostly(values, lambda value: value[0] == 0 and len(value) > 5):
         return ""
     schemas = sorted({int.from_bytes(value[1:5], "big") for value in values if value[0] == 0})[:3]
@@ -62,14 +65,14 @@ def _guess_wire_format(values: Sequence[bytes]) -> str:
     return f"looks like Avro or Protobuf in Confluent's wire format: magic byte 0, then schema id {names}"
 
 
-def _guess_start(values: Sequence[bytes]) -> str:
+def _guess_start(values: Sequence[bytes], _: Job) -> str:
     found = next((name for start, name in _STARTS.items() if _mostly(values, lambda v: v.startswith(start))), "")  # noqa: B023  # called at once
     return f"looks like {found}" if found else ""
 
 
-def _guess_text(values: Sequence[bytes]) -> str:
+def _guess_text(values: Sequence[bytes], job: Job) -> str:
     if _mostly(values, _is_json):
-        return "looks like JSON"
+        return f"looks like JSON, with {_names(values)}" if job.format == "json" else "looks like JSON: --format json"
     return "looks like XML" if _mostly(values, lambda value: value.lstrip().startswith(b"<")) else ""
 
 
@@ -79,12 +82,35 @@ def _is_json(value: bytes) -> bool:
         return False
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return len(value) >= SHOWN_BYTES
     return True
 
 
-def _guess_binary(values: Sequence[bytes]) -> str:
+def _names(values: Sequence[bytes]) -> str:
+    """Describe the names that a path may begin with."""
+    names = dict.fromkeys(name for value in values for name in _members(value))
+    return f"the names {', '.join(list(names)[:_SHOWN_NAMES])}" if names else "no names"
+
+
+def _members(value: bytes) -> list[str]:
+    try:
+        found = json.loads(value.removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError):
+        return []
+    return [printable(name) for name in found] if isinstance(found, dict) else []
+
+
+def _guess_csv(values: Sequence[bytes]) -> str:
+    for delimiter in (known for known in _DELIMITERS if known != " "):
+        rows = [_split(value, delimiter) for value in values]
+        count = _usual(len(row[0]) if len(row) == 1 else 0 for row in rows)
+        if count > 1:
+            return f"looks like CSV, with {_fields(count)} between {_DELIMITERS[delimiter]}: --format csv"
+    return ""
+
+
+def _guess_binary(values: Sequence[bytes], _: Job) -> str:
     if _mostly(values, lambda value: 0.3 < value.count(0) / len(value) < 0.6):
         return "looks like text in UTF-16"
     if _mostly(values, lambda value: _CONTROL.search(value) is not None):

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import binary_buffers
+from tasks.formats.json_reader import JsonReader
 from tasks.settings.job import Job
-from tasks.settings.sorts import INTEGER_KEYS, KeyColumn
+from tasks.settings.sorts import INTEGER_KEYS, KeyColumn, record_field
 
 # Columns by name, as long as the block, null where a record has no such key; and index → reason of the malformed keys.
 RawColumns = tuple[dict[str, pa.Array], dict[int, str]]
@@ -60,10 +61,25 @@ class IntegerKeys:
         return f"@key is no {self._name}: {length} byte{'s' if length != 1 else ''}"
 
 
+class JsonKeys:
+    """Reads keys that are JSON documents: `@key` is the document, which then is a string or a number."""
+
+    def __init__(self) -> None:
+        self._readers: dict[tuple[KeyColumn, ...], JsonReader] = {}
+
+    def read(self, keys: pa.Array, columns: Sequence[KeyColumn]) -> RawColumns:
+        """Return texts at paths; keys that are not JSON, or hold no such key, are malformed."""
+        wanted = tuple(columns)
+        if wanted not in self._readers:
+            self._readers[wanted] = JsonReader(wanted, [record_field(column.name)[1] for column in wanted], "@key")
+        return self._readers[wanted].read(keys)
+
+
 _MAKERS: Final[dict[str, Callable[[Job], KeyFormat]]] = {
     "text": lambda _: TextKeys(),
     "int32": lambda _: IntegerKeys("int32"),
     "int64": lambda _: IntegerKeys("int64"),
+    "json": lambda _: JsonKeys(),
 }
 
 

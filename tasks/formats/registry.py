@@ -12,6 +12,7 @@ from tasks.formats.avro.types import require_types
 from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
+from tasks.formats.json import JsonFormat
 from tasks.formats.key_formats import make_key_format
 from tasks.formats.record_fields import RecordFields
 from tasks.keys import Parsed
@@ -50,6 +51,7 @@ def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 # Reads the key columns that are in values.
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": _make_csv,
+    "json": lambda job, keys: JsonFormat(job.known_types, keys),
     "avro": _make_avro,
     "protobuf": _make_protobuf,
     "none": lambda _, keys: RecordFields(keys),

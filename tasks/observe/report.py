@@ -174,6 +174,7 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
         ("memory", f"up to {job.memory_limit}"),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
         *(("lost", str(lost)) for lost in snapshot.lost),
+        *((f"type of {name}", f"{kind}, by a sample") for name, kind in snapshot.types.items()),
     ]
     ranges = [(str(r.partition), f"{r.start:,}", f"{r.end:,}", f"{r.span:,}") for r in snapshot.ranges]
     sorts = [(sort.columns, sort.topic) for sort in job.sort_list]

@@ -108,19 +108,21 @@ class Job(BaseModel):
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
-    format: Literal["csv", "avro", "protobuf", "none"] = Field(
+    format: Literal["csv", "json", "avro", "protobuf", "none"] = Field(
         "csv",
         title="Format",
-        description="Format of values: csv, avro, protobuf, or none for sorts by record fields alone.",
+        description="Format of values: csv, json, avro, protobuf, or none for sorts by record fields alone.",
     )
-    key_format: Literal["text", "int32", "int64"] = Field(
-        "text", title="Key format", description="Format of keys, for sorts by @key: text, or big-endian int32 or int64."
+    key_format: Literal["text", "int32", "int64", "json"] = Field(
+        "text",
+        title="Key format",
+        description="Format of keys, for sorts by @key: text, json, or big-endian int32 or int64.",
     )
     columns: str | None = Field(
         None,
         title="Columns",
         description=f"Fields of a CSV row in their order, NAME[:TYPE] each; default: {SAMPLE_COLUMNS}. "
-        "With a header line in each value: fields in any order, for their types.",
+        "With a header line in each value, and in other formats: fields or paths in any order, for their types.",
         examples=["order:int,customer,country,total"],
         json_schema_extra=_form(_COLUMNS_PATTERN),
     )
@@ -492,6 +494,35 @@ class Job(BaseModel):
     @property
     def _sort_keys(self) -> list[SortKey]:
         return [key for sort in self.sort_list for key in sort.by]
+
+    @cached_property
+    def known_types(self) -> dict[str, ColumnType | None]:
+        """The columns of `column_types`; the type is None where the first run infers it."""
+        return {name: None if name in self.untyped else kind for name, kind in self.column_types.items()}
+
+    @cached_property
+    def untyped(self) -> tuple[str, ...]:
+        """The sorts' columns whose types the data tells: paths into JSON without a given type."""
+        names = dict.fromkeys(key.column for key in self._sort_keys)
+        return tuple(name for name in names if self.given_type(name) is None and self._is_in_json(name))
+
+    @cached_property
+    def default_texts(self) -> tuple[str, ...]:
+        """The sorts' columns of CSV that are text because they are given no type."""
+        names = dict.fromkeys(key.column for key in self._sort_keys if self.format == "csv")
+        return tuple(name for name in names if not is_record_field(name) and self.given_type(name) is None)
+
+    def with_types(self, types: Mapping[str, str]) -> Self:
+        """Return the job with the types of these columns given in its sorts."""
+        if not types:
+            return self
+        sorts = [f"{','.join(key.written(types.get(key.column)) for key in s.by)}={s.topic}" for s in self.sort_list]
+        return type(self).model_validate({**self.model_dump(exclude_unset=True), "sorts": sorts})
+
+    def _is_in_json(self, column: str) -> bool:
+        if is_record_field(column):
+            return self.key_format == "json" and record_field(column)[0] == "@key"
+        return self.format == "json"
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""

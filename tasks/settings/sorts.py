@@ -26,7 +26,7 @@ RECORD_FIELDS = {"@key": TEXT, "@timestamp": INT, "@partition": INT, "@offset": 
 # Formats of keys that are integers of so many bytes, big-endian, as Kafka's own serializers write them.
 INTEGER_KEYS = {"int32": 4, "int64": 8}
 # Formats of keys that are documents, in which `@key.PATH` is a field.
-DOCUMENT_KEYS = frozenset[str]()
+DOCUMENT_KEYS = frozenset({"json"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,16 @@ class SortKey:
     type: ColumnType | None = None
 
     def __str__(self) -> str:
-        return f"{self.column}{':desc' * self.descending}{f':nulls-{self.nulls}' if self.nulls else ''}"
+        return f"{self.column}{self._order}"
+
+    def written(self, kind: str | None) -> str:
+        """Return the term with a type: this one, or the one that it has."""
+        kind = kind or str(self.type or "")
+        return f"{self.column}{f':{kind}' if kind else ''}{self._order}"
+
+    @property
+    def _order(self) -> str:
+        return f"{':desc' * self.descending}{f':nulls-{self.nulls}' if self.nulls else ''}"
 
 
 @dataclass(frozen=True)

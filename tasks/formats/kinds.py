@@ -1,0 +1,83 @@
+"""What columns without a given type hold: the kind of each value of a few records, and the types that follow."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.formats.base import RejectedError
+from tasks.formats.json_strict import read_tokens
+from tasks.keys import Parsed
+from tasks.settings.job import Job
+from tasks.settings.paths import Path, parse_path
+from tasks.settings.sorts import is_record_field, record_field
+
+NUMERIC_TEXT: Final = "number in text"
+TIME_TEXT: Final = "time in text"
+NOTHING: Final = frozenset({"null", "missing"})
+# Kind → the widest type that takes it; others have none.
+TYPES: Final[Mapping[str, str]] = {
+    "number": "decimal",
+    "string": "text",
+    NUMERIC_TEXT: "text",
+    TIME_TEXT: "text",
+    "bool": "bool",
+}
+_STARTS = {"{": "object", "[": "array", '"': "string", "t": "bool", "f": "bool", "n": "null"}
+_NUMBER = re.compile(rb"[ \t]*-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*")
+_TIME = re.compile(rb"[ \t]*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*", re.DOTALL)
+
+
+def find_kinds(job: Job, records: pa.Table) -> list[dict[str, str]]:
+    """Return for each record of the schema RECORD what its untyped columns hold; nothing where it is not JSON."""
+    kinds: list[dict[str, str]] = [{} for _ in range(len(records))]
+    for part in ("value", "key"):
+        columns = [name for name in job.untyped if is_record_field(name) == (part == "key")]
+        if columns:
+            paths = [_path_of(name) for name in columns]
+            for kind, value in zip(kinds, records.column(part).to_pylist(), strict=True):
+                kind |= dict(zip(columns, _kinds_of(value, paths), strict=False))
+    return kinds
+
+
+def _path_of(column: str) -> Path:
+    return record_field(column)[1] if is_record_field(column) else parse_path(column)
+
+
+def _kinds_of(value: bytes | None, paths: Sequence[Path]) -> list[str]:
+    try:
+        return list(map(_kind_of, read_tokens(value or b"", paths)))
+    except RejectedError:
+        return []
+
+
+def _kind_of(token: str | None) -> str:
+    if token is None:
+        return "missing"
+    kind = _STARTS.get(token[0], "number")
+    return _kind_of_text(token[1:-1].encode()) if kind == "string" else kind
+
+
+def _kind_of_text(text: bytes) -> str:
+    if _NUMBER.fullmatch(text):
+        return NUMERIC_TEXT
+    return TIME_TEXT if _TIME.fullmatch(text) else "string"
+
+
+def usual_types(job: Job, kinds: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the type that most of the values have, for each untyped column; columns without a value have none."""
+    counts = {name: Counter(TYPES.get(seen.get(name, ""), "") for seen in kinds) for name in job.untyped}
+    present = {name: [(kind, n) for kind, n in found.most_common() if kind] for name, found in counts.items()}
+    return {name: found[0][0] for name, found in present.items() if found}
+
+
+def note_texts(job: Job, parsed: Parsed, kinds: Sequence[dict[str, str]]) -> None:
+    """Note what the texts are that a row's fields hold because they were given no type."""
+    rows = parsed.accepted(len(kinds))
+    rows = np.arange(len(kinds)) if rows is None else rows
+    for name in job.default_texts:
+        for row, text in zip(rows.tolist(), parsed.columns[name].to_pylist(), strict=True):
+            kinds[row][name] = "null" if text is None else _kind_of_text(text)
