@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from tasks.errors import SettingsError
 from tasks.formats.avro.format import AvroFormat
-from tasks.formats.avro.types import require_types
 from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
@@ -31,9 +30,8 @@ def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
         from tasks.formats.avro.framed import FramedAvro
         from tasks.formats.schema_registry import open_registry
 
-        require_types(keys, given)
         registry = open_registry(job.schema_registry)
-        return FramedAvro(keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
+        return FramedAvro(job.known_types, keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 

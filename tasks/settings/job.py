@@ -502,9 +502,9 @@ class Job(BaseModel):
 
     @cached_property
     def untyped(self) -> tuple[str, ...]:
-        """The sorts' columns whose types the data tells: paths into JSON without a given type."""
+        """The sorts' columns whose types the data tells: paths without a type into JSON, or by a registry."""
         names = dict.fromkeys(key.column for key in self._sort_keys)
-        return tuple(name for name in names if self.given_type(name) is None and self._is_in_json(name))
+        return tuple(name for name in names if self.given_type(name) is None and self._has_no_type_yet(name))
 
     @cached_property
     def default_texts(self) -> tuple[str, ...]:
@@ -519,10 +519,10 @@ class Job(BaseModel):
         sorts = [f"{','.join(key.written(types.get(key.column)) for key in s.by)}={s.topic}" for s in self.sort_list]
         return type(self).model_validate({**self.model_dump(exclude_unset=True), "sorts": sorts})
 
-    def _is_in_json(self, column: str) -> bool:
+    def _has_no_type_yet(self, column: str) -> bool:
         if is_record_field(column):
             return self.key_format == "json" and record_field(column)[0] == "@key"
-        return self.format == "json"
+        return self.format == "json" or self.schema_registry is not None
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""

@@ -42,7 +42,7 @@ def test_schemas_of_a_registry(cluster: Cluster, command: Command) -> None:
     with serve_registry() as registry:
         first, second = registry.add(SCHEMA), registry.add(id_alone)
         given = {"format": "avro", "schema_registry": registry.address}
-        job = command.job(source, sorts=[f"id:int={source}-by-id"], **given)
+        job = command.job(source, sorts=[f"id={source}-by-id"], **given)
 
         def run(*values: bytes) -> Outcome:
             for value in values:
@@ -59,6 +59,7 @@ def test_schemas_of_a_registry(cluster: Cluster, command: Command) -> None:
         ]
         assert [record.value for record in cluster.read(f"{source}-by-id")] == sorted_ids
         assert set(read_schemas(cluster.ledger(job).runs[1].format)) == {str(first), str(second)}
+        assert cluster.ledger(job).runs[1].format["columns"] == "id:int"
         registry.schemas[first]["schema"] += " "
         stopped = run(framed(first, order(1, b"a")))
         assert stopped.status == 1

@@ -11,20 +11,34 @@ import pyarrow as pa
 
 from tasks.formats.avro.format import ValueReader
 from tasks.formats.avro.schema import SchemaError, Type, parse_schema
+from tasks.formats.avro.types import default_type, find_leaves
 from tasks.formats.base import RejectedError
 from tasks.formats.schema_registry import RegisteredSchema, SchemaRegistry, UnknownSchemaError
 from tasks.formats.wire import VALUE_HEADER, Frames, SchemaId, find_header, split_frames
 from tasks.keys import RULES, Parsed, type_columns
+from tasks.settings.column_types import ColumnType
 from tasks.settings.sorts import KeyColumn, format_columns
 
 _Rows = npt.NDArray[np.int64]
 
 
 class FramedAvro:
-    """Reads values that name their schemas. `stops`: whether an unknown one stops the run; `source`: the topic."""
+    """Reads values that name their schemas. `columns`: the paths that sorts name, None where the type is not known yet.
 
-    def __init__(self, keys: Sequence[KeyColumn], registry: SchemaRegistry, source: str, *, stops: bool) -> None:
+    `stops`: whether a schema that the registry does not know stops the run; `source`: the topic.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, ColumnType | None],
+        keys: Sequence[KeyColumn],
+        registry: SchemaRegistry,
+        source: str,
+        *,
+        stops: bool,
+    ) -> None:
         self.keys = tuple(keys)
+        self._columns = columns
         self._registry, self._source, self._stops = registry, source, stops
         self._readers: dict[SchemaId, ValueReader] = {}
         # Schema id → SHA-256 of its text, for each that was used.
@@ -71,12 +85,34 @@ class FramedAvro:
 
     def facts(self) -> Mapping[str, str]:
         """Return the columns with their types."""
-        columns = format_columns({key.name: key.type for key in self.keys}, omit=None)
-        return {"name": "avro", "columns": columns, "rules": RULES}
+        return {"name": "avro", "columns": format_columns(self._columns, omit=None), "rules": RULES}
 
 
 def _place(record: pa.Table) -> str:
     return f"partition {record['partition'][0]} offset {record['offset'][0]}"
+
+
+def find_types(registry: SchemaRegistry, records: pa.Table, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return for each record the type of each column by its schema, empty if it has none.
+
+    A record whose schema cannot be read has no columns. Where a schema's branches have several types, they are joined.
+    """
+    headers = find_header(records.column("headers").combine_chunks(), VALUE_HEADER)
+    frames = split_frames(records.column("value").combine_chunks(), headers)
+    types = [_types_of(registry, schema, columns) for schema in frames.schemas]
+    return [types[code] if code >= 0 else {} for code in frames.codes.tolist()]
+
+
+def _types_of(registry: SchemaRegistry, schema: SchemaId, columns: Sequence[str]) -> dict[str, str]:
+    found = registry.get(schema)
+    try:
+        kind = None if found is None else read_registered(found, schema)
+    except RejectedError:
+        kind = None
+    if kind is None:
+        return {}
+    leaves = {name: find_leaves([kind], name) for name in columns}
+    return {name: " or ".join(sorted({str(default_type(leaf)) for leaf in found})) for name, found in leaves.items()}
 
 
 def read_registered(found: RegisteredSchema, schema: SchemaId) -> Type:

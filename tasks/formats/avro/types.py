@@ -1,6 +1,6 @@
 """Leaves of an Avro schema as keys: the types that take each, and the type of a column that is given none."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -12,7 +12,6 @@ from tasks.formats.avro.schema import Record, Type, Union
 from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.load import nearest
 from tasks.settings.paths import Path, format_path, parse_path
-from tasks.settings.sorts import KeyColumn
 from tasks.types.registry import key_type
 
 # By the Avro type, logical or plain; all others are text.
@@ -85,12 +84,6 @@ def resolve_type(schemas: Sequence[Type], column: str, given: ColumnType | None)
         hint = f": use {' or '.join(sorted(map(str, kinds)))}" if kinds else ""
         raise ColumnTypeError(f"column {column} is {names} in its Avro schema, which type {given} does not take{hint}")
     return given
-
-
-def require_types(keys: Iterable[KeyColumn], given: Container[str]) -> None:
-    """Raise ColumnTypeError if a column is given no type: a registry has any number of schemas."""
-    for name in (key.name for key in keys if key.name not in given):
-        raise ColumnTypeError(f"column {name} has no type: with --schema-registry give each column one, as {name}:int")
 
 
 def list_columns(schemas: Iterable[Type], most: int = 30) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from tasks.arrow import HEADERS, RECORD
 from tasks.errors import SettingsError
 from tasks.formats.avro.framed import FramedAvro
-from tasks.formats.avro.types import ColumnTypeError
+from tasks.formats.kinds import find_kinds, usual_types
 from tasks.formats.registry import check_format, make_format
 from tasks.formats.schema_registry import (
     RegistryRefusedError,
@@ -35,6 +35,7 @@ SECOND = {
     "fields": [{"name": "sku", "type": "string"}, {"name": "id", "type": "int"}],
 }
 KEYS = [KeyColumn("id", INT), KeyColumn("sku", TEXT, nulls=True)]
+COLUMNS = {"id": INT, "sku": TEXT}
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def keys_of(fmt: FramedAvro, table: pa.Table) -> tuple[list[tuple[Any, ...]], di
 def test_each_value_is_read_with_its_writers_schema(registry: Registry, times: int) -> None:
     """Ids in front, in headers and as GUIDs, of two schemas in one block; a field that a schema lacks is missing."""
     first, second = registry.add(FIRST), registry.add(SECOND)
-    fmt = FramedAvro(KEYS, client(registry), "orders", stops=True)
+    fmt = FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True)
     old, new = number(5), number(2) + b"ab" + number(6)
     values = [framed(first, old), framed(second, new), new, new, old, framed(first, old), b"", None, b"\1abcdef"]
     headers: list[list[tuple[str, bytes]] | None] = [None] * len(values)
@@ -102,7 +103,7 @@ def test_a_schema_is_asked_for_once(registry: Registry) -> None:
     """A process asks for each schema once, however many blocks and formats read values of it."""
     first, opened = registry.add(FIRST), client(registry)
     for _ in range(3):
-        fmt = FramedAvro(KEYS, opened, "orders", stops=True)
+        fmt = FramedAvro(COLUMNS, KEYS, opened, "orders", stops=True)
         assert keys_of(fmt, records([framed(first, number(n)) for n in range(50)]))[0][49] == (49, None)
     assert [path for path in registry.asked if f"/{first}" in path] == [f"/schemas/ids/{first}"]
 
@@ -119,7 +120,7 @@ def test_references_are_read(registry: Registry) -> None:
     registry.versions["id", 1] = registry.add(inner)
     registry.versions["middle", 2] = registry.add(middle, references=[("x.Id", "id", 1)])
     schema = registry.add(outer, references=[("x.Middle", "middle", 2), ("x.Id", "id", 1)])
-    fmt = FramedAvro([KeyColumn("middle.id.id", INT)], client(registry), "orders", stops=True)
+    fmt = FramedAvro({}, [KeyColumn("middle.id.id", INT)], client(registry), "orders", stops=True)
     assert keys_of(fmt, records([framed(schema, number(3) + number(4))])) == ([(3,)], {})
 
 
@@ -129,8 +130,8 @@ def test_an_unknown_id_stops_the_run_or_makes_dead_letters(registry: Registry) -
     table = records([framed(first, number(1)), framed(9, number(1)), framed(first, number(2))])
     where = "source orders partition 3 offset 8"
     with pytest.raises(UnknownSchemaError, match=rf"{where}: schema id 9 is not in the registry"):
-        FramedAvro(KEYS, client(registry), "orders", stops=True).parse(table)
-    keys, rejected = keys_of(FramedAvro(KEYS, client(registry), "orders", stops=False), table)
+        FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True).parse(table)
+    keys, rejected = keys_of(FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=False), table)
     assert keys == [(1, None), (2, None)]
     assert rejected == {1: "schema id 9 is not in the registry"}
 
@@ -146,7 +147,7 @@ def test_an_unknown_id_is_asked_for_again(registry: Registry) -> None:
 def test_schemas_that_are_no_avro(registry: Registry) -> None:
     """A schema of another kind, or one that cannot be read, makes dead letters of its records alone."""
     proto, broken, first = registry.add("syntax", "PROTOBUF"), registry.add({"type": "new"}), registry.add(FIRST)
-    fmt = FramedAvro(KEYS, client(registry), "orders", stops=True)
+    fmt = FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True)
     values = [framed(proto, b""), framed(broken, b""), framed(first, number(1))]
     keys, rejected = keys_of(fmt, records([*values]))
     assert keys == [(1, None)]
@@ -199,11 +200,22 @@ def test_a_job_checks_its_registry_before_work(registry: Registry) -> None:
         assert fmt.parse(records([framed(first, number(4))])).columns["id"].to_pylist() == [4]
 
 
-def test_a_column_needs_a_type(registry: Registry) -> None:
-    """A column without a type is refused before work."""
-    made = Job(source_topic="s", format="avro", schema_registry=registry.address, sorts=["id", "@key"])
-    with pytest.raises(ColumnTypeError, match=r"column id has no type: .* as id:int"):
-        check_format(made)
+def test_types_are_those_of_the_schemas(registry: Registry) -> None:
+    """What an untyped column holds is told by each record's schema: a type, nothing, or several."""
+    either = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": ["int", "string"]}]}
+    schemas = [registry.add(schema) for schema in (FIRST, SECOND, either)]
+    made = Job(source_topic="s", format="avro", schema_registry=registry.address, sorts=["id,sku"])
+    assert made.untyped == ("id", "sku")
+    kinds = find_kinds(made, records([*(framed(schema, b"") for schema in schemas), None, b"\1"]))
+    assert kinds == [
+        {"id": "int by a schema", "sku": "missing"},
+        {"id": "int by a schema", "sku": "text by a schema"},
+        {"id": "int or text by a schema", "sku": "missing"},
+        {},
+        {},
+    ]
+    assert usual_types(made, kinds) == {"id": "int", "sku": "text"}
+    assert make_format(made.with_types({"id": "int", "sku": "text"})).facts()["columns"] == "id:int,sku:text"
 
 
 def test_credentials_cross_no_network_in_the_clear() -> None:
