@@ -101,6 +101,7 @@ class ChunkFolder:
                     "range": OffsetRange(**fields["range"]),
                     "lost": tuple(LostRange(**item) for item in fields["lost"]),
                     "times": tuple(fields["times"]),
+                    "schemas": tuple((name, digest) for name, digest in fields["schemas"]),
                 }
             )
             return chunk if chunk.range == offsets and raw == self._identity(chunk) else None

@@ -24,7 +24,7 @@ from tasks.checksum import hash_records, sum_hashes
 from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
-from tasks.formats.base import RecordFormat
+from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.registry import make_format
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.fetch import Block
@@ -141,6 +141,7 @@ def _dump_chunk(
         record_bytes=tally.record_bytes,
         lost=reader.take_lost(),
         times=tuple(tally.times),
+        schemas=used_schemas(fmt),
     )
     request.files.write_manifest(chunk)
     return chunk

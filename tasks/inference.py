@@ -64,10 +64,10 @@ def _infer(job: Job, sample: Sample, column: str) -> str:
 def _describe(seen: Mapping[str, int], present: Mapping[str, int]) -> str:
     if not present:
         found = ", ".join(f"{count:,} {'null' if kind == 'null' else 'without it'}" for kind, count in seen.items())
-        return f"the records that were sampled have no value there ({found or 'none is JSON'})"
+        return f"the records that were sampled have no value there ({found or 'none can be read'})"
     counts: Counter[str] = Counter()
     for kind, count in present.items():
-        counts[_SHOWN[kind]] += count
+        counts[_SHOWN.get(kind, kind)] += count
     return f"the records that were sampled hold {', '.join(f'{n:,} {kind}' for kind, n in counts.most_common())} there"
 
 

@@ -69,6 +69,7 @@ class Chunk:
     """Manifest of one Parquet chunk: the records of `range`, in offset order, whole.
 
     `record_bytes`: keys, values and headers together. `times`: timestamps (ms) of about every thousandth record.
+    `schemas`: ids of a schema registry that were used until then, each with the SHA-256 of its text.
     """
 
     path: Path | None
@@ -85,6 +86,8 @@ class Chunk:
     lost: tuple[LostRange, ...] = ()
     # The choice depends on how the records came, block by block.
     times: tuple[int, ...] = field(default=(), compare=False)
+    # A retry has a format of its own, which has met fewer of them.
+    schemas: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

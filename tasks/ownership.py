@@ -5,7 +5,7 @@ reads the ledger *after* it became the holder. `Owner.fence` is the one place wh
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tasks.errors import SettingsError
 from tasks.failpoints import reach
@@ -48,6 +48,11 @@ class Owner:
         # Outputs take at least what the source takes; ledger and dead letters take what the broker takes.
         limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
         self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
+
+    @property
+    def recorded_format(self) -> Mapping[str, str]:
+        """The facts of the format that the last run recorded; empty before the first."""
+        return {} if self.ledger.last is None else self.ledger.last.format
 
     def acquire(self, *, standby: bool = False) -> None:
         """Take the lease, fence, read the ledger. LeaseTakenError names the holder; a standby waits for its end."""

@@ -6,7 +6,7 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 from collections.abc import Mapping
 
 from tasks.errors import SettingsError
-from tasks.formats.registry import describe_format, make_format
+from tasks.formats.registry import check_format, describe_format
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
@@ -27,10 +27,10 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 
 
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Check broker, limits, work folder, permissions, source and ledger: SettingsError and others of exit status 2."""
+    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
     Budget.of(job)
     # A schema may lack what the job names.
-    make_format(job)
+    check_format(job)
     job_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
@@ -89,8 +89,8 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
 
 
 def _options(recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return a record's facts of the format, without the rules, which each run has of its own; old ones lack a name."""
-    options = {name: value for name, value in recorded.items() if name not in {"name", "rules"}}
+    """Return a record's facts of the format, without what each run has of its own; old ones lack a name."""
+    options = {name: value for name, value in recorded.items() if name not in {"name", "rules", "schemas"}}
     name = recorded.get("name", "csv")
     if name == "csv" and "columns" in recorded:
         options["columns"] = format_columns(parse_columns(recorded["columns"]))

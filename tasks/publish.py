@@ -23,6 +23,7 @@ from tasks.checksum import hash_records, sum_hashes
 from tasks.dead_letters import send_dead_letters
 from tasks.errors import TerminalError
 from tasks.failpoints import reach
+from tasks.formats.known_schemas import describe_schemas
 from tasks.formats.registry import describe_format
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
@@ -276,7 +277,7 @@ def _record(
         attempt=publication.attempt,
         source_topic=job.source_topic,
         source_topic_id=snapshot.source_topic_id,
-        format=describe_format(job),
+        format={**describe_format(job), **describe_schemas(owner.recorded_format, publication.chunks)},
         read=tuple(ReadRange(r.partition, r.start, r.end) for r in snapshot.ranges),
         lost=publication.lost,
         records=publication.records + publication.dead_letters,

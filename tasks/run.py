@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest, refuse_lost
+from tasks.formats.known_schemas import describe_schemas
 from tasks.manifests import Chunk, Dumped, Snapshot, SortedRows
 from tasks.observe.logs import log_context
 from tasks.observe.metrics import current_metrics
@@ -103,6 +104,8 @@ class Run:
             current_metrics().count("dump", part.records, part.record_bytes, partition=part.range.partition)
         chunks = tuple(chunk for part in dumped for chunk in part.chunks)
         refuse_lost(job, chunks)
+        # The publish does so as well: by then an earlier batch may have met more.
+        describe_schemas(self.owner.recorded_format, chunks)
         return chunks
 
     def _sort(self, snapshot: Snapshot, chunks: tuple[Chunk, ...], folder: Path) -> tuple[SortedRows, ...]:

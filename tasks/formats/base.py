@@ -29,3 +29,9 @@ class RecordFormat(Protocol):
 
     def facts(self) -> Mapping[str, str]:
         """Return what the ledger records: the options that decide keys, and the version of the parse rules."""
+
+
+def used_schemas(fmt: RecordFormat) -> tuple[tuple[str, str], ...]:
+    """Return the ids of a schema registry that a format has used, each with the SHA-256 of its text."""
+    schemas: Mapping[str, str] = getattr(fmt, "schemas", {})
+    return tuple(sorted(schemas.items()))

@@ -17,6 +17,8 @@ from tasks.settings.sorts import is_record_field, record_field
 
 NUMERIC_TEXT: Final = "number in text"
 TIME_TEXT: Final = "time in text"
+# Behind the type of a column that a record's schema has.
+BY_SCHEMA: Final = " by a schema"
 NOTHING: Final = frozenset({"null", "missing"})
 # Kind → the widest type that takes it; others have none.
 TYPES: Final[Mapping[str, str]] = {
@@ -25,6 +27,7 @@ TYPES: Final[Mapping[str, str]] = {
     NUMERIC_TEXT: "text",
     TIME_TEXT: "text",
     "bool": "bool",
+    **{f"{name}{BY_SCHEMA}": name for name in ("int", "decimal", "float", "bool", "time", "uuid", "text")},
 }
 _STARTS = {"{": "object", "[": "array", '"': "string", "t": "bool", "f": "bool", "n": "null"}
 _NUMBER = re.compile(rb"[ \t]*-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*")
@@ -32,15 +35,27 @@ _TIME = re.compile(rb"[ \t]*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*",
 
 
 def find_kinds(job: Job, records: pa.Table) -> list[dict[str, str]]:
-    """Return for each record of the schema RECORD what its untyped columns hold; nothing where it is not JSON."""
+    """Return for each record of the schema RECORD what its untyped columns hold; nothing where it cannot be read."""
     kinds: list[dict[str, str]] = [{} for _ in range(len(records))]
-    for part in ("value", "key"):
+    if job.schema_registry:
+        _find_by_schemas(job, records, kinds)
+    for part in ("value", "key") if not job.schema_registry else ("key",):
         columns = [name for name in job.untyped if is_record_field(name) == (part == "key")]
         if columns:
             paths = [_path_of(name) for name in columns]
             for kind, value in zip(kinds, records.column(part).to_pylist(), strict=True):
                 kind |= dict(zip(columns, _kinds_of(value, paths), strict=False))
     return kinds
+
+
+def _find_by_schemas(job: Job, records: pa.Table, kinds: Sequence[dict[str, str]]) -> None:
+    from tasks.formats.avro.framed import find_types
+    from tasks.formats.schema_registry import open_registry
+
+    columns = [name for name in job.untyped if not is_record_field(name)]
+    found = find_types(open_registry(job.schema_registry or ""), records, columns) if columns else []
+    for kind, types in zip(kinds, found, strict=False):
+        kind |= {name: f"{known}{BY_SCHEMA}" if known else "missing" for name, known in types.items()}
 
 
 def _path_of(column: str) -> Path:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.errors import SettingsError
-from tasks.formats.base import RecordFormat
+from tasks.formats.avro.format import AvroFormat
+from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
 from tasks.formats.json import JsonFormat
@@ -21,6 +22,17 @@ from tasks.settings.sorts import KeyColumn, format_columns, is_record_field
 def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     kind = HeaderFormat if job.csv_header else CsvFormat
     return kind(job.column_types, keys, job.delimiter, quotes=job.csv_quote == "double")
+
+
+def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    if job.schema_registry:
+        from tasks.formats.avro.framed import FramedAvro
+        from tasks.formats.schema_registry import open_registry
+
+        registry = open_registry(job.schema_registry)
+        return FramedAvro(job.known_types, keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
+    return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 
 def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
@@ -38,6 +50,7 @@ def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
     "csv": _make_csv,
     "json": lambda job, keys: JsonFormat(job.known_types, keys),
+    "avro": _make_avro,
     "protobuf": _make_protobuf,
     "none": lambda _, keys: RecordFields(keys),
 }
@@ -66,6 +79,15 @@ def describe_format(job: Job) -> Mapping[str, str]:
     return facts
 
 
+def check_format(job: Job) -> None:
+    """Raise SettingsError if a schema lacks what the job names, or a registry refuses; TransientError if it is away."""
+    make_format(job)
+    if job.schema_registry:
+        from tasks.formats.schema_registry import open_registry
+
+        open_registry(job.schema_registry).check()
+
+
 def _keys_of_values(job: Job) -> list[KeyColumn]:
     return [key for key in job.key_columns if not is_record_field(key.name)]
 
@@ -92,6 +114,11 @@ class _Joined:
             kept = pa.array(np.flatnonzero(~np.isin(rows, list(rejected))))
             columns |= (part if len(kept) == len(rows) else part.take(kept)).columns
         return Parsed(columns, rejected)
+
+    @property
+    def schemas(self) -> Mapping[str, str]:
+        """The schemas that the values' format has used."""
+        return dict(used_schemas(self._parts[-1]))
 
     def facts(self) -> Mapping[str, str]:
         """Return the facts of the values' format."""

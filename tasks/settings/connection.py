@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from tasks.errors import SettingsError
+from tasks.settings.registry import REGISTRY_FROM_ENVIRONMENT, REGISTRY_SECRETS, split_registry
 
 DEFAULT_BOOTSTRAP_SERVERS = "localhost:9092"
 
@@ -83,17 +84,20 @@ _SECRETS = frozenset(
 )
 _IN_THE_CLEAR = frozenset({"plaintext", "sasl_plaintext"})
 _NO = frozenset({"", "0", "false", "no"})
-_SECRET_FILES = ("ssl.key.location", "ssl.keystore.location")
+_SECRET_FILES = ("ssl.key.location", "ssl.keystore.location", "schema.registry.ssl.key.location")
 
 _current: ContextVar["Connection | None"] = ContextVar("connection", default=None)
 
 
 @dataclass(frozen=True)
 class Connection:
-    """The librdkafka properties that reach one cluster; `repr` shows the address alone."""
+    """The librdkafka properties that reach one cluster, and those of its schema registry; `repr` shows the address."""
 
     bootstrap_servers: str = DEFAULT_BOOTSTRAP_SERVERS
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # Those of a schema registry, without their prefix.
+    registry: Mapping[str, str] = field(default_factory=dict, repr=False)
+    allow_plaintext: bool = field(default=False, repr=False, compare=False)
 
     def client_config(self) -> dict[str, str | int | float | bool]:
         """Return the properties that every client starts from."""
@@ -153,7 +157,8 @@ def resolve_connection(
     path = config_file or (Path(env["KAFKA_CONFIG_FILE"]) if env.get("KAFKA_CONFIG_FILE") else None)
     properties = _read_properties(path) if path else {}
     from_file = properties.pop("bootstrap.servers", None)
-    properties.update({name: env[variable] for variable, name in FROM_ENVIRONMENT.items() if env.get(variable)})
+    variables = FROM_ENVIRONMENT | REGISTRY_FROM_ENVIRONMENT
+    properties.update({name: env[variable] for variable, name in variables.items() if env.get(variable)})
     properties.update(_split_property(item, "-X") for item in extra)
     from_extra = properties.pop("bootstrap.servers", None)
     servers = bootstrap_servers or from_extra or env.get("KAFKA_BOOTSTRAP_SERVERS") or from_file
@@ -162,12 +167,13 @@ def resolve_connection(
 
 def _make_connection(servers: str | None, properties: Mapping[str, str], *, allow_plaintext: bool) -> Connection:
     """Raise SettingsError if a property cannot be used, others can read a key, or records would go in the clear."""
+    kafka, registry = split_registry(properties)
     for name, value in properties.items():
         _check_property(name)
         if name in _SECRET_FILES:
             _check_key_file(Path(value), name)
-    usable = {name: value for name, value in properties.items() if name not in _JAVA_IGNORED}
-    connection = Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable)
+    usable = {name: value for name, value in kafka.items() if name not in _JAVA_IGNORED}
+    connection = Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable, registry, allow_plaintext)
     if not allow_plaintext:
         _check_encrypted(connection)
     return connection
@@ -193,7 +199,7 @@ def _read_properties(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"Kafka config file {path}: {error}") from None
     properties = _parse_properties(text, str(path))
-    if secrets := sorted(_SECRETS & properties.keys()):
+    if secrets := sorted((_SECRETS | REGISTRY_SECRETS) & properties.keys()):
         _check_private(path, status, f"it holds {', '.join(secrets)}")
     return properties
 
@@ -237,6 +243,12 @@ def _check_encrypted(connection: Connection) -> None:
                 "passwords would cross the network in the clear: set security.protocol to ssl or sasl_ssl, or permit "
                 f"it with --allow-plaintext ({ALLOW_PLAINTEXT}=1)"
             )
+
+
+def is_in_the_clear(address: str) -> bool:
+    """Whether what is sent to a web address crosses a network without encryption."""
+    scheme, _, rest = address.partition("://")
+    return scheme.lower() == "http" and not _is_loopback(rest.partition("/")[0])
 
 
 def _is_loopback(address: str) -> bool:

@@ -24,6 +24,7 @@ from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.folders import home_folder
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
+from tasks.settings.registry import check_address
 from tasks.settings.sorts import (
     DELIMITERS,
     DOCUMENT_KEYS,
@@ -71,6 +72,14 @@ _DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".
 
 _LONGEST_SETTING = 10_000
 
+# A setting with a schema, the format that it is for, and how to give the format what it needs.
+_PROTOBUF = "--protobuf-descriptor and --protobuf-message"
+_SCHEMA_SETTINGS = (
+    ("avro_schema", "avro", "--schema-registry ADDRESS or --avro-schema FILE"),
+    ("protobuf_descriptor", "protobuf", _PROTOBUF),
+    ("protobuf_message", "protobuf", _PROTOBUF),
+)
+
 
 def order_fields(schema: dict[str, Any]) -> None:
     """Set `position`, by which Prefect's form orders; without it the order is by name, required fields first."""
@@ -99,10 +108,10 @@ class Job(BaseModel):
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=_form(_SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
-    format: Literal["csv", "json", "protobuf", "none"] = Field(
+    format: Literal["csv", "json", "avro", "protobuf", "none"] = Field(
         "csv",
         title="Format",
-        description="Format of values: csv, json, protobuf, or none for sorts by record fields alone.",
+        description="Format of values: csv, json, avro, protobuf, or none for sorts by record fields alone.",
     )
     key_format: Literal["text", "int32", "int64", "json"] = Field(
         "text",
@@ -128,6 +137,21 @@ class Job(BaseModel):
     )
     csv_quote: Literal["double", "none"] = Field(
         "double", title="CSV quote", description="Double quotes around fields, or none: a quote is text."
+    )
+    avro_schema: Path | None = Field(
+        None, title="Avro schema", description="File with the schema of values that are bare Avro, without framing."
+    )
+    schema_registry: str | None = Field(
+        None,
+        title="Schema registry",
+        description="Address of the schema registry whose ids are in front of Avro values, or in their headers.",
+        examples=["https://registry.example:8081"],
+        json_schema_extra=_form("^https?://[^@]*$"),
+    )
+    unknown_schema: Literal["stop", "dead-letter"] = Field(
+        "stop",
+        title="Unknown schema",
+        description="If the registry does not know a record's schema: stop, or make the record a dead letter.",
     )
     protobuf_descriptor: Path | None = Field(
         None,
@@ -235,6 +259,11 @@ class Job(BaseModel):
     def _plain_delimiter(cls, value: str) -> str:
         return parse_delimiter(value)
 
+    @field_validator("schema_registry")
+    @classmethod
+    def _registry_address(cls, value: str | None) -> str | None:
+        return value if value is None else check_address(value)
+
     @field_validator("columns")
     @classmethod
     def _columns(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -269,7 +298,7 @@ class Job(BaseModel):
                 ) from None
         return value
 
-    @field_validator("workdir", "protobuf_descriptor")
+    @field_validator("workdir", "avro_schema", "protobuf_descriptor")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         if value is None:
@@ -281,7 +310,7 @@ class Job(BaseModel):
         except RuntimeError as error:
             raise ValueError(str(error)) from None
 
-    @field_serializer("workdir", "protobuf_descriptor", when_used="json")
+    @field_serializer("workdir", "avro_schema", "protobuf_descriptor", when_used="json")
     def _home_of_whom_runs(self, value: Path | None) -> str | None:
         """Expand `~` late: parameters are written on one machine and read on another, with another home."""
         if value is None:
@@ -353,18 +382,20 @@ class Job(BaseModel):
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
-        for name in ("protobuf_descriptor", "protobuf_message"):
+        if self.schema_registry and (self.format != "avro" or self.avro_schema):
+            raise FieldError("schema_registry", "is for --format avro without --avro-schema: leave one of them out")
+        for name, kind, way in _SCHEMA_SETTINGS:
             given = getattr(self, name) is not None
-            if given and self.format != "protobuf":
-                raise FieldError(name, "is for --format protobuf: give both, or leave it out")
-            if self.format == "protobuf" and not given:
-                raise FieldError(
-                    name, "is missing: --format protobuf needs --protobuf-descriptor and --protobuf-message"
-                )
+            if given and self.format != kind:
+                raise FieldError(name, f"is for --format {kind}: give both, or leave it out")
+            if self.format == kind and not given and not self.schema_registry:
+                raise FieldError(name, f"is missing: --format {kind} needs {way}")
         try:
             self.schema_content  # noqa: B018  # it is kept
         except OSError as error:
-            raise FieldError("protobuf_descriptor", f"cannot be read: {error}") from None
+            raise FieldError(
+                "avro_schema" if self.avro_schema else "protobuf_descriptor", f"cannot be read: {error}"
+            ) from None
         return self
 
     @model_validator(mode="after")
@@ -438,7 +469,8 @@ class Job(BaseModel):
     @cached_property
     def schema_content(self) -> bytes:
         """The content of the schema's file; it is pickled with the job."""
-        return b"" if self.protobuf_descriptor is None else self.protobuf_descriptor.read_bytes()
+        file = self.avro_schema or self.protobuf_descriptor
+        return b"" if file is None else file.read_bytes()
 
     @cached_property
     def row_fields(self) -> dict[str, ColumnType | None]:
@@ -470,9 +502,9 @@ class Job(BaseModel):
 
     @cached_property
     def untyped(self) -> tuple[str, ...]:
-        """The sorts' columns whose types the data tells: paths into JSON without a given type."""
+        """The sorts' columns whose types the data tells: paths without a type into JSON, or by a registry."""
         names = dict.fromkeys(key.column for key in self._sort_keys)
-        return tuple(name for name in names if self.given_type(name) is None and self._is_in_json(name))
+        return tuple(name for name in names if self.given_type(name) is None and self._has_no_type_yet(name))
 
     @cached_property
     def default_texts(self) -> tuple[str, ...]:
@@ -487,10 +519,10 @@ class Job(BaseModel):
         sorts = [f"{','.join(key.written(types.get(key.column)) for key in s.by)}={s.topic}" for s in self.sort_list]
         return type(self).model_validate({**self.model_dump(exclude_unset=True), "sorts": sorts})
 
-    def _is_in_json(self, column: str) -> bool:
+    def _has_no_type_yet(self, column: str) -> bool:
         if is_record_field(column):
             return self.key_format == "json" and record_field(column)[0] == "@key"
-        return self.format == "json"
+        return self.format == "json" or self.schema_registry is not None
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""

@@ -14,9 +14,9 @@ PAGE = "docs/settings.md"
 SETTINGS = re.findall(r"^\| `(--[a-z-]+)` \| `([a-z_]+)` \| (.*?) \| (.*) \|$", text_of(PAGE), re.MULTILINE)
 # What None stands for, where the word is no default of the model.
 MEANS_NONE = {
+    "none",
     "the source topic's name",
     "no limit",
-    "none",
     "`earliest`",
     "the source's",
     "the broker's",

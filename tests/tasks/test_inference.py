@@ -56,7 +56,7 @@ def test_inferred_types(values: list[bytes | None], expected: str) -> None:
         ([b'{"a":1}', b'{"a":2}', b'{"a":"x"}'], "hold 2 numbers, 1 strings there"),
         ([b'{"a":null}', b"{}", b"{}"], "have no value there (1 null, 2 without it)"),
         ([b'{"a":{}}', b'{"a":[]}', b'{"a":[]}'], "hold 2 arrays, 1 objects there"),
-        ([b"x"], "have no value there (none is JSON)"),
+        ([b"x"], "have no value there (none can be read)"),
         ([b'{"a":1}', b'{"a":true}'], "hold 1 numbers, 1 true or false there"),
     ],
 )
