@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +179,7 @@ def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: M
     """
     group = _RowGroup(partition)
     # A block of large records is a multiple of what a parser may have at once.
-    for block in (part for block in blocks for part in block.split(buffer_bytes)):
+    for block in chain.from_iterable(block.split(buffer_bytes) for block in blocks):
         if group.rows >= _ROW_GROUP_ROWS or (group.rows and group.bytes + block.nbytes > buffer_bytes):
             yield group
             group = _RowGroup(partition)

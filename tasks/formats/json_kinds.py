@@ -1,4 +1,4 @@
-"""Which JSON tokens each key type takes, and the text that its encoder is given for one.
+"""The JSON tokens each key type takes, and the text that its encoder is given for one.
 
 Tokens are columns of JSON texts, null where a value is missing; a null of JSON and a missing value give no key.
 """
@@ -64,7 +64,7 @@ class Tokens:
 
     @property
     def nulls(self) -> Mask:
-        """Where the token is null."""
+        """Find the tokens that are null."""
         return np.asarray(self.starts == ord("n"))
 
     def fit(self, kind: Kind) -> Mask:

@@ -1,4 +1,4 @@
-"""What columns without a given type hold: the kind of each value of a few records, and the types that follow."""
+"""The kinds of the values that columns without a given type hold in a few records, and the types that follow."""
 
 import re
 from collections import Counter
