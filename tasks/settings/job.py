@@ -30,6 +30,7 @@ from tasks.settings.sorts import (
     DOCUMENT_KEYS,
     LONGEST_TOPIC,
     RECORD_FIELDS,
+    SCHEMA_FORMATS,
     SIZE,
     TOPIC,
     KeyColumn,
@@ -73,7 +74,7 @@ _DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".
 _LONGEST_SETTING = 10_000
 
 # A setting with a schema, the format that it is for, and how to give the format what it needs.
-_PROTOBUF = "--protobuf-descriptor and --protobuf-message"
+_PROTOBUF = "--schema-registry ADDRESS, or --protobuf-descriptor and --protobuf-message"
 _SCHEMA_SETTINGS = (
     ("avro_schema", "avro", "--schema-registry ADDRESS or --avro-schema FILE"),
     ("protobuf_descriptor", "protobuf", _PROTOBUF),
@@ -113,10 +114,11 @@ class Job(BaseModel):
         title="Format",
         description="Format of values: csv, json, avro, protobuf, or none for sorts by record fields alone.",
     )
-    key_format: Literal["text", "int32", "int64", "json"] = Field(
+    key_format: Literal["text", "int32", "int64", "json", "avro", "protobuf"] = Field(
         "text",
         title="Key format",
-        description="Format of keys, for sorts by @key: text, json, or big-endian int32 or int64.",
+        description="Format of keys, for sorts by @key: text, json, big-endian int32 or int64, or avro or protobuf "
+        "of a schema registry.",
     )
     columns: str | None = Field(
         None,
@@ -144,7 +146,7 @@ class Job(BaseModel):
     schema_registry: str | None = Field(
         None,
         title="Schema registry",
-        description="Address of the schema registry whose ids are in front of Avro values, or in their headers.",
+        description="Address of the schema registry whose ids are in front of Avro or Protobuf, or in headers.",
         examples=["https://registry.example:8081"],
         json_schema_extra=_form("^https?://[^@]*$"),
     )
@@ -362,6 +364,10 @@ class Job(BaseModel):
                 f"{where} names {key.column!r}, but keys of --key-format {self.key_format} have no fields: "
                 "sort by @key",
             )
+        if key.column == "@key" and self.key_format == "protobuf":
+            raise FieldError(
+                "sorts", f"{where}: a key of --key-format protobuf is a message: sort by a field, @key.NAME"
+            )
         if is_integer_field(key.column, self.key_format) and not compares_integers(kind):
             raise FieldError(
                 "sorts",
@@ -382,13 +388,16 @@ class Job(BaseModel):
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
-        if self.schema_registry and (self.format != "avro" or self.avro_schema):
-            raise FieldError("schema_registry", "is for --format avro without --avro-schema: leave one of them out")
+        if self.schema_registry and not (self.is_registered("value") or self.is_registered("key")):
+            way = "for --format avro or protobuf without a schema's file, or for such a --key-format"
+            raise FieldError("schema_registry", f"is {way}: leave one of them out")
+        if self.key_format in SCHEMA_FORMATS and not self.schema_registry:
+            raise FieldError("key_format", f"{self.key_format} needs --schema-registry ADDRESS")
         for name, kind, way in _SCHEMA_SETTINGS:
             given = getattr(self, name) is not None
             if given and self.format != kind:
                 raise FieldError(name, f"is for --format {kind}: give both, or leave it out")
-            if self.format == kind and not given and not self.schema_registry:
+            if self.format == kind and not given and not self.is_registered("value"):
                 raise FieldError(name, f"is missing: --format {kind} needs {way}")
         try:
             self.schema_content  # noqa: B018  # it is kept
@@ -466,6 +475,14 @@ class Job(BaseModel):
         """Whether the fields of a value have names of their own, so that a sort may name any."""
         return self.has_paths or self.csv_header
 
+    def is_registered(self, part: str) -> bool:
+        """Whether a schema registry has the schemas of this part of records, `value` or `key`."""
+        has_file = any(getattr(self, name) is not None for name, _, _ in _SCHEMA_SETTINGS)
+        is_framed = (
+            self.key_format in SCHEMA_FORMATS if part == "key" else self.format in SCHEMA_FORMATS and not has_file
+        )
+        return self.schema_registry is not None and is_framed
+
     @cached_property
     def schema_content(self) -> bytes:
         """The content of the schema's file; it is pickled with the job."""
@@ -521,8 +538,8 @@ class Job(BaseModel):
 
     def _has_no_type_yet(self, column: str) -> bool:
         if is_record_field(column):
-            return self.key_format == "json" and record_field(column)[0] == "@key"
-        return self.format == "json" or self.schema_registry is not None
+            return self.key_format in DOCUMENT_KEYS and record_field(column)[0] == "@key"
+        return self.format == "json" or self.is_registered("value")
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""
