@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.arrow import HEADERS, RECORD
 from tasks.errors import SettingsError
 from tasks.formats.avro.framed import AvroLanguage
 from tasks.formats.framed import FramedFormat, SchemaBook
@@ -25,6 +24,7 @@ from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job, load_job
 from tasks.settings.sorts import KeyColumn
 from tests.avro_values import number
+from tests.framed_records import framed, records
 from tests.registry_server import Registry, serve_registry
 
 pytest.importorskip("confluent_kafka.schema_registry")
@@ -53,26 +53,6 @@ def framed_avro(
     columns: dict[str, ColumnType], keys: list[KeyColumn], registry: SchemaRegistry, *, stops: bool
 ) -> FramedFormat:
     return FramedFormat(AvroLanguage(), columns, keys, SchemaBook(registry, "orders", stops=stops))
-
-
-def framed(schema: int, payload: bytes) -> bytes:
-    return b"\0" + schema.to_bytes(4, "big") + payload
-
-
-def records(values: list[bytes | None], headers: list[list[tuple[str, bytes]] | None] | None = None) -> pa.Table:
-    count = len(values)
-    given = [None if h is None else [{"name": n, "value": v} for n, v in h] for h in headers or [None] * count]
-    return pa.table(
-        {
-            "value": pa.array(values, pa.binary()),
-            "key": pa.nulls(count, pa.binary()),
-            "headers": pa.array(given, HEADERS),
-            "timestamp": pa.array([0] * count, pa.int64()),
-            "partition": pa.array([3] * count, RECORD.field("partition").type),
-            "offset": pa.array(range(7, 7 + count), pa.int64()),
-        },
-        RECORD,
-    )
 
 
 def keys_of(fmt: FramedFormat, table: pa.Table) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
