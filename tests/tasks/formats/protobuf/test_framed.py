@@ -140,7 +140,7 @@ def test_types_are_those_of_the_messages(registry: Registry, ids: tuple[int, int
 
 
 def test_names_of_references(registry: Registry) -> None:
-    """One schema may be imported by two names in different files, and one may have the name of no file of ours."""
+    """A file that is imported may have the name that its importer has for the compiler."""
     registry.versions["own", 1] = registry.add('syntax="proto3"; message O { int64 id = 1; }', "PROTOBUF")
     text = 'syntax="proto3"; import "schema.proto"; message M { O o = 1; }'
     schema = registry.add(text, "PROTOBUF", [("schema.proto", "own", 1)])
