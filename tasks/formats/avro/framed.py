@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
 from tasks.formats.avro.format import ValueReader
 from tasks.formats.avro.schema import SchemaError, Type, parse_schema
 from tasks.formats.avro.types import default_type, find_leaves
 from tasks.formats.base import RejectedError
+from tasks.formats.headers import find_header
 from tasks.formats.schema_registry import RegisteredSchema, SchemaRegistry, UnknownSchemaError
-from tasks.formats.wire import VALUE_HEADER, Frames, SchemaId, find_header, split_frames
-from tasks.keys import RULES, Parsed, type_columns
+from tasks.formats.wire import VALUE_HEADER, Frames, SchemaId, split_frames
+from tasks.keys import RULES, Parsed, merge_parts, reject_all
 from tasks.settings.column_types import ColumnType
 from tasks.settings.sorts import KeyColumn, format_columns
 
@@ -46,22 +48,21 @@ class FramedAvro:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        values = records.column("value").combine_chunks()
-        frames = split_frames(values, find_header(records.column("headers").combine_chunks(), VALUE_HEADER))
+        values = one_chunk(records.column("value"))
+        frames = split_frames(values, find_header(one_chunk(records.column("headers")), VALUE_HEADER))
         parts = []
         for code, schema in enumerate(frames.schemas):
             rows = np.flatnonzero(frames.codes == code)
             if len(rows):
                 where = _place(records.slice(int(rows[0]), 1))
                 parts.append((rows, self._parse_group(schema, values, rows, frames, where)))
-        return _merge(self.keys, parts, frames.refused)
+        return merge_parts(self.keys, parts, frames.refused)
 
     def _parse_group(self, schema: SchemaId, values: pa.Array, rows: _Rows, frames: Frames, where: str) -> Parsed:
         try:
             reader = self._reader(schema, where)
         except RejectedError as error:
-            nothing = {key.name: pa.nulls(len(rows), pa.binary()) for key in self.keys}
-            return type_columns(self.keys, nothing, dict.fromkeys(range(len(rows)), str(error)))
+            return reject_all(self.keys, dict.fromkeys(range(len(rows)), str(error)))
         group = values if len(rows) == len(values) else values.take(pa.array(rows))
         return reader.parse(group, frames.starts[rows])
 
@@ -97,8 +98,8 @@ def find_types(registry: SchemaRegistry, records: pa.Table, columns: Sequence[st
 
     A record whose schema cannot be read has no columns. Where a schema's branches have several types, they are joined.
     """
-    headers = find_header(records.column("headers").combine_chunks(), VALUE_HEADER)
-    frames = split_frames(records.column("value").combine_chunks(), headers)
+    headers = find_header(one_chunk(records.column("headers")), VALUE_HEADER)
+    frames = split_frames(one_chunk(records.column("value")), headers)
     types = [_types_of(registry, schema, columns) for schema in frames.schemas]
     return [types[code] if code >= 0 else {} for code in frames.codes.tolist()]
 
@@ -123,16 +124,3 @@ def read_registered(found: RegisteredSchema, schema: SchemaId) -> Type:
         return parse_schema(found.text, found.references)
     except SchemaError as error:
         raise RejectedError(f"schema id {schema} is no Avro schema: {error}") from None
-
-
-def _merge(keys: Sequence[KeyColumn], parts: Sequence[tuple[_Rows, Parsed]], refused: Mapping[int, str]) -> Parsed:
-    """Merge the groups of a block; each comes with its records' indexes in the block."""
-    if not parts:
-        return type_columns(keys, {key.name: pa.array([], pa.binary()) for key in keys}, refused)
-    moved = [part.moved(rows, {}) for rows, part in parts]
-    rejected = dict(refused) | {row: why for part in moved for row, why in part.rejected.items()}
-    if len(parts) == 1:
-        return Parsed(moved[0].columns, rejected)
-    order = pa.array(np.argsort(np.concatenate([np.delete(rows, list(part.rejected)) for rows, part in parts])))
-    columns = {key.name: pa.concat_arrays([part.columns[key.name] for part in moved]).take(order) for key in keys}
-    return Parsed(columns, rejected)

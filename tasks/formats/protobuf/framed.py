@@ -15,7 +15,7 @@ from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.native import check_type
 from tasks.formats.protobuf.paths import Column, NoSuchFieldError, resolve
 from tasks.formats.wire import Indexes, SchemaId, cut_values, header_length, split_frames, split_indexes
-from tasks.keys import Parsed, type_columns
+from tasks.keys import Parsed, merge_parts, reject_all, type_columns
 from tasks.settings.paths import parse_path
 from tasks.settings.sorts import KeyColumn
 
@@ -49,15 +49,14 @@ class FramedMessages:
             group = (frames.schemas[code], places.places[place])
             payloads = cut_values(values.take(pa.array(rows)), starts[rows])
             parts.append((rows, self._parse_group(group, payloads)))
-        return _merge(self.keys, parts, refused)
+        return merge_parts(self.keys, parts, refused)
 
     def _parse_group(self, group: tuple[SchemaId, Indexes], payloads: pa.Array) -> Parsed:
         try:
             if group not in self._readers:
                 self._readers[group] = _GroupReader(self._message_of(*group), self.keys)
         except RejectedError as error:
-            reasons = dict.fromkeys(range(len(payloads)), str(error))
-            return Parsed({key.name: _nothing(key) for key in self.keys}, reasons)
+            return reject_all(self.keys, dict.fromkeys(range(len(payloads)), str(error)))
         return self._readers[group].parse(payloads)
 
 
@@ -85,11 +84,6 @@ def _find(message: Any, key: KeyColumn) -> Column | None:
     return column
 
 
-def _nothing(key: KeyColumn) -> pa.Array:
-    encoded = type_columns((key,), {key.name: pa.array([], pa.binary())})
-    return encoded.columns[key.name]
-
-
 def _carriers(values: pa.Array, headers: pa.Array | None, starts: _Rows) -> tuple[pa.Array, _Rows]:
     """Return what holds each record's message indexes, its header or its value, and where they begin."""
     if headers is None or headers.null_count == len(headers):
@@ -106,14 +100,3 @@ def _group(codes: _Rows, places: _Rows, rows: _Rows) -> Iterator[tuple[int, int,
     known = places >= 0
     for code, place in np.unique(pairs[known], axis=0).tolist():
         yield code, place, rows[(codes == code) & (places == place)]
-
-
-def _merge(keys: Sequence[KeyColumn], parts: Sequence[tuple[_Rows, Parsed]], refused: dict[int, str]) -> Parsed:
-    """Merge groups into one block; each comes with its records' indexes in the block."""
-    if not parts:
-        return Parsed({key.name: _nothing(key) for key in keys}, refused)
-    moved = [part.moved(rows, {}) for rows, part in parts]
-    accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
-    order = pa.array(np.argsort(np.concatenate(accepted)))
-    columns = {key.name: pa.concat_arrays([part.columns[key.name] for part in moved]).take(order) for key in keys}
-    return Parsed(columns, refused | {row: why for part in moved for row, why in part.rejected.items()})
