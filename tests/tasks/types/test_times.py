@@ -147,7 +147,7 @@ _INTEGERS = st.one_of(
 
 
 @pytest.mark.parametrize("unit", _FACTORS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(texts=blocks(_INTEGERS))
 def test_epochs(unit: str, texts: list[bytes | None]) -> None:
     """A time with a unit is an integer without hexadecimal digits, and overflows where its nanoseconds do."""
