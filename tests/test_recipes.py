@@ -49,4 +49,6 @@ def test_recipe(recipe: dict[str, str], cluster: Cluster, command: Command) -> N
     assert done.status == 0, done.err
     (output,) = (name for name in cluster.admin.list_topics(timeout=10).topics if name.startswith(f"{source}-by-"))
     assert cluster.read(output) == [read_record(line) for line in recipe["sorted"].splitlines()]
-    assert verify_job(Job(source_topic=source), cluster.connection).ok
+    verified = verify_job(Job(source_topic=source), cluster.connection)
+    assert verified.ok
+    assert not any(run.unverifiable for run in verified.runs)
