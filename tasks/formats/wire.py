@@ -23,6 +23,8 @@ KEY_HEADER: Final = "__key_schema_id"
 # A schema by its id, or by its GUID, which only a header has.
 SchemaId = int | UUID
 Indexes = tuple[int, ...]
+# What values are read alike: their schema, and the place of their message in it, which only Protobuf's have.
+Group = tuple[SchemaId, Indexes]
 _PREFIX_BYTES: Final = 5
 _GUID_BYTES: Final = 16
 # Messages within messages, which is how deep a list of indexes leads; and the bytes of a varint of 32 bits.
@@ -178,6 +180,50 @@ class _Cursor:
             open_rows = open_rows[(byte & 0x80 != 0) & ~self.bad[rows[open_rows]]]
         self.bad[rows[open_rows]] = True
         return (values >> 1) ^ -(values & 1)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a block of records. `groups`: those that occur. The other members are those of Frames."""
+
+    groups: tuple[Group, ...]
+    codes: _Numbers
+    starts: _Numbers
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+def group_by_schema(values: pa.Array, headers: pa.Array) -> Groups:
+    """Find the schema of each value; for `headers` see `split_frames`."""
+    frames = split_frames(values, headers)
+    return Groups(tuple((schema, ()) for schema in frames.schemas), frames.codes, frames.starts, frames.refused)
+
+
+def group_by_message(values: pa.Array, headers: pa.Array) -> Groups:
+    """Find the schema of each value and the place of its message, which is behind the id in a header or in front."""
+    frames = split_frames(values, headers)
+    framed = np.flatnonzero(frames.codes >= 0)
+    carriers, begins = _carriers(values, headers, frames.starts)
+    places = split_indexes(carriers.take(pa.array(framed)), begins[framed])
+    starts = np.zeros(len(values), np.int64)
+    # Of a header's indexes nothing is in the value.
+    starts[framed] = np.where(frames.starts[framed] > 0, places.starts, 0)
+    pairs = np.stack([frames.codes[framed], places.codes], axis=1)[places.codes >= 0]
+    distinct, codes = np.unique(pairs, axis=0, return_inverse=True)
+    every = np.full(len(values), -1, np.int64)
+    every[framed[places.codes >= 0]] = codes.ravel()
+    refused = frames.refused | {int(framed[i]): why for i, why in places.refused.items()}
+    groups = tuple((frames.schemas[code], places.places[place]) for code, place in distinct.tolist())
+    return Groups(groups, every, starts, refused)
+
+
+def _carriers(values: pa.Array, headers: pa.Array, starts: _Numbers) -> tuple[pa.Array, _Numbers]:
+    """Return what holds each record's message indexes, its header or its value, and where they begin."""
+    if headers.null_count == len(headers):
+        return values, starts
+    distinct = headers.dictionary_encode()
+    lengths = np.array([*map(header_length, distinct.dictionary.to_pylist()), 0], np.int64)
+    indices = np.asarray(pc.fill_null(distinct.indices, len(lengths) - 1))
+    return pc.coalesce(headers, values), np.where(np.asarray(headers.is_valid()), lengths[indices], starts)
 
 
 def cut_values(values: pa.Array, starts: _Numbers) -> pa.Array:

@@ -19,6 +19,7 @@ from tasks.settings.sorts import (
     DOCUMENT_KEYS,
     LONGEST_TOPIC,
     RECORD_FIELDS,
+    SCHEMA_FORMATS,
     Sort,
     SortKey,
     check_topic_name,
@@ -36,7 +37,7 @@ from tasks.settings.sorts import (
 STREAM_TABLE = "stream"
 
 # A setting with a schema, the format that it is for, and how to give the format what it needs.
-_PROTOBUF = "--protobuf-descriptor and --protobuf-message"
+_PROTOBUF = "--schema-registry ADDRESS, or --protobuf-descriptor and --protobuf-message"
 _SCHEMA_SETTINGS = (
     ("avro_schema", "avro", "--schema-registry ADDRESS or --avro-schema FILE"),
     ("protobuf_descriptor", "protobuf", _PROTOBUF),
@@ -91,6 +92,10 @@ class Job(JobColumns):
                 f"{where} names {key.column!r}, but keys of --key-format {self.key_format} have no fields: "
                 "sort by @key",
             )
+        if key.column == "@key" and self.key_format == "protobuf":
+            raise FieldError(
+                "sorts", f"{where}: a key of --key-format protobuf is a message: sort by a field, @key.NAME"
+            )
         if is_integer_field(key.column, self.key_format) and not compares_integers(kind):
             raise FieldError(
                 "sorts",
@@ -111,13 +116,16 @@ class Job(JobColumns):
     @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
-        if self.schema_registry and (self.format != "avro" or self.avro_schema):
-            raise FieldError("schema_registry", "is for --format avro without --avro-schema: leave one of them out")
+        if self.schema_registry and not (self.is_registered("value") or self.is_registered("key")):
+            way = "for --format avro or protobuf without a schema's file, or for such a --key-format"
+            raise FieldError("schema_registry", f"is {way}: leave one of them out")
+        if self.key_format in SCHEMA_FORMATS and not self.schema_registry:
+            raise FieldError("key_format", f"{self.key_format} needs --schema-registry ADDRESS")
         for name, kind, way in _SCHEMA_SETTINGS:
             given = getattr(self, name) is not None
             if given and self.format != kind:
                 raise FieldError(name, f"is for --format {kind}: give both, or leave it out")
-            if self.format == kind and not given and not self.schema_registry:
+            if self.format == kind and not given and not self.is_registered("value"):
                 raise FieldError(name, f"is missing: --format {kind} needs {way}")
         try:
             self.schema_content  # noqa: B018  # it is kept

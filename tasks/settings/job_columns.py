@@ -7,6 +7,8 @@ from functools import cached_property
 from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.options import SAMPLE_COLUMNS, SAMPLE_SORTS, SAMPLE_TOPIC, JobOptions
 from tasks.settings.sorts import (
+    DOCUMENT_KEYS,
+    SCHEMA_FORMATS,
     KeyColumn,
     Sort,
     SortKey,
@@ -31,6 +33,16 @@ class JobColumns(JobOptions):
     def has_names(self) -> bool:
         """Whether the fields of a value have names of their own, so that a sort may name any."""
         return self.has_paths or self.csv_header
+
+    def is_registered(self, part: str) -> bool:
+        """Whether a schema registry has the schemas of this part of records, `value` or `key`."""
+        has_file = any(
+            given is not None for given in (self.avro_schema, self.protobuf_descriptor, self.protobuf_message)
+        )
+        is_framed = (
+            self.key_format in SCHEMA_FORMATS if part == "key" else self.format in SCHEMA_FORMATS and not has_file
+        )
+        return self.schema_registry is not None and is_framed
 
     @cached_property
     def row_fields(self) -> dict[str, ColumnType | None]:
@@ -110,8 +122,8 @@ class JobColumns(JobOptions):
 
     def _has_no_type_yet(self, column: str) -> bool:
         if is_record_field(column):
-            return self.key_format == "json" and record_field(column)[0] == "@key"
-        return self.format == "json" or self.schema_registry is not None
+            return self.key_format in DOCUMENT_KEYS and record_field(column)[0] == "@key"
+        return self.format == "json" or self.is_registered("value")
 
     @property
     def _sort_keys(self) -> list[SortKey]:

@@ -48,10 +48,11 @@ class JobOptions(BaseModel):
         title="Format",
         description="Format of values: csv, json, avro, protobuf, or none for sorts by record fields alone.",
     )
-    key_format: Literal["text", "int32", "int64", "json"] = Field(
+    key_format: Literal["text", "int32", "int64", "json", "avro", "protobuf"] = Field(
         "text",
         title="Key format",
-        description="Format of keys, for sorts by @key: text, json, or big-endian int32 or int64.",
+        description="Format of keys, for sorts by @key: text, json, big-endian int32 or int64, or avro or protobuf "
+        "of a schema registry.",
     )
     columns: str | None = Field(
         None,
@@ -79,7 +80,7 @@ class JobOptions(BaseModel):
     schema_registry: str | None = Field(
         None,
         title="Schema registry",
-        description="Address of the schema registry whose ids are in front of Avro values, or in their headers.",
+        description="Address of the schema registry whose ids are in front of Avro or Protobuf, or in headers.",
         examples=["https://registry.example:8081"],
         json_schema_extra=form("^https?://[^@]*$"),
     )

@@ -17,16 +17,15 @@ from tasks.formats.avro.types import resolve_type, takes
 from tasks.formats.base import parse_present
 from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.column_types import ColumnType
-from tasks.settings.paths import parse_path
-from tasks.settings.sorts import KeyColumn, format_columns
+from tasks.settings.sorts import KeyColumn, format_columns, path_within
 
 
 class ValueReader:
-    """Reads key columns out of values of one writer's schema, whose fields alone count."""
+    """Reads key columns out of values of one writer's schema, whose fields alone count. `label`: a value in reasons."""
 
-    def __init__(self, schema: Type, keys: Sequence[KeyColumn]) -> None:
-        self._keys = tuple(keys)
-        self._decoder = Decoder(schema, [Wanted(parse_path(key.name), partial(takes, key.type)) for key in keys])
+    def __init__(self, schema: Type, keys: Sequence[KeyColumn], label: str = "the value") -> None:
+        self._keys, self._label = tuple(keys), label
+        self._decoder = Decoder(schema, [Wanted(path_within(key.name), partial(takes, key.type)) for key in keys])
 
     def parse(self, values: pa.Array, starts: npt.NDArray[np.int64] | int = 0) -> Parsed:
         """Return key columns and rejects of values (binary, none null), each of which begins at its start."""
@@ -43,7 +42,7 @@ class ValueReader:
             rejected |= {
                 row: f"{key.label} is no {key.type}: it is {kind} in its schema" for row, kind in wrong.items()
             }
-        return rejected | {row: f"the value {why}" for row, why in decoded.refused.items()}
+        return rejected | {row: f"{self._label} {why}" for row, why in decoded.refused.items()}
 
 
 class AvroFormat:
