@@ -91,7 +91,7 @@ _EDGES = [
 ]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(blocks(_USUAL) | blocks(_TEXTS | st.sampled_from(_EDGES)))
 def test_times_compare_as_instants(texts: list[bytes | None]) -> None:
     """What is accepted and the nanoseconds are those of Python's datetimes; reasons are by the rule that is broken."""
