@@ -99,7 +99,7 @@ def serve_registry(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
         # The handshake is the thread's that answers, so that a client which breaks it off stops nobody else.
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield registry

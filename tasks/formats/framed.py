@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.formats.base import RejectedError
+from tasks.arrow import one_chunk
+from tasks.formats.base import EMPTY_VALUE, RejectedError
+from tasks.formats.headers import find_header
 from tasks.formats.schema_registry import RegisteredSchema, SchemaRegistry, UnknownSchemaError
-from tasks.formats.wire import KEY_HEADER, VALUE_HEADER, Group, Groups, Indexes, SchemaId, find_header
-from tasks.keys import RULES, Parsed, type_columns
+from tasks.formats.wire import KEY_HEADER, VALUE_HEADER, Group, Groups, Indexes, SchemaId
+from tasks.keys import RULES, Parsed, merge_parts, type_columns
 from tasks.settings.column_types import ColumnType
 from tasks.settings.paths import Path
 from tasks.settings.sorts import KeyColumn, format_columns, path_within
@@ -36,7 +38,7 @@ class Part:
         """Return the reason of a dead letter whose frame is `reason`."""
         if self is VALUE:
             return reason
-        return f"{self.label} is empty" if reason == "empty value" else f"{self.label} {reason}"
+        return f"{self.label} is empty" if reason == EMPTY_VALUE else f"{self.label} {reason}"
 
 
 VALUE: Final = Part("value", VALUE_HEADER, "the value")
@@ -137,7 +139,7 @@ class FramedFormat:
             if len(rows):
                 reader = self._reader(group, _place(records.slice(int(rows[0]), 1)))
                 parts.append((rows, self._parse_group(reader, values, rows, frames.starts[rows])))
-        return _merge(self.keys, parts, refused)
+        return merge_parts(self.keys, parts, refused)
 
     def _absent(self, count: int, rejected: Mapping[int, str] | None = None) -> Parsed:
         return type_columns(self.keys, {key.name: pa.nulls(count, pa.binary()) for key in self.keys}, rejected)
@@ -191,23 +193,9 @@ def _types_of(language: Language, registry: SchemaRegistry, group: Group, column
 
 
 def _split(language: Language, part: Part, records: pa.Table) -> tuple[pa.Array, Groups]:
-    values = records.column(part.column).combine_chunks()
-    return values, language.split(values, find_header(records.column("headers").combine_chunks(), part.header))
+    values = one_chunk(records.column(part.column))
+    return values, language.split(values, find_header(one_chunk(records.column("headers")), part.header))
 
 
 def _place(record: pa.Table) -> str:
     return f"partition {record['partition'][0]} offset {record['offset'][0]}"
-
-
-def _merge(keys: Sequence[KeyColumn], parts: Sequence[tuple[_Rows, Parsed]], refused: Mapping[int, str]) -> Parsed:
-    """Merge the groups of a block; each comes with its records' indexes in the block."""
-    if not parts:
-        nothing = type_columns(keys, {key.name: pa.array([], pa.binary()) for key in keys})
-        return Parsed(nothing.columns, dict(refused))
-    moved = [part.moved(rows, {}) for rows, part in parts]
-    rejected = dict(refused) | {row: why for part in moved for row, why in part.rejected.items()}
-    if len(parts) == 1:
-        return Parsed(moved[0].columns, rejected)
-    order = pa.array(np.argsort(np.concatenate([np.delete(rows, list(part.rejected)) for rows, part in parts])))
-    columns = {key.name: pa.concat_arrays([part.columns[key.name] for part in moved]).take(order) for key in keys}
-    return Parsed(columns, rejected)

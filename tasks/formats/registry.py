@@ -77,6 +77,12 @@ def _make_values(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     return make_values(job, keys) if job.is_registered("value") else _MAKERS[job.format](job, keys)
 
 
+def with_schema_types(job: Job) -> Job:
+    """Return the job with the types that its schema has for columns without a given one."""
+    own = {key.name: key.type for key in job.key_columns}
+    return job.with_types({key.name: str(key.type) for key in make_format(job).keys if key.type != own[key.name]})
+
+
 def describe_format(job: Job) -> Mapping[str, str]:
     """Return what a run record says of the job's format, and of the record fields that its sorts name.
 

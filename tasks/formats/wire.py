@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import binary_buffers
+from tasks.formats.base import EMPTY_VALUE, NULL_VALUE
 from tasks.printable import excerpt
 
 VALUE_HEADER: Final = "__value_schema_id"
@@ -74,9 +75,9 @@ def _split_prefixes(values: pa.Array) -> Frames:
 def explain_frame(value: bytes | None) -> str:
     """Return why a value has no schema's id in front."""
     if value is None:
-        return "null value"
+        return NULL_VALUE
     if not value:
-        return "empty value"
+        return EMPTY_VALUE
     if value[0]:
         return f"begins with the byte {value[0]}, and not with the magic byte 0 of a schema registry: {excerpt(value)}"
     return f"has {len(value)} bytes, too few for a schema id: {excerpt(value)}"
@@ -96,7 +97,7 @@ def _with_headers(values: pa.Array, frames: Frames, headers: pa.Array) -> Frames
     refused |= {i: f"has no schema id in its header: {excerpt(headers[i].as_py())}" for i in _below_zero(codes, named)}
     null = np.flatnonzero(~np.asarray(values.is_valid()))
     codes[null] = -1
-    return Frames(tuple(schemas), codes, starts, refused | dict.fromkeys(null.tolist(), "null value"))
+    return Frames(tuple(schemas), codes, starts, refused | dict.fromkeys(null.tolist(), NULL_VALUE))
 
 
 def _below_zero(codes: _Numbers, rows: _Numbers) -> list[int]:
@@ -115,20 +116,6 @@ def read_schema_header(header: bytes) -> SchemaId | None:
     if header[:1] == b"\1" and len(header) > _GUID_BYTES:
         return UUID(bytes=header[1 : 1 + _GUID_BYTES])
     return None
-
-
-def find_header(headers: pa.Array, name: str) -> pa.Array:
-    """Return for each record (type HEADERS) the value of the last header of a name; null if it has none."""
-    offsets, items = np.asarray(headers.offsets).astype(np.int64), headers.values
-    found = np.flatnonzero(np.asarray(pc.equal(items.field("name"), name)))
-    # A slice of lists has the items of all.
-    found = found[(found >= offsets[0]) & (found < offsets[-1])]
-    if not len(found):
-        return pa.nulls(len(headers), pa.binary())
-    last = np.full(len(headers) + 1, -1, np.int64)
-    np.maximum.at(last, np.searchsorted(offsets, found, "right") - 1, found)
-    places = np.where(np.asarray(headers.is_valid()), last[:-1], -1)
-    return items.field("value").take(pa.array(places, mask=places < 0))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
 from tasks.errors import SettingsError
 from tasks.formats.avro.decoder import Decoded, Decoder, Wanted
 from tasks.formats.avro.schema import SchemaError, Type, parse_schema
 from tasks.formats.avro.types import resolve_type, takes
+from tasks.formats.base import parse_present
 from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.column_types import ColumnType
 from tasks.settings.sorts import KeyColumn, format_columns, path_within
@@ -59,12 +61,7 @@ class AvroFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        values = records.column("value").combine_chunks()
-        if not values.null_count:
-            return self._reader.parse(values)
-        present = np.asarray(values.is_valid())
-        rejected = dict.fromkeys(np.flatnonzero(~present).tolist(), "null value")
-        return self._reader.parse(values.drop_null()).moved(np.flatnonzero(present), rejected)
+        return parse_present(one_chunk(records.column("value")), self._reader.parse)
 
     def facts(self) -> Mapping[str, str]:
         """Return the columns with their types, and the digest of the schema."""
