@@ -71,7 +71,9 @@ def test_primitive_keys(registry: Registry, ids: dict[str, int], data: st.DataOb
         wrong = {"string": "@key is no int: it is string in its schema", "null": null, "empty": "@key is empty"}
         expected.append(wrong.get(kind, (n,)))
     job = make_job(registry, f"@key:int{':nulls-last' * nulls}")
-    assert outcomes(job, records([None] * len(keys), headers, keys)) == expected
+    skipped = data.draw(st.integers(0, len(keys) - 1))
+    table = records([None] * len(keys), headers, keys).slice(skipped)
+    assert outcomes(job, table) == expected[skipped:]
 
 
 def test_paths_and_reasons(registry: Registry, ids: dict[str, int]) -> None:
