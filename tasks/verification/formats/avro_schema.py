@@ -78,4 +78,19 @@ def parse_schema(texts: Sequence[str]) -> Schema:
 
 def _load(text: str) -> Any:
     # A registry holds the schema of one primitive type with or without quotes.
-    return text.strip() if text.strip() in _PRIMITIVES else json.loads(text)
+    return text.strip() if text.strip() in _PRIMITIVES else _unwrap(json.loads(text))
+
+
+def _unwrap(kind: Any) -> Any:
+    """Return the type without types that only hold another: fastavro does not read `{"type": {"type": "long"}}`."""
+    if isinstance(kind, list):
+        return [_unwrap(branch) for branch in kind]
+    if not isinstance(kind, dict):
+        return kind
+    inner = kind.get("type")
+    if isinstance(inner, dict | list):
+        return _unwrap({**kind, **inner} if isinstance(inner, dict) else inner)
+    parts = {name: _unwrap(kind[name]) for name in ("items", "values") if name in kind}
+    if "fields" in kind:
+        parts["fields"] = [{**field, "type": _unwrap(field["type"])} for field in kind["fields"]]
+    return {**kind, **parts}

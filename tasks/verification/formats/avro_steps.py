@@ -59,6 +59,9 @@ def read_number(c: Cursor) -> int:
     """Read an integer of at most 10 bytes, and 64 bits."""
     data, pos = c.data, c.pos
     byte = data[pos]
+    if byte <= 0x7F:
+        c.pos = pos + 1
+        return (byte >> 1) ^ -(byte & 1)
     number, shift = byte & 0x7F, 7
     while byte > 0x7F:
         if shift == 7 * _MOST_BYTES:
@@ -72,18 +75,16 @@ def read_number(c: Cursor) -> int:
     return (number >> 1) ^ -(number & 1)
 
 
-def _read_bytes(size: int) -> Callable[[Cursor], bytes]:
-    def read(c: Cursor) -> bytes:
-        start, c.pos = c.pos, c.pos + size
-        if not start <= c.pos <= len(c.data):
-            raise MalformedError
-        return c.data[start : c.pos]
-
-    return read
+def _take(c: Cursor, size: int) -> bytes:
+    start = c.pos
+    c.pos = end = start + size
+    if not start <= end <= len(c.data):
+        raise MalformedError
+    return c.data[start:end]
 
 
 def _read_text(c: Cursor) -> bytes:
-    return _read_bytes(read_number(c))(c)
+    return _take(c, read_number(c))
 
 
 def _read_bool(c: Cursor) -> bool:
@@ -128,7 +129,10 @@ def _make_read(kind: Any) -> _Read:
     if name_of(kind) == "enum":
         index, symbols = _read_index(len(kind["symbols"])), [symbol.encode() for symbol in kind["symbols"]]
         return lambda c: symbols[index(c)]
-    return _read_bytes(kind["size"]) if name_of(kind) == "fixed" else _READERS[name_of(kind)]
+    if name_of(kind) == "fixed":
+        size = kind["size"]
+        return lambda c: _take(c, size)
+    return _READERS[name_of(kind)]
 
 
 def _convert(kind: Any) -> tuple[Callable[[Any], Any] | None, str]:
@@ -200,6 +204,8 @@ class Planner:
             return read
         convert, leaf = _convert(kind)
         places = [(at, leaf == "null" or _takes(column, leaf)) for _, at, column in here]
+        if convert is None and len(places) == 1 and places[0][1]:
+            return _note(read, places[0][0])
 
         def note(c: Cursor) -> None:
             value = read(c)
@@ -242,6 +248,13 @@ class Planner:
 
 def _behind(wants: Wants, step: str | int) -> Wants:
     return [(path[1:], at, kind) for path, at, kind in wants if path[0] == step and type(path[0]) is type(step)]
+
+
+def _note(read: _Read, at: int) -> Step:
+    def note(c: Cursor) -> None:
+        c.found[at] = read(c)
+
+    return note
 
 
 def _run_all(steps: list[Step]) -> Step:
