@@ -26,9 +26,7 @@ from tasks.verification.formats.schemas import NoSchemaError, Schemas
 from tasks.verification.keys import RecordKeys
 from tasks.verification.terms import Column, Kind, Path, read_sort
 from tasks.verification.types.times import Instant
-from tests.avro_values import Schemas as RandomSchemas
-from tests.avro_values import Writer, follow, mutate, number, paths
-from tests.avro_values import read as read_whole
+from tests.avro_values import Schemas as RandomSchemas, Writer, follow, mutate, number, paths, read as read_whole
 from tests.ranks import assert_same_order
 from tests.record_blocks import make_block
 from tests.registry_server import Registry, serve_registry

@@ -8,8 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from google.protobuf import message_factory
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from tasks.errors import SettingsError
 from tasks.formats.protobuf.format import ProtobufFormat
@@ -135,13 +134,13 @@ def compare(schema: bytes, values: list[bytes], name: str, nulls: str, chance: r
 
 def test_a_schema_that_cannot_be_had(shop: bytes) -> None:
     """The error says what is missing: the file, that of the run, or what the run read of it."""
-    wanted, facts = [Wanted(Column("", ("no",)), Kind("int"))], facts_of(shop, "shop.Order")
-    for given, schemas, error in [
-        (facts, Schemas(), "--protobuf-descriptor FILE"),
-        (facts, Schemas(b"x"), "had another schema"),
-        (facts | {"message": "shop.No"}, Schemas(shop), "has no message shop.No"),
-        (facts, Schemas(shop), "has no field no"),
+    wanted, known = [Wanted(Column("", ("no",)), Kind("int"))], facts_of(shop, "shop.Order")
+    for facts, schemas, error in [
+        (known, Schemas(), "--protobuf-descriptor FILE"),
+        (known, Schemas(b"x"), "had another schema"),
+        (known | {"message": "shop.No"}, Schemas(shop), "has no message shop.No"),
+        (known, Schemas(shop), "has no field no"),
     ]:
         with pytest.raises(ValueError, match=error) as raised:
-            ProtobufReader(Request(given, wanted, schemas=schemas))
+            ProtobufReader(Request(facts, wanted, schemas=schemas))
         assert isinstance(raised.value, NoSchemaError) == (schemas.content != shop)
