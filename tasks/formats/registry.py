@@ -66,6 +66,12 @@ def make_format(job: Job) -> RecordFormat:
     return _Joined(fields, _MAKERS[job.format](job, of_values)) if of_values else fields
 
 
+def with_schema_types(job: Job) -> Job:
+    """Return the job with the types that its schema has for columns without a given one."""
+    own = {key.name: key.type for key in job.key_columns}
+    return job.with_types({key.name: str(key.type) for key in make_format(job).keys if key.type != own[key.name]})
+
+
 def describe_format(job: Job) -> Mapping[str, str]:
     """Return what a run record says of the job's format, and of the record fields that its sorts name.
 
