@@ -72,13 +72,16 @@ def renamed(flags: list[str], topic: str) -> list[str]:
 def test_commands(recipe: dict[str, str], command: Command) -> None:
     """Each command ends well; the last one verifies, and judges the order too."""
     topic = f"people-{uuid4().hex[:6]}"
-    for line in recipe["commands"].splitlines():
-        program, verb, *flags = shlex.split(line)
-        assert program == "kafka-sort"
-        place = [] if verb == "generate" else ["--workdir", str(command.workdir)]
-        done = command.start_flags(verb, *place, *renamed(flags, topic)).finish()
-        assert done.status == 0, done.err
-    assert verb == "verify"
-    assert "no difference" in done.out
-    assert "not verifiable" not in done.out + done.err
-    assert "2,000" in done.out
+    lines = [shlex.split(line) for line in recipe["commands"].splitlines()]
+    assert [(program, verb) for program, verb, *_ in lines] == [
+        ("kafka-sort", v) for v in ("generate", "sort", "verify")
+    ]
+    place = {"generate": [], "sort": ["--workdir", str(command.workdir)], "verify": []}
+    made, done, checked = (
+        command.start_flags(verb, *place[verb], *renamed(flags, topic)).finish() for _, verb, *flags in lines
+    )
+    assert made.status == 0, made.err
+    assert done.status == 0, done.err
+    assert checked.status == 0, checked.err
+    assert "1 run, 2,000 records read, no difference" in checked.out
+    assert "not verifiable:" not in checked.out + checked.err

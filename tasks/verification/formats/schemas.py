@@ -22,7 +22,7 @@ class NoSchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Schemas:
-    """Where schemas are. `content`: of the file that the job names; `registry`: address of its schema registry."""
+    """The sources of schemas. `content`: of the file that the job names; `registry`: address of its schema registry."""
 
     content: bytes = b""
     registry: str | None = None
