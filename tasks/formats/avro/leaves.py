@@ -80,10 +80,11 @@ def _masked(values: npt.NDArray[Any], there: Mask) -> pa.Array:
 def _slices(block: Block, starts: Ints, lengths: Ints, there: Mask) -> pa.Array:
     """Return the bytes that lie within each record."""
     # An array of the slices and all between them needs no copy of the bytes; Arrow takes every second entry of it.
-    edges = np.empty(2 * len(starts) + 1, np.int32)
+    edges = np.zeros(2 * len(starts) + 1, np.int32)
     edges[0:-1:2] = np.where(there, starts, block.starts)
     edges[1::2] = np.where(there, starts + lengths, block.starts)
-    edges[-1] = edges[-2]
+    if len(starts):
+        edges[-1] = edges[-2]
     pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, [None, pa.py_buffer(edges), pa.py_buffer(block.data)])
     return pieces.take(_masked(np.arange(0, len(edges) - 1, 2), there))
 

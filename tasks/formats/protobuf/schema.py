@@ -3,21 +3,39 @@
 A schema that cannot be used is a SettingsError, before any work.
 """
 
+import hashlib
 import importlib.resources
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError
 
-from tasks.errors import SettingsError
+from tasks.errors import SettingsError, TransientError
 from tasks.settings.load import nearest
 
 _SHOWN_NAMES = 8
+
+
+def find_message(content: bytes, indexes: tuple[int, ...], where: str) -> Any:
+    """Return the descriptor of the message at these indexes of a set's last file. LookupError if there is none."""
+    files = _read_files(content, where)
+    return _make_pool(files, where).FindMessageTypeByName(message_at(list(files.values())[-1], indexes))
+
+
+@lru_cache(maxsize=128)
+def compile_once(text: str, references: tuple[tuple[str, str], ...]) -> bytes:
+    """Compile a text with the names and texts that it refers to, once in a process; see `compile_proto`."""
+    known = dict(references)
+    own = "schema.proto"
+    if own in known:
+        own = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.proto"
+    return compile_proto(text, known, own)
 
 
 def load_message(content: bytes, name: str, where: str) -> Any:
@@ -114,6 +132,8 @@ def compile_proto(text: str, references: Mapping[str, str], name: str = "schema.
         paths = [f"-I{path}" for path in (source, *_known_protos())]
         command = [sys.executable, "-m", "grpc_tools.protoc", *paths, "--include_imports", f"-o{target}"]
         done = subprocess.run([*command, str(source / name)], capture_output=True, text=True, check=False)
+        if done.returncode < 0:
+            raise TransientError(f"the compiler of .proto texts was ended by signal {-done.returncode}")
         if done.returncode or not target.exists():
             reason = " ".join(done.stderr.replace(f"{source}/", "").split())
             raise SettingsError(f"schema {name} does not compile: {reason or 'no reason given'}")
@@ -126,6 +146,11 @@ def _write_below(folder: Path, name: str, text: str) -> None:
         raise SettingsError(f"schema {name!r}: the name of an imported file leads out of its folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def require_compiler() -> None:
+    """Raise SettingsError if the compiler of .proto texts is not installed."""
+    _known_protos()
 
 
 def _known_protos() -> list[str]:

@@ -240,7 +240,7 @@ def twos_complement(value: int, size: int) -> bytes:
     return value.to_bytes(size, "big", signed=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(-(10**40), 10**40), st.integers(0, 20)), min_size=1, max_size=60),
     st.sampled_from([0, 2, 38]),
