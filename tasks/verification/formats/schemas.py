@@ -53,10 +53,10 @@ class Schemas:
             raise NoSchemaError(str(error)) from None
         if found is None:
             raise NoSchemaError(f"schema registry {self.registry} has no schema id {name} any more")
-        parts = (found.text, *found.references)
-        if hashlib.sha256("\0".join(parts).encode()).hexdigest() != digest:
+        others = tuple(dict.fromkeys(text for _, text in found.references))
+        if hashlib.sha256("\0".join((found.text, *others)).encode()).hexdigest() != digest:
             raise NoSchemaError(f"schema id {name} has another text in {self.registry} than when the run read it")
-        return (*found.references, found.text)
+        return (*others, found.text)
 
 
 NO_SCHEMAS = Schemas()
