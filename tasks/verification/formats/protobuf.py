@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from tasks.verification.content import Headers
 from tasks.verification.formats.base import Columns, Request, Values, Wanted
+from tasks.verification.formats.schemas import NoSchemaError
 from tasks.verification.terms import Path
 from tasks.verification.types.times import Instant
 
@@ -23,6 +24,8 @@ class ProtobufReader:
     """Reads columns by their paths. ValueError if the schema cannot be had, or lacks a path."""
 
     def __init__(self, request: Request) -> None:
+        if "message" not in request.facts:
+            raise NoSchemaError("this version does not verify Protobuf of a schema registry")
         flags = "--format protobuf --protobuf-descriptor FILE --protobuf-message NAME"
         descriptor = _load_message(request.schemas.of_file(request.facts, flags), request.facts["message"])
         self._parse = message_factory.GetMessageClass(descriptor).FromString

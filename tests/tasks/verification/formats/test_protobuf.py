@@ -138,6 +138,7 @@ def test_a_schema_that_cannot_be_had(shop: bytes) -> None:
     for facts, schemas, error in [
         (known, Schemas(), "--protobuf-descriptor FILE"),
         (known, Schemas(b"x"), "had another schema"),
+        ({"schemas": "1=x"}, Schemas(registry="http://x"), "of a schema registry"),
         (known | {"message": "shop.No"}, Schemas(shop), "has no message shop.No"),
         (known, Schemas(shop), "has no field no"),
     ]:
