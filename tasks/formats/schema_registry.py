@@ -109,15 +109,15 @@ class SchemaRegistry:
         self._add_references(schema, references, set())
         return RegisteredSchema(schema.schema_type or "AVRO", schema.schema_str, tuple(references))
 
-    def _add_references(self, schema: Any, found: dict[tuple[str, str], None], seen: set[tuple[str, str, int]]) -> None:
+    def _add_references(self, schema: Any, found: dict[tuple[str, str], None], seen: set[tuple[str, int]]) -> None:
         for reference in schema.references or ():
-            place = (reference.name, reference.subject, reference.version)
+            place = (reference.subject, reference.version)
             if place in seen:
                 continue
             seen.add(place)
-            inner = self._ask(self._client.get_version, *place[1:])
+            inner = self._ask(self._client.get_version, *place)
             if inner is None:
-                raise RegistryUnavailableError(f"schema registry {self.address} lacks {place[1]} version {place[2]}")
+                raise RegistryUnavailableError(f"schema registry {self.address} lacks {place[0]} version {place[1]}")
             self._add_references(inner.schema, found, seen)
             found.setdefault((reference.name, inner.schema.schema_str))
 

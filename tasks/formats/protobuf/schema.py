@@ -3,8 +3,10 @@
 A schema that cannot be used is a SettingsError, before any work.
 """
 
+import base64
 import hashlib
 import importlib.resources
+import json
 import subprocess
 import sys
 import tempfile
@@ -30,12 +32,40 @@ def find_message(content: bytes, indexes: tuple[int, ...], where: str) -> Any:
 
 @lru_cache(maxsize=128)
 def compile_once(text: str, references: tuple[tuple[str, str], ...]) -> bytes:
-    """Compile a text with the names and texts that it refers to, once in a process; see `compile_proto`."""
+    """Make a FileDescriptorSet of a registry's schema, whose file is the last, once in a process; see `compile_proto`.
+
+    `references`: the names and texts that it imports. Some clients register descriptors in base64 in place of .proto
+    texts, and some registries hand these out again.
+    """
     known = dict(references)
     own = "schema.proto"
     if own in known:
         own = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.proto"
-    return compile_proto(text, known, own)
+    made = _read_descriptor(own, text)
+    return compile_proto(text, known, own) if made is None else _complete(made, known)
+
+
+def _read_descriptor(name: str, text: str) -> Any:
+    """Return the FileDescriptorProto that a text is in base64; None if it is none."""
+    try:
+        file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+    except (ValueError, DecodeError):
+        return None
+    file.name = name
+    return file
+
+
+def _complete(file: Any, references: Mapping[str, str]) -> bytes:
+    """Join a file with those that it imports, some of which are .proto texts, and Google's own among these."""
+    files = [made for name, text in references.items() if (made := _read_descriptor(name, text)) is not None]
+    files.append(file)
+    made = {one.name for one in files}
+    others = dict.fromkeys(name for one in files for name in one.dependency if name not in made)
+    texts = {name: text for name, text in references.items() if name not in made}
+    imports = "".join(f"import {json.dumps(name)};" for name in others)
+    compiled = compile_proto(f'syntax="proto3"; {imports}', texts, "imports.proto") if others else b""
+    known = descriptor_pb2.FileDescriptorSet.FromString(compiled)
+    return bytes(descriptor_pb2.FileDescriptorSet(file=[*known.file, *files]).SerializeToString())
 
 
 def load_message(content: bytes, name: str, where: str) -> Any:

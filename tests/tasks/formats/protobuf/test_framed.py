@@ -1,10 +1,12 @@
 """Protobuf by a schema registry: ids and message indexes in front and in headers, references, several schemas."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tasks.errors import SettingsError
@@ -138,11 +140,29 @@ def test_types_are_those_of_the_messages(registry: Registry, ids: tuple[int, int
 
 
 def test_names_of_references(registry: Registry) -> None:
-    """One schema may be imported by two names in different files, and one may have the name of no file of ours."""
+    """A file that is imported may have the name that its importer has for the compiler."""
     registry.versions["own", 1] = registry.add('syntax="proto3"; message O { int64 id = 1; }', "PROTOBUF")
     text = 'syntax="proto3"; import "schema.proto"; message M { O o = 1; }'
     schema = registry.add(text, "PROTOBUF", [("schema.proto", "own", 1)])
     assert outcomes(make_job(registry, "o.id:int"), records([framed(schema, b"\0\x0a\2\x08\5")])) == [(5,)]
+
+
+@pytest.mark.parametrize("encoded", [{"m"}, {"m", "c"}, {"m", "c", "d"}])
+def test_descriptors_in_base64(registry: Registry, encoded: set[str]) -> None:
+    """Schemas that a client registered as descriptors are read, with imports that are descriptors or texts."""
+    files = {file.name: file for file in FileDescriptorSet.FromString(compile_proto(NEW, NEW_FILES)).file}
+
+    def text(name: str, path: str, plain: str) -> str:
+        return base64.b64encode(files[path].SerializeToString()).decode() if name in encoded else plain
+
+    key = "".join(sorted(encoded))
+    registry.versions[f"d-{key}", 1] = registry.add(text("d", "d.proto", D), "PROTOBUF")
+    c = registry.add(text("c", "b/c.proto", C), "PROTOBUF", [("d.proto", f"d-{key}", 1)])
+    registry.versions[f"c-{key}", 1] = c
+    schema = registry.add(text("m", "schema.proto", NEW), "PROTOBUF", [("b/c.proto", f"c-{key}", 1)])
+    value = A_NEW(id=4, c={"at": {"seconds": 1}, "d": {"x": 6}}).SerializeToString()
+    job = make_job(registry, "id:int,c.at:time,c.d.x:int")
+    assert outcomes(job, records([framed(schema, b"\2\2" + value)])) == [(4, 10**9, 6)]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
