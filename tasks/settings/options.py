@@ -28,7 +28,7 @@ _LONGEST_SETTING = 10_000
 
 
 class JobOptions(BaseModel):
-    """What a person writes, option by option."""
+    """The options as a person writes them, one by one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=order_fields)
 

@@ -1,6 +1,7 @@
 """The leaves of a schema, where keys are: the Arrow type of each, and how a column is made of what was found."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,8 @@ def _decimals(block: Block, starts: Ints, lengths: Ints, there: Mask, kind: pa.D
     texts = made.cast(pa.string()).cast(pa.binary()).to_pylist()
     for row in large:
         digits = block.data[starts[row] : starts[row] + lengths[row]].tobytes()
-        texts[row] = f"{int.from_bytes(digits, 'big', signed=True)}e-{kind.scale}".encode()
+        # Python writes an integer of more than 4300 digits only as a decimal.
+        texts[row] = f"{Decimal(int.from_bytes(digits, 'big', signed=True))}e-{kind.scale}".encode()
     return pa.array(texts, pa.binary())
 
 
