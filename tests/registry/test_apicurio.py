@@ -124,3 +124,5 @@ def test_sorts_of_values_and_keys(apicurio: Apicurio, cluster: Cluster, command:
     facts = cluster.ledger(job).runs[1].format
     assert (facts["columns"], facts["fields"], facts["key_format"]) == ("id.id:int", "@key:int", "avro")
     assert set(read_schemas(facts)) == {str(schema), str(key)}
+    checked = command.run(job, command="verify")
+    assert (checked.status, "no difference" in checked.out) == (0, True), checked.err
