@@ -199,6 +199,25 @@ def test_options_of_csv_that_do_not_fit(flags: dict[str, Any], words: str) -> No
     assert words in refusal({"source_topic": "s", **flags})
 
 
+@pytest.mark.parametrize(
+    "sort",
+    [
+        "items[0].sku:text(de):desc:nulls-last=topic",
+        ' "total, net" : decimal : desc : nulls-last = topic ',
+        '"a=b""c:d".e:time(ms),"[0]":uuid:nulls-first,[0]:bool=topic',
+        '@header."a:b, c": int : nulls-first=topic',
+        "größe:text(DE_at):nulls-last",
+    ],
+)
+def test_a_form_takes_what_a_flag_takes(sort: str) -> None:
+    """The pattern that Prefect's server checks permits quoted names, paths, types and blanks."""
+    fields = Job.model_json_schema()["properties"]
+    columns = ",".join(key.written(None) for key in Job(source_topic="s", format="json", sorts=[sort]).sort_list[0].by)
+    assert re.search(fields["sorts"]["items"]["pattern"], sort)
+    assert re.search(fields["sorts"]["items"]["pattern"], columns)
+    assert re.search(fields["columns"]["pattern"], ' "total, net" : decimal , größe: text(de),items[0].sku')
+
+
 def test_sorts_in_a_variable() -> None:
     """Blanks divide them, but not within double quotes."""
     text = 'id  "total, net":decimal:desc=by-total "a "" b",id=c'
