@@ -381,6 +381,8 @@ class Job(BaseModel):
         }
         for field in (name for name, is_given in given.items() if is_given and self.format != "csv"):
             raise FieldError(field, f"it is for --format csv, and the format is {self.format}: leave it out")
+        if self.format == "none" and self.columns is not None:
+            raise FieldError("columns", "they are those of a value, which --format none does not read: leave it out")
         if self.unknown_schema != "stop" and not self.schema_registry:
             raise FieldError("unknown_schema", "is for --schema-registry: give both, or leave it out")
         return self

@@ -189,6 +189,7 @@ def test_names_that_collide(flags: dict[str, Any]) -> None:
             {"unknown_schema": "dead-letter", "format": "json", "sorts": ["a"]},
             "unknown_schema (--unknown-schema): is for --schema-registry",
         ),
+        ({"columns": "id:int", "format": "none", "sorts": ["@key"]}, "columns (--columns): they are those of a value"),
         ({"csv_quote": "single"}, "csv_quote (--csv-quote)"),
         ({"csv_header": True, "sorts": ["id:integer"]}, "there is no type 'integer'"),
         ({"csv_header": True, "sorts": ["id:int"], "columns": "id:text"}, "'id' is given two types: int and text"),
