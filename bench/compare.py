@@ -289,7 +289,8 @@ def compare_shapes(bench: Bench, records: int, rounds: int) -> list[Measurement]
 
 def compare_formats(bench: Bench, records: int, rounds: int, names: Sequence[str]) -> list[Measurement]:
     """Run this project on the same people in each format, in turn; CSV is always among them."""
-    made = {name: shape for name, shape in formats().items() if name in {"csv", *names}}
+    wanted = {"csv", *names, *(["csv by name"] if "none" in names else [])}
+    made = {name: shape for name, shape in formats().items() if name in wanted}
     measurements: list[Measurement] = []
     for name, shape in made.items():
         bench.fill(_topic(name), records, shape)
@@ -299,9 +300,10 @@ def compare_formats(bench: Bench, records: int, rounds: int, names: Sequence[str
             stages = " ".join(f"{stage} {seconds:.1f}" for stage, seconds in measurements[-1].stages.items())
             print(f"  {name} {records:,} round {number}: {measurements[-1].wall_seconds:.1f} s ({stages})", flush=True)
     for name in made:
-        shares = ratios(measurements, "csv", name, records)
+        against = "csv by name" if name == "none" else "csv"
+        shares = ratios(measurements, against, name, records)
         wall = _median(m.wall_seconds for m in measurements if m.system == name)
-        print(f"{name:16} {wall:7.1f} s  {records / wall:12,.0f} records/s  {_median(shares):5.2f} of csv's")
+        print(f"{name:16} {wall:7.1f} s  {records / wall:12,.0f} records/s  {_median(shares):5.2f} of {against}'s")
     return measurements
 
 

@@ -13,7 +13,7 @@ from tasks.observe.flow_states import observe_run
 from tasks.observe.logs import get_logger
 from tasks.run_context import RunContext
 from tasks.settings.connection import Connection, ProfileName, current_connection, use_profile
-from tasks.settings.job import TopicName
+from tasks.settings.patterns import TopicName
 
 
 # No retries: the records that were sent stay in the topic, and a retry would append them a second time.

@@ -24,6 +24,11 @@ _OF_VERIFICATION = frozenset(
     {
         "source_topic",
         "job_name",
+        "format",
+        "schema_registry",
+        "avro_schema",
+        "protobuf_descriptor",
+        "protobuf_message",
         "workdir",
         "retries",
         "retry_delay",

@@ -31,7 +31,7 @@ from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import Connection
 from tasks.settings.folders import home_folder
-from tasks.settings.job import SAMPLE_TOPIC
+from tasks.settings.options import SAMPLE_TOPIC
 from tasks.settings.proxies import bypass_proxies
 
 POOL: Final = "kafka-sort"

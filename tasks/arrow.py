@@ -38,6 +38,11 @@ def partition_column(partitions: int | Sequence[int], count: int) -> pa.Array:
     return pa.array(partitions, pa.int32())
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array. Unlike `combine_chunks` it does not copy a column that is one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | None]:
     """Return the offsets (n + 1) of a binary Arrow array, and the data they point into."""
     if not pa.types.is_binary(array.type):

@@ -50,6 +50,28 @@ class Parsed:
         return np.flatnonzero(kept)
 
 
+# A part of a block: the indexes of its records in the block, ascending, and what they were parsed into.
+Part = tuple[npt.NDArray[np.int64], Parsed]
+
+
+def reject_all(keys: Sequence[KeyColumn], rejected: Mapping[int, str]) -> Parsed:
+    """Return the key columns of a block that has no accepted record."""
+    return Parsed({key.name: pa.array([], key_type(key.type).stored) for key in keys}, dict(rejected))
+
+
+def merge_parts(keys: Sequence[KeyColumn], parts: Sequence[Part], rejected: Mapping[int, str] | None = None) -> Parsed:
+    """Merge the parts of a block. `rejected`: the records of the block that are in none of them."""
+    if not parts:
+        return reject_all(keys, rejected or {})
+    moved = [part.moved(rows, {}) for rows, part in parts]
+    reasons = dict(rejected or {}) | {row: why for part in moved for row, why in part.rejected.items()}
+    if len(parts) == 1:
+        return Parsed(moved[0].columns, reasons)
+    order = pa.array(np.argsort(np.concatenate([np.delete(rows, list(part.rejected)) for rows, part in parts])))
+    columns = {key.name: pa.concat_arrays([part.columns[key.name] for part in moved]).take(order) for key in keys}
+    return Parsed(columns, reasons)
+
+
 def type_columns(
     keys: Sequence[KeyColumn], columns: Mapping[str, pa.Array], rejected: Mapping[int, str] | None = None
 ) -> Parsed:

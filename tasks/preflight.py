@@ -6,7 +6,7 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 from collections.abc import Mapping
 
 from tasks.errors import SettingsError
-from tasks.formats.registry import check_format, describe_format
+from tasks.formats.registry import check_format, describe_format, with_schema_types
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, ensure_ledger
 from tasks.kafka.reach import require_broker, require_leaders
@@ -43,7 +43,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
 
 
 def take_up_job(owner: Owner) -> None:
-    """Give the owned job the types that its ledger has; SettingsError if it differs from the one that the ledger has.
+    """Give the owned job the types of its ledger or schema; SettingsError if it differs from what the ledger has.
 
     Types that a run inferred are fixed from then on, as given ones are.
     """
@@ -53,6 +53,7 @@ def take_up_job(owner: Owner) -> None:
         # A record leaves out the default types of record fields.
         kinds = {name: recorded.get(name) or RECORD_FIELDS.get(name) for name in job.untyped}
         owner.job = job.with_types({name: str(kind) for name, kind in kinds.items() if kind})
+    owner.job = with_schema_types(owner.job)
     check_job_unchanged(owner.job, owner.ledger)
 
 

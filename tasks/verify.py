@@ -16,6 +16,7 @@ from tasks.permissions import check_reading
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
+from tasks.verification.formats.schemas import Schemas
 from tasks.verification.plan import RunPlan, plan_runs
 from tasks.verification.reading import TopicReader
 from tasks.verification.report import Difference, RunVerification, Verification
@@ -47,7 +48,8 @@ def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerificati
         attempt_folder(job, f"verify-{uuid4().hex}") as folder,
         TopicReader(connection, job.group, job.request_timeout) as reader,
     ):
-        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, folder).verify()
+        schemas = Schemas(job.schema_content, job.schema_registry)
+        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, folder, schemas).verify()
 
 
 def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:

@@ -1,6 +1,6 @@
 """JSON values made to collide: documents with the tokens that parsers treat specially, and mutated ones.
 
-`expect` reads them by Python's own parser, as RFC 8259 and the rules of docs/records.md say.
+`expect` reads them by Python's own parser, as RFC 8259 and the rules of docs/formats.md say.
 """
 
 import json

@@ -2,9 +2,10 @@
 
 import base64
 import json
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,10 +24,11 @@ class Registry:
     faults: list[int] = field(default_factory=list)
     authorization: str | None = None
     asked: list[str] = field(default_factory=list)
+    scheme: str = "http"
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def add(self, schema: Any, kind: str = "AVRO", references: list[tuple[str, str, int]] | None = None) -> int:
         number = 100 + len(self.schemas)
@@ -69,8 +71,8 @@ class Registry:
 
 
 @contextmanager
-def serve_registry() -> Iterator[Registry]:
-    registry = Registry()
+def serve_registry(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
+    registry = Registry(scheme="https" if tls else "http")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -84,12 +86,20 @@ def serve_registry() -> Iterator[Registry]:
             self.end_headers()
             self.wfile.write(body)
 
+        def handle(self) -> None:
+            # A client that refuses the certificate, or has none, ends the connection.
+            with suppress(OSError):
+                super().handle()
+
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's word
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        # The handshake is the thread's that answers, so that a client which breaks it off stops nobody else.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     registry.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield registry

@@ -92,7 +92,7 @@ def test_the_map_of_the_code_has_each_package() -> None:
     ],
 )
 def test_rows(value: bytes, key: tuple[int, bytes]) -> None:
-    """Rows that docs/records.md says are accepted, and what they sort by."""
+    """Rows that docs/formats.md says are accepted, and what they sort by."""
     parsed = CsvFormat(
         parse_columns("id:int,name,place"), key_columns("id:int,name,place", ["id", "name"])
     ).parse_values(pa.array([value]))

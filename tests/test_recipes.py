@@ -1,4 +1,7 @@
-"""docs/recipes.md: each recipe's command sorts its topic as the page says, and verification agrees."""
+"""docs/recipes.md: each recipe's command sorts its topic as the page says, and verification agrees.
+
+A recipe has a topic before and after, or commands that are run one after the other and end with verification.
+"""
 
 import re
 import shlex
@@ -6,6 +9,9 @@ from uuid import uuid4
 
 import pytest
 
+from tasks.people.make import SCHEMAS
+from tasks.settings.job import Job
+from tasks.verify import verify_job
 from tests.cluster import Cluster, Record
 from tests.command import Command
 from tests.documents import text_of
@@ -15,8 +21,12 @@ _RECIPE = re.compile(
     r".*?^```sh\n(?P<command>.*?)^```\n.*?^```topic\n(?P<sorted>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
 )
+_COMMANDS = re.compile(
+    r"^## (?P<title>.+?)\n(?:(?!^## ).*\n)*?^```commands\n(?P<commands>(?:.*\n)*?)^```\n", re.MULTILINE
+)
 _LINE = re.compile(r"(?:\[(?P<headers>[^\]=]+=[^\]]*)\] )?(?:(?P<key>.+?) →)? ?(?P<value>.*)")
 RECIPES = [match.groupdict() for match in _RECIPE.finditer(text_of("docs/recipes.md"))]
+SEQUENCES = [match.groupdict() for match in _COMMANDS.finditer(text_of("docs/recipes.md"))]
 
 
 def read_record(line: str) -> Record:
@@ -30,8 +40,8 @@ def read_record(line: str) -> Record:
 
 
 def test_all_recipes_are_found() -> None:
-    """Each heading is a recipe with a topic before and after."""
-    assert len(RECIPES) == len(re.findall("^## ", text_of("docs/recipes.md"), re.MULTILINE))
+    """Each heading is a recipe of one of the two kinds."""
+    assert len(RECIPES) + len(SEQUENCES) == len(re.findall("^## ", text_of("docs/recipes.md"), re.MULTILINE))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[recipe["title"] for recipe in RECIPES])
@@ -47,6 +57,33 @@ def test_recipe(recipe: dict[str, str], cluster: Cluster, command: Command) -> N
     assert done.status == 0, done.err
     (output,) = (name for name in cluster.admin.list_topics(timeout=10).topics if name.startswith(f"{source}-by-"))
     assert cluster.read(output) == [read_record(line) for line in recipe["sorted"].splitlines()]
-    checked = command.start_flags("verify", "--source-topic", source).finish()
+    verified = verify_job(Job(source_topic=source), cluster.connection)
+    assert verified.ok
+    assert not any(run.unverifiable for run in verified.runs)
+
+
+def renamed(flags: list[str], topic: str) -> list[str]:
+    """Return the flags for another topic, and with schemas where they are installed."""
+    schemas = {path.name: str(path) for path in SCHEMAS.values()}
+    names = {i + 1 for i, flag in enumerate(flags) if flag in {"--topic", "--source-topic"}}
+    return [topic if i in names else schemas.get(flag, flag) for i, flag in enumerate(flags)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SEQUENCES, ids=[recipe["title"] for recipe in SEQUENCES])
+def test_commands(recipe: dict[str, str], command: Command) -> None:
+    """Each command ends well; the last one verifies, and judges the order too."""
+    topic = f"people-{uuid4().hex[:6]}"
+    lines = [shlex.split(line) for line in recipe["commands"].splitlines()]
+    assert [(program, verb) for program, verb, *_ in lines] == [
+        ("kafka-sort", v) for v in ("generate", "sort", "verify")
+    ]
+    place = {"generate": [], "sort": ["--workdir", str(command.workdir)], "verify": []}
+    made, done, checked = (
+        command.start_flags(verb, *place[verb], *renamed(flags, topic)).finish() for _, verb, *flags in lines
+    )
+    assert made.status == 0, made.err
+    assert done.status == 0, done.err
     assert checked.status == 0, checked.err
-    assert "no difference" in checked.out
+    assert "1 run, 2,000 records read, no difference" in checked.out
+    assert "not verifiable:" not in checked.out + checked.err

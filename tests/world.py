@@ -190,8 +190,10 @@ class World:
         [future] = self.admin.delete_records([TopicPartition(topic, partition, before)]).values()
         future.result(PATIENCE)
 
-    def verify(self, runs: int | None = None) -> Verification:
-        return verify_job(self.job, self.connection, runs)
+    def verify(self, runs: int | None = None, **settings: object) -> Verification:
+        """Verify by the job with these settings besides."""
+        job = Job.model_validate({**self.job.model_dump(exclude_unset=True), **settings})
+        return verify_job(job, self.connection, runs)
 
     def differences(self) -> list[str]:
         """Return differences without the run's number, and with short topic names."""

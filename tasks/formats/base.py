@@ -1,12 +1,17 @@
 """The interface between a run and a record format, whichever it is."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.keys import Parsed
 from tasks.settings.sorts import KeyColumn
+
+# The reasons of values without a byte.
+NULL_VALUE: Final = "null value"
+EMPTY_VALUE: Final = "empty value"
 
 
 class RejectedError(ValueError):
@@ -29,6 +34,15 @@ class RecordFormat(Protocol):
 
     def facts(self) -> Mapping[str, str]:
         """Return what the ledger records: the options that decide keys, and the version of the parse rules."""
+
+
+def parse_present(values: pa.Array, parse: Callable[[pa.Array], Parsed]) -> Parsed:
+    """Parse the values that are there; a null value is rejected."""
+    if not values.null_count:
+        return parse(values)
+    present = np.asarray(values.is_valid())
+    rejected = dict.fromkeys(np.flatnonzero(~present).tolist(), NULL_VALUE)
+    return parse(values.drop_null()).moved(np.flatnonzero(present), rejected)
 
 
 def used_schemas(fmt: RecordFormat) -> tuple[tuple[str, str], ...]:

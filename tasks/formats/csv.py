@@ -10,22 +10,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv
 
-from tasks.formats.base import RejectedError
+from tasks.arrow import one_chunk
+from tasks.formats.base import EMPTY_VALUE, NULL_VALUE, RejectedError
 from tasks.formats.csv_rows import are_all_plain, count_fields, find_plain, find_strict, join_rows, trim_rows
-from tasks.keys import RULES, Parsed, type_columns
+from tasks.keys import RULES, Parsed, merge_parts, type_columns
 from tasks.printable import excerpt
 from tasks.settings.column_types import INT, ColumnType
 from tasks.settings.sorts import KeyColumn, format_columns
 
 # The default of 128 KiB would reject long fields that Kafka carries.
 csv.field_size_limit(2**31 - 1)
-
-# The reason of a row without a byte.
-EMPTY = "empty value"
 
 # A value with quotes takes a multiple of its size while it is split. The GIL lets one thread split at a time anyway;
 # two side by side would only hold twice the memory.
@@ -56,7 +53,7 @@ class CsvFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        return self.parse_values(records.column("value").combine_chunks())
+        return self.parse_values(one_chunk(records.column("value")))
 
     def parse_values(self, values: pa.Array) -> Parsed:
         """Return key columns and rejects of a block of values (binary, null where a record has none)."""
@@ -85,7 +82,7 @@ class CsvFormat:
         if strict.any():
             parts.append((np.flatnonzero(strict), self._parse_strict(rows.filter(pa.array(strict)), quoted=quoted)))
         parts.append((np.flatnonzero(~strict), self._parse_one_by_one(rows.filter(pa.array(~strict)))))
-        return merge_parts(parts)
+        return merge_parts(self.keys, parts)
 
     def _parse_strict(self, rows: pa.Array, *, quoted: bool) -> Parsed:
         """Parse rows that are each one line of strict CSV; `quoted`: some have quotes."""
@@ -125,7 +122,7 @@ class CsvFormat:
                 column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
             ),
         )
-        return {name: _one_chunk(table[name]) for name in types}
+        return {name: one_chunk(table[name]) for name in types}
 
     def _parse_one_by_one(self, rows: pa.Array) -> Parsed:
         position = {name: i for i, name in enumerate(self._columns)}
@@ -160,7 +157,7 @@ def wrong_count(actual: int, expected: int, row: bytes) -> str:
 def split_row(row: bytes | None, delimiter: str, *, quotes: bool) -> list[bytes]:
     """Return the fields of one row; RejectedError says why there are none."""
     if not row:
-        raise RejectedError("null value" if row is None else EMPTY)
+        raise RejectedError(NULL_VALUE if row is None else EMPTY_VALUE)
     # Latin-1 maps bytes to characters one to one, so text that is not UTF-8 comes through. A line break behind the
     # row's own counts as a second one, whichever it is.
     text = io.StringIO(row.decode("latin-1") + "\r", newline="")
@@ -200,18 +197,3 @@ def type_fields(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> Pars
             empty = pa.compute.equal(pa.compute.binary_length(columns[key.name]), 0)
             columns[key.name] = pa.compute.if_else(empty, None, columns[key.name])
     return type_columns(keys, columns)
-
-
-def merge_parts(parts: Sequence[tuple[npt.NDArray[np.int64], Parsed]]) -> Parsed:
-    """Merge parts into one block; each comes with its values' indexes in the block."""
-    rejected = {int(rows[row]): reason for rows, part in parts for row, reason in part.rejected.items()}
-    accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
-    order = pa.array(np.argsort(np.concatenate(accepted)))
-    columns = {
-        name: pa.concat_arrays([part.columns[name] for _, part in parts]).take(order) for name in parts[0][1].columns
-    }
-    return Parsed(columns, rejected)
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.formats.base import RejectedError
-from tasks.formats.csv import EMPTY, CsvFormat, describe_csv, merge_parts, parse_one_by_one, split_row, wrong_count
+from tasks.arrow import one_chunk
+from tasks.formats.base import EMPTY_VALUE, RejectedError
+from tasks.formats.csv import CsvFormat, describe_csv, parse_one_by_one, split_row, wrong_count
 from tasks.formats.csv_rows import header_pattern, trim_rows
-from tasks.keys import Parsed
+from tasks.keys import Parsed, Part, merge_parts, reject_all
 from tasks.printable import excerpt
 from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.paths import unquote
@@ -29,7 +30,6 @@ _NO_ROW = "no row behind the header line"
 _LONGEST = 2**31 - 1
 
 _Mask = npt.NDArray[np.bool_]
-_Part = tuple[npt.NDArray[np.int64], Parsed]
 
 
 class HeaderFormat:
@@ -51,19 +51,19 @@ class HeaderFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        return self.parse_values(records.column("value").combine_chunks())
+        return self.parse_values(one_chunk(records.column("value")))
 
     def parse_values(self, values: pa.Array) -> Parsed:
         """Return key columns and rejects of a block of values (binary, null where a record has none)."""
         rows = trim_rows(values)
-        left, parts = np.ones(len(rows), bool), list[_Part]()
+        left, parts = np.ones(len(rows), bool), list[Part]()
         for line in self._find_lines(rows, left):
             found = left & _begin_with(rows, line)
             left &= ~found
             parts.append((np.flatnonzero(found), self._parse_alike(line, _filter(rows, found))))
         if left.any() or not parts:
             parts.append((np.flatnonzero(left), parse_one_by_one(self.keys, _filter(rows, left), self._pick)))
-        return parts[0][1] if len(parts) == 1 else merge_parts(parts)
+        return merge_parts(self.keys, parts)
 
     def _find_lines(self, rows: pa.Array, left: _Mask) -> Iterator[bytes]:
         """Yield header lines with their line breaks, at most _COMMON_LINES. `left`: the rows without one so far."""
@@ -80,14 +80,14 @@ class HeaderFormat:
         try:
             places, width = self._find_fields(line)
         except RejectedError as error:
-            return self._make_columns({}, dict.fromkeys(range(len(values)), str(error)), 0)
+            return reject_all(self.keys, dict.fromkeys(range(len(values)), str(error)))
         names = {place: name for name, place in places.items()}
         columns = {names.get(i, f"\0{i}"): TEXT for i in range(width)}
         # A reader that is asked for no column at all reads all of them.
         wanted = [key for key in self.keys if key.name in places] or [KeyColumn(next(iter(columns)), TEXT)]
         rows = pc.binary_slice(values, len(line), _LONGEST)
         part = CsvFormat(columns, wanted, self._delimiter, quotes=self._quotes).parse_rows(rows)
-        rejected = {row: _NO_ROW if why == EMPTY else why for row, why in part.rejected.items()}
+        rejected = {row: _NO_ROW if why == EMPTY_VALUE else why for row, why in part.rejected.items()}
         return self._make_columns(part.columns, rejected, len(values) - len(rejected))
 
     def _make_columns(self, found: Mapping[str, pa.Array], rejected: dict[int, str], count: int) -> Parsed:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
 from tasks.formats.json_reader import JsonReader
 from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.column_types import ColumnType
@@ -29,7 +30,7 @@ class JsonFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        return self.parse_values(records.column("value").combine_chunks())
+        return self.parse_values(one_chunk(records.column("value")))
 
     def parse_values(self, values: pa.Array) -> Parsed:
         """Return key columns and rejects of a block of values (binary, null where a record has none)."""

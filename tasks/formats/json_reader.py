@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.arrow import binary_buffers
-from tasks.formats.base import RejectedError
+from tasks.arrow import binary_buffers, one_chunk
+from tasks.formats.base import EMPTY_VALUE, NULL_VALUE, RejectedError
 from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens
 from tasks.formats.json_search import BLURRED_DIGITS, find_broken, find_lenient, find_long_numbers, strip_marks
 from tasks.formats.json_strict import read_tokens
@@ -34,7 +34,7 @@ _NUMBER = rf"-?[0-9.]{{{BLURRED_DIGITS}}}"
 _TINY = r"\A-?0\.0\z|e-(?:29|3)[0-9]{1,2}\z"
 _TINY_IN_VALUE = r"[eE]-[0-9]{3}"
 
-_EMPTY = {None: "null value", b"": "empty value"}
+_EMPTY = {None: NULL_VALUE, b"": EMPTY_VALUE}
 
 Mask = npt.NDArray[np.bool_]
 
@@ -126,7 +126,7 @@ class JsonReader:
         except (duckdb.Error, UnicodeDecodeError):
             # Some value is not JSON, or not UTF-8. This costs a second parse, for this block alone.
             table = self._query("CASE WHEN json_valid(v) THEN json_extract(v, $1) END", view)
-        columns = [_one_chunk(column) for column in table.columns]
+        columns = [one_chunk(column) for column in table.columns]
         return columns[:-1], np.asarray(columns[-1])
 
     def _query(self, tokens: str, view: pa.Array) -> pa.Table:
@@ -138,7 +138,7 @@ class JsonReader:
     def _unescape(self, tokens: pa.Array) -> pa.Array:
         """Return the strings that JSON texts are (binary)."""
         table = self._run("SELECT json_extract_string(v, '$') FROM block", tokens.cast(pa.string()), None)
-        return _one_chunk(table.column(0)).view(pa.binary())
+        return one_chunk(table.column(0)).view(pa.binary())
 
     def _run(self, query: str, view: pa.Array, parameters: list[list[str]] | None) -> pa.Table:
         if self._cursor is None:
@@ -248,10 +248,6 @@ def _text_view(rows: pa.Array, asked: Mask) -> pa.Array:
     offsets, data = binary_buffers(rows)
     valid = None if asked.all() else pa.py_buffer(np.packbits(asked, bitorder="little"))
     return pa.Array.from_buffers(pa.string(), len(rows), [valid, pa.py_buffer(offsets), data or pa.py_buffer(b"")])
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def _find_blurred(rows: pa.Array, texts: pa.Array, column: Column) -> Mask:

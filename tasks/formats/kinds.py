@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from tasks.formats.base import RejectedError
 from tasks.formats.json_strict import read_tokens
+from tasks.formats.registered import find_schema_types
 from tasks.keys import Parsed
 from tasks.settings.job import Job
-from tasks.settings.paths import Path, parse_path
-from tasks.settings.sorts import is_record_field, record_field
+from tasks.settings.paths import Path
+from tasks.settings.sorts import is_record_field, path_within
 
 NUMERIC_TEXT: Final = "number in text"
 TIME_TEXT: Final = "time in text"
@@ -37,29 +38,23 @@ _TIME = re.compile(rb"[ \t]*[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}.*",
 def find_kinds(job: Job, records: pa.Table) -> list[dict[str, str]]:
     """Return for each record of the schema RECORD what its untyped columns hold; nothing where it cannot be read."""
     kinds: list[dict[str, str]] = [{} for _ in range(len(records))]
-    if job.schema_registry:
-        _find_by_schemas(job, records, kinds)
-    for part in ("value", "key") if not job.schema_registry else ("key",):
+    for part in ("value", "key"):
         columns = [name for name in job.untyped if is_record_field(name) == (part == "key")]
         if columns:
-            paths = [_path_of(name) for name in columns]
-            for kind, value in zip(kinds, records.column(part).to_pylist(), strict=True):
-                kind |= dict(zip(columns, _kinds_of(value, paths), strict=False))
+            found = _find_by_schemas if job.is_registered(part) else _find_in_json
+            kinds = [one | more for one, more in zip(kinds, found(job, part, records, columns), strict=True)]
     return kinds
 
 
-def _find_by_schemas(job: Job, records: pa.Table, kinds: Sequence[dict[str, str]]) -> None:
-    from tasks.formats.avro.framed import find_types
-    from tasks.formats.schema_registry import open_registry
-
-    columns = [name for name in job.untyped if not is_record_field(name)]
-    found = find_types(open_registry(job.schema_registry or ""), records, columns) if columns else []
-    for kind, types in zip(kinds, found, strict=False):
-        kind |= {name: f"{known}{BY_SCHEMA}" if known else "missing" for name, known in types.items()}
+def _find_by_schemas(job: Job, part: str, records: pa.Table, columns: Sequence[str]) -> list[dict[str, str]]:
+    found = find_schema_types(job, part, records, columns)
+    return [{name: f"{kind}{BY_SCHEMA}" if kind else "missing" for name, kind in types.items()} for types in found]
 
 
-def _path_of(column: str) -> Path:
-    return record_field(column)[1] if is_record_field(column) else parse_path(column)
+def _find_in_json(_: Job, part: str, records: pa.Table, columns: Sequence[str]) -> list[dict[str, str]]:
+    paths = [path_within(name) for name in columns]
+    values = records.column(part).to_pylist()
+    return [dict(zip(columns, _kinds_of(value, paths), strict=False)) for value in values]
 
 
 def _kinds_of(value: bytes | None, paths: Sequence[Path]) -> list[str]:

@@ -6,10 +6,11 @@ The format `none` reads only these; every other format reads them besides its va
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.arrow import one_chunk
+from tasks.formats.headers import find_header
 from tasks.formats.key_formats import KeyFormat, TextKeys
 from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.sorts import KeyColumn, record_field
@@ -28,7 +29,7 @@ class RecordFields:
         """Accept all records, except those whose key is null where the sort does not permit it, or is malformed."""
         columns, rejected = dict[str, pa.Array](), dict[int, str]()
         if self._of_keys:
-            columns, rejected = self._key_format.read(records.column("key").combine_chunks(), self._of_keys)
+            columns, rejected = self._key_format.read(one_chunk(records.column("key")), self._of_keys)
         columns |= {key.name: read_field(records, key.name) for key in self._of_records}
         return type_columns(self.keys, columns, rejected)
 
@@ -40,21 +41,25 @@ class RecordFields:
 def read_field(records: pa.Table, column: str) -> pa.Array:
     """Return a record field other than the key, null where a record has none."""
     name, path = record_field(column)
-    return _find_header(records, str(path[0])) if name == "@header" else _READERS[name](records)
+    return (
+        find_header(one_chunk(records.column("headers")), str(path[0]))
+        if name == "@header"
+        else _READERS[name](records)
+    )
 
 
 def _read_timestamp(records: pa.Table) -> pa.Array:
     """Read milliseconds; in Kafka a record without a timestamp has -1."""
-    times = records.column("timestamp").combine_chunks()
+    times = one_chunk(records.column("timestamp"))
     return pc.if_else(pc.less(times, 0), pa.scalar(None, pa.int64()), times)
 
 
 def _read_partition(records: pa.Table) -> pa.Array:
-    return records.column("partition").combine_chunks().cast(pa.int64())
+    return one_chunk(records.column("partition")).cast(pa.int64())
 
 
 def _read_offset(records: pa.Table) -> pa.Array:
-    return records.column("offset").combine_chunks()
+    return one_chunk(records.column("offset"))
 
 
 _READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {
@@ -62,18 +67,3 @@ _READERS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {
     "@partition": _read_partition,
     "@offset": _read_offset,
 }
-
-
-def _find_header(records: pa.Table, name: str) -> pa.Array:
-    """Return the value of each record's last header of this name, null where there is none or where it is null."""
-    headers = records.column("headers").combine_chunks()
-    if headers.null_count == len(headers):
-        return pa.nulls(len(headers), pa.binary())
-    items = headers.flatten()
-    named = pc.equal(pc.struct_field(items, "name"), name)
-    owners = np.asarray(pc.list_parent_indices(headers).filter(named))
-    # Items are in the order of their records: behind the last one of a record stands another record's, or nothing.
-    is_last = np.append(owners[1:] != owners[:-1], [True] * (len(owners) > 0)).astype(bool)
-    rows = np.full(len(headers), -1)
-    rows[owners[is_last]] = np.flatnonzero(is_last)
-    return pc.struct_field(items, "value").filter(named).take(pa.array(rows, mask=rows < 0))

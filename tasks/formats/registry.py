@@ -14,9 +14,14 @@ from tasks.formats.csv_header import HeaderFormat
 from tasks.formats.json import JsonFormat
 from tasks.formats.key_formats import make_key_format
 from tasks.formats.record_fields import RecordFields
+from tasks.formats.registered import make_keys, make_values
+from tasks.formats.schema_registry import open_registry
 from tasks.keys import Parsed
 from tasks.settings.job import Job
-from tasks.settings.sorts import KeyColumn, format_columns, is_record_field
+from tasks.settings.sorts import KeyColumn, format_columns, is_record_field, record_field
+
+# Makes the format of the part of a record that some key columns are in.
+_Maker = Callable[[Job, Sequence[KeyColumn]], RecordFormat]
 
 
 def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
@@ -26,12 +31,6 @@ def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
-    if job.schema_registry:
-        from tasks.formats.avro.framed import FramedAvro
-        from tasks.formats.schema_registry import open_registry
-
-        registry = open_registry(job.schema_registry)
-        return FramedAvro(job.known_types, keys, registry, job.source_topic, stops=job.unknown_schema == "stop")
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 
@@ -47,7 +46,7 @@ def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 
 # Reads the key columns that are in values.
-_MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = {
+_MAKERS: Final[dict[str, _Maker]] = {
     "csv": _make_csv,
     "json": lambda job, keys: JsonFormat(job.known_types, keys),
     "avro": _make_avro,
@@ -58,12 +57,30 @@ _MAKERS: Final[dict[str, Callable[[Job, Sequence[KeyColumn]], RecordFormat]]] = 
 
 def make_format(job: Job) -> RecordFormat:
     """Make the job's format. It parses values only if a sort names a field of them."""
-    of_records = [key for key in job.key_columns if is_record_field(key.name)]
-    of_values = _keys_of_values(job)
-    if not of_records:
-        return _MAKERS[job.format](job, of_values)
-    fields = RecordFields(of_records, make_key_format(job))
-    return _Joined(fields, _MAKERS[job.format](job, of_values)) if of_values else fields
+    parts = [make(job, keys) for make, keys in _split_keys(job) if keys]
+    return parts[0] if len(parts) == 1 else _Joined(*parts)
+
+
+def _split_keys(job: Job) -> list[tuple[_Maker, list[KeyColumn]]]:
+    """Return the key columns by the part of a record that they are in, with what makes its format."""
+    of_values, of_records = _keys_of_values(job), [key for key in job.key_columns if is_record_field(key.name)]
+    framed = [key for key in of_records if job.is_registered("key") and record_field(key.name)[0] == "@key"]
+    others = [key for key in of_records if key not in framed]
+    return [(_make_fields, others), (make_keys, framed), (_make_values, of_values)]
+
+
+def _make_fields(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    return RecordFields(keys, None if job.is_registered("key") else make_key_format(job))
+
+
+def _make_values(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    return make_values(job, keys) if job.is_registered("value") else _MAKERS[job.format](job, keys)
+
+
+def with_schema_types(job: Job) -> Job:
+    """Return the job with the types that its schema has for columns without a given one."""
+    own = {key.name: key.type for key in job.key_columns}
+    return job.with_types({key.name: str(key.type) for key in make_format(job).keys if key.type != own[key.name]})
 
 
 def describe_format(job: Job) -> Mapping[str, str]:
@@ -71,7 +88,7 @@ def describe_format(job: Job) -> Mapping[str, str]:
 
     Any of these facts that a job changes stops it, since it would place its records by other keys.
     """
-    facts = dict(_MAKERS[job.format](job, _keys_of_values(job)).facts())
+    facts = dict(_make_values(job, _keys_of_values(job)).facts())
     if job.record_field_types:
         facts["fields"] = format_columns(job.record_field_types, omit=None)
     if job.key_format != "text":
@@ -83,8 +100,6 @@ def check_format(job: Job) -> None:
     """Raise SettingsError if a schema lacks what the job names, or a registry refuses; TransientError if it is away."""
     make_format(job)
     if job.schema_registry:
-        from tasks.formats.schema_registry import open_registry
-
         open_registry(job.schema_registry).check()
 
 
@@ -117,8 +132,8 @@ class _Joined:
 
     @property
     def schemas(self) -> Mapping[str, str]:
-        """The schemas that the values' format has used."""
-        return dict(used_schemas(self._parts[-1]))
+        """The schemas that the formats of values and keys have used."""
+        return {schema: digest for part in self._parts for schema, digest in used_schemas(part)}
 
     def facts(self) -> Mapping[str, str]:
         """Return the facts of the values' format."""

@@ -48,16 +48,24 @@ class UnknownSchemaError(TerminalError):
 
 @dataclass(frozen=True)
 class RegisteredSchema:
-    """A schema of the registry. `kind`: AVRO, PROTOBUF or JSON. `references`: texts it uses, each after its own."""
+    """A schema of the registry. `kind`: AVRO, PROTOBUF or JSON.
+
+    `references`: name and text of each schema that it uses, behind those that this one uses.
+    """
 
     kind: str
     text: str
-    references: tuple[str, ...] = ()
+    references: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that it refers to, each once."""
+        return tuple(dict.fromkeys(text for _, text in self.references))
 
     @property
     def digest(self) -> str:
         """SHA-256 of the text and of what it refers to."""
-        return hashlib.sha256("\0".join((self.text, *self.references)).encode()).hexdigest()
+        return hashlib.sha256("\0".join((self.text, *self.texts)).encode()).hexdigest()
 
 
 class SchemaRegistry:
@@ -76,6 +84,8 @@ class SchemaRegistry:
 
     def get(self, schema: SchemaId) -> RegisteredSchema | None:
         """Return a schema; None if the registry does not know it, and has been asked for long enough."""
+        if schema in self._known:
+            return self._known[schema]
         with self._lock:
             if schema not in self._known:
                 found = self._find(schema, time.monotonic() + self._patience)
@@ -95,11 +105,11 @@ class SchemaRegistry:
         return self._client.get_schema(schema)
 
     def _read(self, schema: Any) -> RegisteredSchema:
-        references = dict[str, None]()
+        references = dict[tuple[str, str], None]()
         self._add_references(schema, references, set())
         return RegisteredSchema(schema.schema_type or "AVRO", schema.schema_str, tuple(references))
 
-    def _add_references(self, schema: Any, found: dict[str, None], seen: set[tuple[str, int]]) -> None:
+    def _add_references(self, schema: Any, found: dict[tuple[str, str], None], seen: set[tuple[str, int]]) -> None:
         for reference in schema.references or ():
             place = (reference.subject, reference.version)
             if place in seen:
@@ -109,7 +119,7 @@ class SchemaRegistry:
             if inner is None:
                 raise RegistryUnavailableError(f"schema registry {self.address} lacks {place[0]} version {place[1]}")
             self._add_references(inner.schema, found, seen)
-            found.setdefault(inner.schema.schema_str)
+            found.setdefault((reference.name, inner.schema.schema_str))
 
     def _ask(self, call: Any, *arguments: Any) -> Any:
         """Call the client; None if the registry does not have what was asked for."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import binary_buffers
+from tasks.formats.base import EMPTY_VALUE, NULL_VALUE
 from tasks.printable import excerpt
 
 VALUE_HEADER: Final = "__value_schema_id"
@@ -22,6 +23,8 @@ KEY_HEADER: Final = "__key_schema_id"
 # A schema by its id, or by its GUID, which only a header has.
 SchemaId = int | UUID
 Indexes = tuple[int, ...]
+# What values are read alike: their schema, and the place of their message in it, which only Protobuf's have.
+Group = tuple[SchemaId, Indexes]
 _PREFIX_BYTES: Final = 5
 _GUID_BYTES: Final = 16
 # Messages within messages, which is how deep a list of indexes leads; and the bytes of a varint of 32 bits.
@@ -72,9 +75,9 @@ def _split_prefixes(values: pa.Array) -> Frames:
 def explain_frame(value: bytes | None) -> str:
     """Return why a value has no schema's id in front."""
     if value is None:
-        return "null value"
+        return NULL_VALUE
     if not value:
-        return "empty value"
+        return EMPTY_VALUE
     if value[0]:
         return f"begins with the byte {value[0]}, and not with the magic byte 0 of a schema registry: {excerpt(value)}"
     return f"has {len(value)} bytes, too few for a schema id: {excerpt(value)}"
@@ -94,7 +97,7 @@ def _with_headers(values: pa.Array, frames: Frames, headers: pa.Array) -> Frames
     refused |= {i: f"has no schema id in its header: {excerpt(headers[i].as_py())}" for i in _below_zero(codes, named)}
     null = np.flatnonzero(~np.asarray(values.is_valid()))
     codes[null] = -1
-    return Frames(tuple(schemas), codes, starts, refused | dict.fromkeys(null.tolist(), "null value"))
+    return Frames(tuple(schemas), codes, starts, refused | dict.fromkeys(null.tolist(), NULL_VALUE))
 
 
 def _below_zero(codes: _Numbers, rows: _Numbers) -> list[int]:
@@ -113,20 +116,6 @@ def read_schema_header(header: bytes) -> SchemaId | None:
     if header[:1] == b"\1" and len(header) > _GUID_BYTES:
         return UUID(bytes=header[1 : 1 + _GUID_BYTES])
     return None
-
-
-def find_header(headers: pa.Array, name: str) -> pa.Array:
-    """Return for each record (type HEADERS) the value of the last header of a name; null if it has none."""
-    offsets, items = np.asarray(headers.offsets).astype(np.int64), headers.values
-    found = np.flatnonzero(np.asarray(pc.equal(items.field("name"), name)))
-    # A slice of lists has the items of all.
-    found = found[(found >= offsets[0]) & (found < offsets[-1])]
-    if not len(found):
-        return pa.nulls(len(headers), pa.binary())
-    last = np.full(len(headers) + 1, -1, np.int64)
-    np.maximum.at(last, np.searchsorted(offsets, found, "right") - 1, found)
-    places = np.where(np.asarray(headers.is_valid()), last[:-1], -1)
-    return items.field("value").take(pa.array(places, mask=places < 0))
 
 
 @dataclass(frozen=True)
@@ -191,6 +180,50 @@ class _Cursor:
             open_rows = open_rows[(byte & 0x80 != 0) & ~self.bad[rows[open_rows]]]
         self.bad[rows[open_rows]] = True
         return (values >> 1) ^ -(values & 1)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of a block of records. `groups`: those that occur. The other members are those of Frames."""
+
+    groups: tuple[Group, ...]
+    codes: _Numbers
+    starts: _Numbers
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+def group_by_schema(values: pa.Array, headers: pa.Array) -> Groups:
+    """Find the schema of each value; for `headers` see `split_frames`."""
+    frames = split_frames(values, headers)
+    return Groups(tuple((schema, ()) for schema in frames.schemas), frames.codes, frames.starts, frames.refused)
+
+
+def group_by_message(values: pa.Array, headers: pa.Array) -> Groups:
+    """Find the schema of each value and the place of its message, which is behind the id in a header or in front."""
+    frames = split_frames(values, headers)
+    framed = np.flatnonzero(frames.codes >= 0)
+    carriers, begins = _carriers(values, headers, frames.starts)
+    places = split_indexes(carriers.take(pa.array(framed)), begins[framed])
+    starts = np.zeros(len(values), np.int64)
+    # Of a header's indexes nothing is in the value.
+    starts[framed] = np.where(frames.starts[framed] > 0, places.starts, 0)
+    pairs = np.stack([frames.codes[framed], places.codes], axis=1)[places.codes >= 0]
+    distinct, codes = np.unique(pairs, axis=0, return_inverse=True)
+    every = np.full(len(values), -1, np.int64)
+    every[framed[places.codes >= 0]] = codes.ravel()
+    refused = frames.refused | {int(framed[i]): why for i, why in places.refused.items()}
+    groups = tuple((frames.schemas[code], places.places[place]) for code, place in distinct.tolist())
+    return Groups(groups, every, starts, refused)
+
+
+def _carriers(values: pa.Array, headers: pa.Array, starts: _Numbers) -> tuple[pa.Array, _Numbers]:
+    """Return what holds each record's message indexes, its header or its value, and where they begin."""
+    if headers.null_count == len(headers):
+        return values, starts
+    distinct = headers.dictionary_encode()
+    lengths = np.array([*map(header_length, distinct.dictionary.to_pylist()), 0], np.int64)
+    indices = np.asarray(pc.fill_null(distinct.indices, len(lengths) - 1))
+    return pc.coalesce(headers, values), np.where(np.asarray(headers.is_valid()), lengths[indices], starts)
 
 
 def cut_values(values: pa.Array, starts: _Numbers) -> pa.Array:

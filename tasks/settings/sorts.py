@@ -26,7 +26,9 @@ RECORD_FIELDS = {"@key": TEXT, "@timestamp": INT, "@partition": INT, "@offset": 
 # Formats of keys that are integers of so many bytes, big-endian, as Kafka's own serializers write them.
 INTEGER_KEYS = {"int32": 4, "int64": 8}
 # Formats of keys that are documents, in which `@key.PATH` is a field.
-DOCUMENT_KEYS = frozenset({"json"})
+DOCUMENT_KEYS = frozenset({"json", "avro", "protobuf"})
+# Formats whose values and keys name their schemas, if a registry has these.
+SCHEMA_FORMATS = frozenset({"avro", "protobuf"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class KeyColumn:
     @property
     def label(self) -> str:
         """The column in the reason of a dead letter."""
-        return self.name if is_record_field(self.name) else f"column {self.name}"
+        return label_column(self.name)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,11 @@ def parse_size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(unit.lower() or " "))
 
 
+def label_column(column: str) -> str:
+    """Return the column as the reason of a dead letter names it."""
+    return column if is_record_field(column) else f"column {column}"
+
+
 def is_record_field(column: str) -> bool:
     """Whether the column is a field of the record, or of its key, and not of its value."""
     return column.startswith("@")
@@ -158,6 +165,11 @@ def record_field(column: str) -> tuple[str, Path]:
     """Divide a record field into its name and the path behind it: `@key.id`, `@header.trace`."""
     name, _, rest = column.partition(".")
     return name, parse_path(rest) if rest else ()
+
+
+def path_within(column: str) -> Path:
+    """Return the path of a column within the value, or within the record field that it begins with."""
+    return record_field(column)[1] if is_record_field(column) else parse_path(column)
 
 
 def canonical_column(text: str, *, paths: bool) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
-from tasks.settings.job import STREAM_TABLE, order_fields
+from tasks.settings.job import STREAM_TABLE
 from tasks.settings.load import load_model, read_job_file, underscored
+from tasks.settings.patterns import order_fields
 from tasks.settings.sorts import parse_size
 
 

@@ -10,6 +10,7 @@ from functools import cache, partial
 import duckdb
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
 from tasks.types.base import Encoded
 from tasks.types.unicode_texts import unicode_reader
 
@@ -41,7 +42,7 @@ def _sort_keys(collation: str, texts: pa.Array) -> pa.Array:
     with _database().cursor() as connection:
         # ICU's keys come as hexadecimal text. A collation's name has letters and underscores only.
         keys = connection.from_arrow(table).project(f"unhex(icu_sort_key(texts, '{collation}')) AS keys")
-        return keys.to_arrow_table().column("keys").combine_chunks()
+        return one_chunk(keys.to_arrow_table().column("keys"))
 
 
 @cache

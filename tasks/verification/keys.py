@@ -7,6 +7,7 @@ from typing import TypeVar
 from tasks.verification.formats.base import Columns, Request, Wanted
 from tasks.verification.formats.record_fields import RecordFields
 from tasks.verification.formats.registry import make_reader
+from tasks.verification.formats.schemas import NO_SCHEMAS, Schemas
 from tasks.verification.reading import Block
 from tasks.verification.terms import Column, KeyColumn, SortKey, format_name
 from tasks.verification.types.base import INVERT, Keys, KeyType, scatter
@@ -28,11 +29,19 @@ class Encoded:
 class RecordKeys:
     """Encodes the keys of blocks of records. `sorts`: those wanted; `all_sorts`: those of the job.
 
+    `schemas`: where the schemas of values are.
+
     A record that one sort of the job cannot place is in none of the outputs. ValueError if this version does not know
     a format or a type.
     """
 
-    def __init__(self, facts: Mapping[str, str], sorts: Sequence[SortKey], all_sorts: Sequence[SortKey]) -> None:
+    def __init__(
+        self,
+        facts: Mapping[str, str],
+        sorts: Sequence[SortKey],
+        all_sorts: Sequence[SortKey],
+        schemas: Schemas = NO_SCHEMAS,
+    ) -> None:
         self._sorts = sorts
         used = {key.column for sort in sorts for key in sort}
         wanted = _merge(key for sort in all_sorts for key in sort)
@@ -42,7 +51,8 @@ class RecordKeys:
             [_ColumnEncoder(w, make_type(w.kind), w.column in used) for w in part] for part in (of_values, of_records)
         )
         # Values are parsed only if a sort of the job names a field of them.
-        self._values = make_reader(format_name(facts), Request(facts, of_values)) if of_values else None
+        request = Request(facts, of_values, schemas=schemas)
+        self._values = make_reader(format_name(facts), request) if of_values else None
         self._records = RecordFields(Request(facts, of_records), make_reader) if of_records else None
 
     def encode(self, block: Block) -> Encoded:

@@ -14,6 +14,7 @@ from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, t
 from tasks.run_record import ReadRange
 from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
+from tasks.verification.formats.schemas import NO_SCHEMAS, NoSchemaError, Schemas
 from tasks.verification.keys import RecordKeys
 from tasks.verification.outputs import Judge, OutputCheck, Tools, make_unkeyed_rows
 from tasks.verification.plan import RunPlan
@@ -29,12 +30,21 @@ _CHECKED = (
 
 
 class RunCheck:
-    """The check of one run. `folder`: for spills of about 40 bytes a record and sort."""
+    """The check of one run. `folder`: for spills of about 40 bytes a record and sort; `schemas`: where schemas are."""
 
-    def __init__(self, plan: RunPlan, admin: AdminClient, reader: TopicReader, patience: float, folder: Path) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        admin: AdminClient,
+        reader: TopicReader,
+        patience: float,
+        folder: Path,
+        schemas: Schemas = NO_SCHEMAS,
+    ) -> None:
         self._plan = plan
         self._record = plan.record
         self._folder = folder
+        self._schemas = schemas
         self._tools = Tools(admin, reader, patience)
         self._facts = plan.record.format
         self._keys: list[SortKey] = []
@@ -92,6 +102,8 @@ class RunCheck:
             if not why:
                 self._keys = [read_sort(sort.columns, self._facts) for sort in self._record.sorts]
                 self._encoder(*self._keys)
+        except NoSchemaError as error:
+            why = str(error)
         except ValueError as error:
             why = f"this version cannot read the keys of the run: {error}"
         return f"{why}: {_CHECKED}" if why else ""
@@ -101,7 +113,7 @@ class RunCheck:
         return Spill(self._folder, count_buckets(self._record.records), flush_rows)
 
     def _encoder(self, *sorts: SortKey) -> RecordKeys:
-        return RecordKeys(self._facts, sorts, self._keys)
+        return RecordKeys(self._facts, sorts, self._keys, self._schemas)
 
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""

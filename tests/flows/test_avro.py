@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tasks.formats.known_schemas import read_schemas
+from tasks.settings.job import Job
 from tests.avro_values import number
 from tests.cluster import Cluster
 from tests.command import Command, Outcome
@@ -30,6 +31,14 @@ def order(key: int, name: bytes) -> bytes:
 
 def framed(schema: int, payload: bytes) -> bytes:
     return b"\0" + schema.to_bytes(4, "big") + payload
+
+
+def assert_verified(command: Command, job: Job) -> None:
+    """Verify, and fail unless nothing differs and the order was judged."""
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "no difference" in checked.out
+    assert "not verifiable:" not in checked.out + checked.err
 
 
 @pytest.mark.slow
@@ -60,6 +69,7 @@ def test_schemas_of_a_registry(cluster: Cluster, command: Command) -> None:
         assert [record.value for record in cluster.read(f"{source}-by-id")] == sorted_ids
         assert set(read_schemas(cluster.ledger(job).runs[1].format)) == {str(first), str(second)}
         assert cluster.ledger(job).runs[1].format["columns"] == "id:int"
+        assert_verified(command, job)
         registry.schemas[first]["schema"] += " "
         stopped = run(framed(first, order(1, b"a")))
         assert stopped.status == 1
@@ -97,6 +107,7 @@ def test_avro_is_sorted_by_paths(cluster: Cluster, command: Command, tmp_path: P
     reasons = {
         r.value: dict(r.headers or ())["__connect.errors.exception.message"] for r in cluster.read(job.dead_letters)
     }
+    assert_verified(command, job)
     assert reasons == {
         b"\x02": b"the value ends too early, after 1 bytes",
         order(1, b"a") + b"!": b"the value has bytes behind its end at byte 3",

@@ -58,6 +58,10 @@ def test_sort_by_fields(cluster: Cluster, command: Command, tmp_path: Path) -> N
         "customer.id:int,tags[0]:text",
         "shop.Order",
     )
+    checked = command.run(job, command="verify")
+    assert checked.status == 0, checked.err
+    assert "no difference" in checked.out
+    assert "not verifiable:" not in checked.out + checked.err
     schema.write_bytes(compile_proto(ORDER.replace("note = 3", "note = 4"), {}, "order.proto"))
     changed = command.run(job.model_validate(job.model_dump()))
     assert changed.status == 2

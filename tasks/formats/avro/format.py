@@ -9,22 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
 from tasks.errors import SettingsError
 from tasks.formats.avro.decoder import Decoded, Decoder, Wanted
 from tasks.formats.avro.schema import SchemaError, Type, parse_schema
 from tasks.formats.avro.types import resolve_type, takes
+from tasks.formats.base import parse_present
 from tasks.keys import RULES, Parsed, type_columns
 from tasks.settings.column_types import ColumnType
-from tasks.settings.paths import parse_path
-from tasks.settings.sorts import KeyColumn, format_columns
+from tasks.settings.sorts import KeyColumn, format_columns, path_within
 
 
 class ValueReader:
-    """Reads key columns out of values of one writer's schema, whose fields alone count."""
+    """Reads key columns out of values of one writer's schema, whose fields alone count. `label`: a value in reasons."""
 
-    def __init__(self, schema: Type, keys: Sequence[KeyColumn]) -> None:
-        self._keys = tuple(keys)
-        self._decoder = Decoder(schema, [Wanted(parse_path(key.name), partial(takes, key.type)) for key in keys])
+    def __init__(self, schema: Type, keys: Sequence[KeyColumn], label: str = "the value") -> None:
+        self._keys, self._label = tuple(keys), label
+        self._decoder = Decoder(schema, [Wanted(path_within(key.name), partial(takes, key.type)) for key in keys])
 
     def parse(self, values: pa.Array, starts: npt.NDArray[np.int64] | int = 0) -> Parsed:
         """Return key columns and rejects of values (binary, none null), each of which begins at its start."""
@@ -41,7 +42,7 @@ class ValueReader:
             rejected |= {
                 row: f"{key.label} is no {key.type}: it is {kind} in its schema" for row, kind in wrong.items()
             }
-        return rejected | {row: f"the value {why}" for row, why in decoded.refused.items()}
+        return rejected | {row: f"{self._label} {why}" for row, why in decoded.refused.items()}
 
 
 class AvroFormat:
@@ -60,12 +61,7 @@ class AvroFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        values = records.column("value").combine_chunks()
-        if not values.null_count:
-            return self._reader.parse(values)
-        present = np.asarray(values.is_valid())
-        rejected = dict.fromkeys(np.flatnonzero(~present).tolist(), "null value")
-        return self._reader.parse(values.drop_null()).moved(np.flatnonzero(present), rejected)
+        return parse_present(one_chunk(records.column("value")), self._reader.parse)
 
     def facts(self) -> Mapping[str, str]:
         """Return the columns with their types, and the digest of the schema."""

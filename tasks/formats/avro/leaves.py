@@ -1,6 +1,7 @@
 """The leaves of a schema, where keys are: the Arrow type of each, and how a column is made of what was found."""
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,11 @@ def _masked(values: npt.NDArray[Any], there: Mask) -> pa.Array:
 def _slices(block: Block, starts: Ints, lengths: Ints, there: Mask) -> pa.Array:
     """Return the bytes that lie within each record."""
     # An array of the slices and all between them needs no copy of the bytes; Arrow takes every second entry of it.
-    edges = np.empty(2 * len(starts) + 1, np.int32)
+    edges = np.zeros(2 * len(starts) + 1, np.int32)
     edges[0:-1:2] = np.where(there, starts, block.starts)
     edges[1::2] = np.where(there, starts + lengths, block.starts)
-    edges[-1] = edges[-2]
+    if len(starts):
+        edges[-1] = edges[-2]
     pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, [None, pa.py_buffer(edges), pa.py_buffer(block.data)])
     return pieces.take(_masked(np.arange(0, len(edges) - 1, 2), there))
 
@@ -101,7 +103,8 @@ def _decimals(block: Block, starts: Ints, lengths: Ints, there: Mask, kind: pa.D
     texts = made.cast(pa.string()).cast(pa.binary()).to_pylist()
     for row in large:
         digits = block.data[starts[row] : starts[row] + lengths[row]].tobytes()
-        texts[row] = f"{int.from_bytes(digits, 'big', signed=True)}e-{kind.scale}".encode()
+        # Python writes an integer of more than 4300 digits only as a decimal.
+        texts[row] = f"{Decimal(int.from_bytes(digits, 'big', signed=True))}e-{kind.scale}".encode()
     return pa.array(texts, pa.binary())
 
 

@@ -12,18 +12,14 @@ import pyarrow.compute as pc
 from tasks.formats.avro.cursors import Block, Step
 from tasks.formats.avro.found import FIRST_LEAF, Found
 from tasks.formats.avro.leaves import Leaf, as_text, leaf_of
+from tasks.formats.avro.nested_steps import Branches, Entry, Fields, Nested, Repeated
 from tasks.formats.avro.schema import Array, Enum, Fixed, Map, Record, Type, Union, is_recursive, least_bytes
 from tasks.formats.avro.steps import (
     Boolean,
-    Branches,
     Bytes,
     Double,
-    Entry,
-    Fields,
-    Nested,
     Null,
     Number,
-    Repeated,
     Single,
     Skip,
     SkipNumber,

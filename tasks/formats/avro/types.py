@@ -56,9 +56,9 @@ def default_type(leaf: Leaf) -> ColumnType:
     return ColumnType("time") if "timestamp" in leaf.name else ColumnType(_DEFAULTS.get(leaf.name, TEXT.name))
 
 
-def find_leaves(schemas: Iterable[Type], column: str) -> list[Leaf]:
-    """Return the leaves that a column is by any of the schemas, nulls apart."""
-    wanted = [Wanted(parse_path(column), lambda _: True)]
+def find_leaves(schemas: Iterable[Type], path: Path) -> list[Leaf]:
+    """Return the leaves that a path leads to by any of the schemas, nulls apart."""
+    wanted = [Wanted(path, lambda _: True)]
     return [leaf for schema in schemas for leaf in Decoder(schema, wanted).leaves[0]]
 
 
@@ -68,7 +68,7 @@ def resolve_type(schemas: Sequence[Type], column: str, given: ColumnType | None)
     NoSuchColumnError if no schema has the column; ColumnTypeError if no schema's type is one that the given one takes,
     or if none is given and the schemas do not tell one.
     """
-    leaves = find_leaves(schemas, column)
+    leaves = find_leaves(schemas, parse_path(column))
     if not leaves:
         known = list_columns(schemas)
         hint = nearest(column, known)

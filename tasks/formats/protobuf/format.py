@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from tasks.arrow import one_chunk
+from tasks.formats.base import parse_present
 from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.native import check_type
 from tasks.formats.protobuf.paths import resolve
@@ -42,12 +44,7 @@ class ProtobufFormat:
 
     def parse(self, records: pa.Table) -> Parsed:
         """Return key columns and rejects of a block of records."""
-        values = records.column("value").combine_chunks()
-        if not values.null_count:
-            return self._parse_values(values)
-        present = np.asarray(values.is_valid())
-        rejected = dict.fromkeys(np.flatnonzero(~present).tolist(), "null value")
-        return self._parse_values(values.drop_null()).moved(np.flatnonzero(present), rejected)
+        return parse_present(one_chunk(records.column("value")), self._parse_values)
 
     def _parse_values(self, values: pa.Array) -> Parsed:
         columns, refused = self._reader.read(values)

@@ -1,119 +1,83 @@
 """Protobuf in Confluent's wire format: each record's message is that of its schema id and message indexes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.errors import SettingsError
 from tasks.formats.base import RejectedError
+from tasks.formats.framed import VALUE, Part
 from tasks.formats.protobuf.format import find_missing
 from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.native import check_type
 from tasks.formats.protobuf.paths import Column, NoSuchFieldError, resolve
-from tasks.formats.wire import Indexes, SchemaId, cut_values, header_length, split_frames, split_indexes
+from tasks.formats.protobuf.schema import compile_once, find_message, require_compiler
+from tasks.formats.schema_registry import RegisteredSchema
+from tasks.formats.wire import Groups, Indexes, cut_values, group_by_message
 from tasks.keys import Parsed, type_columns
-from tasks.settings.paths import parse_path
-from tasks.settings.sorts import KeyColumn
-
-# Descriptor of the message that a schema has at these indexes. RejectedError: the record is a dead letter.
-MessageOf = Callable[[SchemaId, Indexes], Any]
-_Rows = npt.NDArray[np.int64]
+from tasks.settings.column_types import ColumnType
+from tasks.settings.paths import Path
+from tasks.settings.sorts import KeyColumn, path_within
 
 
-class FramedMessages:
-    """Reads framed records; a reader for each message that occurs is made once. A field that a schema lacks is missing.
+class ProtobufLanguage:
+    """Reads values and keys of Protobuf. SettingsError if the compiler of their schemas is not installed."""
 
-    `keys`: with the types that all schemas are read for.
-    """
+    name, kind = "protobuf", "PROTOBUF"
 
-    def __init__(self, keys: Sequence[KeyColumn], message_of: MessageOf) -> None:
-        self.keys = tuple(keys)
-        self._message_of = message_of
-        self._readers: dict[tuple[SchemaId, Indexes], _GroupReader] = {}
+    def __init__(self) -> None:
+        require_compiler()
 
-    def parse_values(self, values: pa.Array, headers: pa.Array | None = None) -> Parsed:
-        """Parse values (binary, null where a record has none). `headers`: the header with the schema's id, or null."""
-        frames = split_frames(values, headers)
-        framed = np.flatnonzero(frames.codes >= 0)
-        carriers, begins = _carriers(values, headers, frames.starts)
-        places = split_indexes(carriers.take(pa.array(framed)), begins[framed])
-        refused = frames.refused | {int(framed[i]): why for i, why in places.refused.items()}
-        starts = np.zeros(len(values), np.int64)
-        starts[framed] = np.where(begins[framed] == frames.starts[framed], places.starts, 0)
-        parts = []
-        for code, place, rows in _group(frames.codes[framed], places.codes, framed):
-            group = (frames.schemas[code], places.places[place])
-            payloads = cut_values(values.take(pa.array(rows)), starts[rows])
-            parts.append((rows, self._parse_group(group, payloads)))
-        return _merge(self.keys, parts, refused)
+    def split(self, values: pa.Array, headers: pa.Array) -> Groups:
+        """Find the schema of each value, and its message in it."""
+        return group_by_message(values, headers)
 
-    def _parse_group(self, group: tuple[SchemaId, Indexes], payloads: pa.Array) -> Parsed:
+    def read_schema(self, found: RegisteredSchema, indexes: Indexes) -> Any:
+        """Return the descriptor of the message at these indexes; RejectedError if there is none."""
         try:
-            if group not in self._readers:
-                self._readers[group] = _GroupReader(self._message_of(*group), self.keys)
-        except RejectedError as error:
-            reasons = dict.fromkeys(range(len(payloads)), str(error))
-            return Parsed({key.name: _nothing(key) for key in self.keys}, reasons)
-        return self._readers[group].parse(payloads)
+            return find_message(compile_once(found.text, found.references), indexes, "schema")
+        except SettingsError as error:
+            raise RejectedError(f"is no Protobuf schema: {error}") from None
+        except LookupError:
+            raise RejectedError(f"has no message at the indexes {list(indexes)}") from None
+
+    def make_reader(self, schema: Any, keys: Sequence[KeyColumn], part: Part) -> "_PayloadReader":
+        """Make the reader of a message's values; RejectedError if a column is not of its type."""
+        return _PayloadReader(schema, keys, part)
+
+    def find_types(self, schema: Any, path: Path) -> list[ColumnType]:
+        """Return the type of the field at a path, if there is one."""
+        try:
+            return [resolve(schema, path).default_type]
+        except SettingsError:
+            return []
 
 
-class _GroupReader:
-    def __init__(self, message: Any, keys: Sequence[KeyColumn]) -> None:
+class _PayloadReader:
+    def __init__(self, message: Any, keys: Sequence[KeyColumn], part: Part) -> None:
         self._keys = tuple(keys)
-        found = [(column, key.type) for key in keys if (column := _find(message, key)) is not None]
-        self._reader = MessageReader(message, found)
+        found = [(column, key.type) for key in keys if (column := _find_column(message, key)) is not None]
+        self._reader = MessageReader(message, found, "" if part is VALUE else f"{part.label} ")
 
-    def parse(self, payloads: pa.Array) -> Parsed:
-        columns, refused = self._reader.read(payloads)
-        absent = {key.name: pa.nulls(len(payloads), pa.binary()) for key in self._keys if key.name not in columns}
+    def parse(self, values: pa.Array, starts: npt.NDArray[np.int64]) -> Parsed:
+        """Return key columns and rejects of values, each of which begins at its start."""
+        columns, refused = self._reader.read(cut_values(values, starts))
+        absent = {key.name: pa.nulls(len(values), pa.binary()) for key in self._keys if key.name not in columns}
         columns |= absent
         return type_columns(self._keys, columns, find_missing(self._keys, columns) | refused)
 
 
-def _find(message: Any, key: KeyColumn) -> Column | None:
+def _find_column(message: Any, key: KeyColumn) -> Column | None:
+    """Return the column of a key; None if the message does not have it."""
     try:
-        column = resolve(message, parse_path(key.name))
+        column = replace(resolve(message, path_within(key.name)), name=key.name)
         check_type(column, key.type)
     except NoSuchFieldError:
         return None
     except SettingsError as error:
-        raise RejectedError(str(error)) from None
+        raise RejectedError(f"does not fit: {error}") from None
     return column
-
-
-def _nothing(key: KeyColumn) -> pa.Array:
-    encoded = type_columns((key,), {key.name: pa.array([], pa.binary())})
-    return encoded.columns[key.name]
-
-
-def _carriers(values: pa.Array, headers: pa.Array | None, starts: _Rows) -> tuple[pa.Array, _Rows]:
-    """Return what holds each record's message indexes, its header or its value, and where they begin."""
-    if headers is None or headers.null_count == len(headers):
-        return values, starts
-    distinct = headers.dictionary_encode()
-    lengths = np.array([*map(header_length, distinct.dictionary.to_pylist()), 0], np.int64)
-    indices = np.asarray(pc.fill_null(distinct.indices, len(lengths) - 1))
-    return pc.coalesce(headers, values), np.where(np.asarray(headers.is_valid()), lengths[indices], starts)
-
-
-def _group(codes: _Rows, places: _Rows, rows: _Rows) -> Iterator[tuple[int, int, _Rows]]:
-    """Group the rows that have both a schema and a place."""
-    pairs = np.stack([codes, places], axis=1)
-    known = places >= 0
-    for code, place in np.unique(pairs[known], axis=0).tolist():
-        yield code, place, rows[(codes == code) & (places == place)]
-
-
-def _merge(keys: Sequence[KeyColumn], parts: Sequence[tuple[_Rows, Parsed]], refused: dict[int, str]) -> Parsed:
-    """Merge groups into one block; each comes with its records' indexes in the block."""
-    if not parts:
-        return Parsed({key.name: _nothing(key) for key in keys}, refused)
-    moved = [part.moved(rows, {}) for rows, part in parts]
-    accepted = [np.delete(rows, list(part.rejected)) for rows, part in parts]
-    order = pa.array(np.argsort(np.concatenate(accepted)))
-    columns = {key.name: pa.concat_arrays([part.columns[key.name] for part in moved]).take(order) for key in keys}
-    return Parsed(columns, refused | {row: why for part in moved for row, why in part.rejected.items()})

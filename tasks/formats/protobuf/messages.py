@@ -23,9 +23,13 @@ _TRIED_ROWS: Final = 256
 
 
 class MessageReader:
-    """Reads columns of one type of message (Descriptor). `columns`: with the types that they are read for."""
+    """Reads columns of one type of message (Descriptor). `columns`: with the types that they are read for.
 
-    def __init__(self, message: Any, columns: Sequence[tuple[Column, ColumnType]]) -> None:
+    `label`: begins the reason of what is no message.
+    """
+
+    def __init__(self, message: Any, columns: Sequence[tuple[Column, ColumnType]], label: str = "") -> None:
+        self._label = label
         self._columns = tuple(columns)
         places = [part for column, _ in columns for part in column.parts]
         self._checker = MessageChecker(message)
@@ -38,14 +42,14 @@ class MessageReader:
         Columns are aligned with the block: text (binary) or an Arrow type that the column's type takes, null where a
         message lacks it, where its value is refused, or where the value is no message.
         """
-        refused = self._checker.check(values)
+        refused = {i: f"{self._label}{why}" for i, why in self._checker.check(values).items()}
         # An empty value is a message of nothing but defaults; its outcome is not looked at.
         places = iter(self._read_places(_emptied(values, refused)))
         found: dict[str, pa.Array] = {}
         for column, kind in self._columns:
             parts = [next(places) for _ in column.parts]
             found[column.name], reasons = to_native(column, parts, kind)
-            refused = {i: f"column {column.name} {why}" for i, why in reasons.items()} | refused
+            refused = {i: f"{column.label} {why}" for i, why in reasons.items()} | refused
         return found, refused
 
     def _read_places(self, values: pa.Array) -> list[pa.Array]:

@@ -14,6 +14,7 @@ from tasks.errors import SettingsError
 from tasks.settings.column_types import INT, TEXT, ColumnType
 from tasks.settings.load import nearest
 from tasks.settings.paths import Path, format_path
+from tasks.settings.sorts import label_column
 
 DECIMAL: Final = ColumnType("decimal")
 TIMESTAMP: Final = "google.protobuf.Timestamp"
@@ -81,6 +82,11 @@ class Column:
 
     name: str
     parts: tuple[Steps, ...]
+
+    @property
+    def label(self) -> str:
+        """The column in the reason of a dead letter."""
+        return label_column(self.name)
 
     @property
     def leaf(self) -> Any:

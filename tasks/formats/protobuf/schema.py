@@ -3,21 +3,69 @@
 A schema that cannot be used is a SettingsError, before any work.
 """
 
+import base64
+import hashlib
 import importlib.resources
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import DecodeError
 
-from tasks.errors import SettingsError
+from tasks.errors import SettingsError, TransientError
 from tasks.settings.load import nearest
 
 _SHOWN_NAMES = 8
+
+
+def find_message(content: bytes, indexes: tuple[int, ...], where: str) -> Any:
+    """Return the descriptor of the message at these indexes of a set's last file. LookupError if there is none."""
+    files = _read_files(content, where)
+    return _make_pool(files, where).FindMessageTypeByName(message_at(list(files.values())[-1], indexes))
+
+
+@lru_cache(maxsize=128)
+def compile_once(text: str, references: tuple[tuple[str, str], ...]) -> bytes:
+    """Make a FileDescriptorSet of a registry's schema, whose file is the last, once in a process; see `compile_proto`.
+
+    `references`: the names and texts that it imports. Some clients register descriptors in base64 in place of .proto
+    texts, and some registries hand these out again.
+    """
+    known = dict(references)
+    own = "schema.proto"
+    if own in known:
+        own = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.proto"
+    made = _read_descriptor(own, text)
+    return compile_proto(text, known, own) if made is None else _complete(made, known)
+
+
+def _read_descriptor(name: str, text: str) -> Any:
+    """Return the FileDescriptorProto that a text is in base64; None if it is none."""
+    try:
+        file = descriptor_pb2.FileDescriptorProto.FromString(base64.b64decode(text, validate=True))
+    except (ValueError, DecodeError):
+        return None
+    file.name = name
+    return file
+
+
+def _complete(file: Any, references: Mapping[str, str]) -> bytes:
+    """Join a file with those that it imports, some of which are .proto texts, and Google's own among these."""
+    files = [made for name, text in references.items() if (made := _read_descriptor(name, text)) is not None]
+    files.append(file)
+    made = {one.name for one in files}
+    others = dict.fromkeys(name for one in files for name in one.dependency if name not in made)
+    texts = {name: text for name, text in references.items() if name not in made}
+    imports = "".join(f"import {json.dumps(name)};" for name in others)
+    compiled = compile_proto(f'syntax="proto3"; {imports}', texts, "imports.proto") if others else b""
+    known = descriptor_pb2.FileDescriptorSet.FromString(compiled)
+    return bytes(descriptor_pb2.FileDescriptorSet(file=[*known.file, *files]).SerializeToString())
 
 
 def load_message(content: bytes, name: str, where: str) -> Any:
@@ -114,6 +162,8 @@ def compile_proto(text: str, references: Mapping[str, str], name: str = "schema.
         paths = [f"-I{path}" for path in (source, *_known_protos())]
         command = [sys.executable, "-m", "grpc_tools.protoc", *paths, "--include_imports", f"-o{target}"]
         done = subprocess.run([*command, str(source / name)], capture_output=True, text=True, check=False)
+        if done.returncode < 0:
+            raise TransientError(f"the compiler of .proto texts was ended by signal {-done.returncode}")
         if done.returncode or not target.exists():
             reason = " ".join(done.stderr.replace(f"{source}/", "").split())
             raise SettingsError(f"schema {name} does not compile: {reason or 'no reason given'}")
@@ -126,6 +176,11 @@ def _write_below(folder: Path, name: str, text: str) -> None:
         raise SettingsError(f"schema {name!r}: the name of an imported file leads out of its folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def require_compiler() -> None:
+    """Raise SettingsError if the compiler of .proto texts is not installed."""
+    _known_protos()
 
 
 def _known_protos() -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tasks.verification.content import Headers
+from tasks.verification.formats.schemas import NO_SCHEMAS, Schemas
 from tasks.verification.terms import Column, Kind
 
 # The values, or the keys, of records; None where one has none.
@@ -22,11 +23,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Request:
-    """The columns to read. `facts`: of the format, by the run's record. `part`: `value` or `key` of a record."""
+    """The columns to read. `facts`: of the format, by the run's record. `part`: `value` or `key` of a record.
+
+    `schemas`: where the schemas of values are.
+    """
 
     facts: Mapping[str, str]
     columns: Sequence[Wanted]
     part: str = "value"
+    schemas: Schemas = NO_SCHEMAS
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,16 @@ _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _COUNT = re.compile(rb"[ \t]*(-?)0*([0-9]{1,19})[ \t]*")
 
 
+class Instant(int):
+    """Nanoseconds since 1970 UTC, of any size."""
+
+    __slots__ = ()
+
+
 def encode_time(value: Any) -> bytes:
-    """Encode a time of ISO 8601, a datetime (in UTC if it has no zone) or a date (its midnight in UTC)."""
+    """Encode a time of ISO 8601, an instant, a datetime (in UTC if it has no zone) or a date (its midnight in UTC)."""
+    if isinstance(value, Instant):
+        return encode_number(value)
     if isinstance(value, bytes):
         return encode_number(_read_time(value))
     if not isinstance(value, date):

@@ -116,7 +116,7 @@ def read_strictly(row: bytes, delimiter: str) -> list[str] | None:
     return rows[0] if len(rows) == 1 else None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_quotes_that_are_text(data: st.DataObject) -> None:
     """With `--csv-quote none` a value is one line, split at each delimiter, whatever its neighbours and its quotes."""

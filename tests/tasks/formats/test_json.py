@@ -186,7 +186,7 @@ BROKEN: list[tuple[bytes, int]] = [
 
 @pytest.mark.parametrize(("value", "kind", "expected"), EDGES)
 def test_edges(value: bytes, kind: str, expected: bytes | str | None) -> None:
-    """Each has the key of docs/records.md, alone and in a block with broken ones."""
+    """Each has the key of docs/formats.md, alone and in a block with broken ones."""
     assert one(value, kind) == expected
     wanted = expected if isinstance(expected, str) else (expected,)
     assert read([("a", kind)], [b'{"a":', value, b"x", value]) == [

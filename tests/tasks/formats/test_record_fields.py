@@ -106,7 +106,7 @@ def test_a_key_of_a_type() -> None:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_the_last_header_of_a_name(data: st.DataObject) -> None:
     """Each record's header is the one that a loop over its own headers finds, wherever in a block it is."""

@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, strategies as st
 
-from tasks.arrow import HEADERS
-from tasks.formats.wire import cut_values, find_header, read_schema_header, split_frames, split_indexes
+from tasks.formats.wire import cut_values, read_schema_header, split_frames, split_indexes
 
 GUID = UUID("12345678-1234-5678-1234-567812345678")
 VALUES = st.one_of(
@@ -107,15 +106,6 @@ def test_message_indexes(rests: list[bytes], skipped: int) -> None:
         if expected is not None:
             assert found.places[found.codes[i]] == expected[0]
             assert payloads[i].as_py() == expected[1]
-
-
-def test_last_header_of_a_name() -> None:
-    """Of several headers of one name the last counts; a record without headers has none."""
-    rows = [None, [("a", b"1"), ("b", b"2"), ("a", b"3")], [], [("a", None)], [("b", b"4")], [("a", b"5")]]
-    headers = pa.array([None if row is None else [{"name": n, "value": v} for n, v in row] for row in rows], HEADERS)
-    assert find_header(headers, "a").to_pylist() == [None, b"3", None, None, None, b"5"]
-    assert find_header(headers.slice(2), "a").to_pylist() == [None, None, None, b"5"]
-    assert find_header(headers, "c").to_pylist() == [None] * 6
 
 
 def test_many_starts() -> None:

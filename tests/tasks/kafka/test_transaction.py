@@ -1,13 +1,11 @@
 """The one transaction of a run: its failures, the effect of another holder of the id, and what a retry finds."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -19,7 +17,7 @@ from tasks.kafka.clients import CommitUnknownError, KafkaTerminalError, KafkaTra
 from tasks.kafka.ledger import LAST, read_ledger, run_key
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.outputs import prepare_outputs
-from tasks.publish import ContentError, SupersededError, publish_run
+from tasks.publish import SupersededError, publish_run
 from tasks.run_context import Stop, run_context
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
@@ -321,48 +319,6 @@ def never_answered(deaf: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(TransactionalProducer, "_within_time", without_answer)
         yield stop
     assert met == [deaf]
-
-
-def flip(files: Iterable[Path], value: bytes) -> None:
-    """Flip one bit of a value in its file."""
-    (path,) = (file for file in files if value in file.read_bytes())
-    data = bytearray(path.read_bytes())
-    data[data.find(value) + len(value) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def test_records_that_were_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
-    """A flipped bit between sort and publish is found before the commit."""
-    value = next(r.value for r in cluster.read(job.source_topic) if r.value)
-    with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        flip(publication.sorts[0].parts[0].files, value)
-        with pytest.raises(ContentError, match="1000 rows to publish are not the 1000 that were read"):
-            publish_run(owner, publication)
-    assert cluster.count(job) == 0
-    assert cluster.ledger(job).last is None
-
-
-@pytest.mark.parametrize(
-    ("alter", "said"),
-    [
-        (lambda order: order[:999], "the 999 rows to publish"),
-        (lambda order: np.where(order == order[1], order[0], order), "checksum"),
-        (lambda order: np.where(order == order[1], np.uint32(1000), order), "cannot be read back .*out of bounds"),
-    ],
-    ids=["too short", "a row twice", "no such row"],
-)
-def test_an_order_that_was_altered(
-    cluster: Cluster, job: Job, tmp_path: Path, alter: Callable[[Any], Any], said: str
-) -> None:
-    """Rows that are missing, doubled or unknown are found before the commit."""
-    with owned(cluster, job) as owner:
-        publication = prepare(owner, tmp_path)
-        (part,) = publication.sorts[0].parts
-        alter(np.fromfile(part.order, np.uint32)).tofile(part.order)
-        with pytest.raises(ContentError, match=said):
-            publish_run(owner, publication)
-    assert cluster.count(job) == 0
 
 
 def test_both_ways_of_sending_give_the_same_outputs(

@@ -1,4 +1,4 @@
-"""The examples of docs/records.md: what keys are read as, and how they compare."""
+"""The examples of docs/types.md: what keys are read as, and how they compare."""
 
 import re
 from itertools import pairwise
@@ -11,7 +11,7 @@ from tasks.types.registry import key_type
 from tests.documents import text_of
 from tests.tasks.types.outcomes import outcomes_of, read
 
-_TYPES = text_of("docs/records.md").partition("## Types")[2].partition("## Record fields")[0]
+_TYPES = text_of("docs/types.md")
 _CODE = r"`([^`]+)`"
 _EXAMPLES = re.findall(rf"^\| {_CODE} \| {_CODE} \| {_CODE} \|$", _TYPES, re.MULTILINE)
 _ORDERS = re.findall(rf"^\| {_CODE} \| (`[^|]+`) \|$", _TYPES, re.MULTILINE)

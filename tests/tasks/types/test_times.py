@@ -91,7 +91,7 @@ _EDGES = [
 ]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(blocks(_USUAL) | blocks(_TEXTS | st.sampled_from(_EDGES)))
 def test_times_compare_as_instants(texts: list[bytes | None]) -> None:
     """What is accepted and the nanoseconds are those of Python's datetimes; reasons are by the rule that is broken."""
@@ -147,7 +147,7 @@ _INTEGERS = st.one_of(
 
 
 @pytest.mark.parametrize("unit", _FACTORS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(texts=blocks(_INTEGERS))
 def test_epochs(unit: str, texts: list[bytes | None]) -> None:
     """A time with a unit is an integer without hexadecimal digits, and overflows where its nanoseconds do."""

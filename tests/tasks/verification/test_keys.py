@@ -26,7 +26,7 @@ def encode(block: Block, facts: Mapping[str, str], *sorts: str, wanted: str = ""
     return RecordKeys(facts, [read_sort(wanted, facts)] if wanted else keys, keys).encode(block)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(NUMBER, TEXT, TEXT), min_size=2, max_size=2))
 @example([(0, b"a", b""), (0, b"a\0", b"")])
 @example([(0, b"a", b"b"), (0, b"", b"ab")])
@@ -72,7 +72,7 @@ ROWS = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(ROWS, min_size=2, max_size=6),
     st.tuples(*[st.sampled_from(["", ":desc"])] * 4),
@@ -128,7 +128,7 @@ def test_a_record_that_one_sort_cannot_place_is_in_none() -> None:
     assert encode(make_block(values), JSON, "b:nulls-first", "a.t", wanted="b:nulls-first").rejected == [2, 3, 4, 5]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.sampled_from([b'{"n":1}', b'{"n":2.50,"b":true}', b'{"n":"x"}', b"no", b'{"b":false}', None]), max_size=6

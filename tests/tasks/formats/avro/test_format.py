@@ -161,7 +161,7 @@ def test_settings_that_do_not_fit(schema: Path, tmp_path: Path) -> None:
 def test_a_type_takes_what_the_table_says() -> None:
     """A number is no text and a text no number; times and uuids may be written as texts."""
     kinds = {
-        name: find_leaves([parse_schema(json.dumps({"type": "record", "name": "R", "fields": [field]}))], "a")[0]
+        name: find_leaves([parse_schema(json.dumps({"type": "record", "name": "R", "fields": [field]}))], ("a",))[0]
         for name, field in {
             "long": {"name": "a", "type": "long"},
             "string": {"name": "a", "type": "string"},

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.arrow import HEADERS, RECORD
 from tasks.errors import SettingsError
-from tasks.formats.avro.framed import FramedAvro
+from tasks.formats.avro.framed import AvroLanguage
+from tasks.formats.framed import FramedFormat, SchemaBook
 from tasks.formats.kinds import find_kinds, usual_types
 from tasks.formats.registry import check_format, make_format
 from tasks.formats.schema_registry import (
@@ -19,11 +19,12 @@ from tasks.formats.schema_registry import (
     UnknownSchemaError,
     open_registry,
 )
-from tasks.settings.column_types import INT, TEXT
+from tasks.settings.column_types import INT, TEXT, ColumnType
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job, load_job
 from tasks.settings.sorts import KeyColumn
 from tests.avro_values import number
+from tests.framed_records import framed, records
 from tests.registry_server import Registry, serve_registry
 
 pytest.importorskip("confluent_kafka.schema_registry")
@@ -48,27 +49,13 @@ def client(registry: Registry, patience: float = 0.0, **properties: str) -> Sche
     return SchemaRegistry(registry.address, {name.replace("_", "."): v for name, v in properties.items()}, patience)
 
 
-def framed(schema: int, payload: bytes) -> bytes:
-    return b"\0" + schema.to_bytes(4, "big") + payload
+def framed_avro(
+    columns: dict[str, ColumnType], keys: list[KeyColumn], registry: SchemaRegistry, *, stops: bool
+) -> FramedFormat:
+    return FramedFormat(AvroLanguage(), columns, keys, SchemaBook(registry, "orders", stops=stops))
 
 
-def records(values: list[bytes | None], headers: list[list[tuple[str, bytes]] | None] | None = None) -> pa.Table:
-    count = len(values)
-    given = [None if h is None else [{"name": n, "value": v} for n, v in h] for h in headers or [None] * count]
-    return pa.table(
-        {
-            "value": pa.array(values, pa.binary()),
-            "key": pa.nulls(count, pa.binary()),
-            "headers": pa.array(given, HEADERS),
-            "timestamp": pa.array([0] * count, pa.int64()),
-            "partition": pa.array([3] * count, RECORD.field("partition").type),
-            "offset": pa.array(range(7, 7 + count), pa.int64()),
-        },
-        RECORD,
-    )
-
-
-def keys_of(fmt: FramedAvro, table: pa.Table) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
+def keys_of(fmt: FramedFormat, table: pa.Table) -> tuple[list[tuple[Any, ...]], dict[int, str]]:
     parsed = fmt.parse(table)
     return list(zip(*(parsed.columns[key.name].to_pylist() for key in fmt.keys), strict=True)), parsed.rejected
 
@@ -77,7 +64,7 @@ def keys_of(fmt: FramedAvro, table: pa.Table) -> tuple[list[tuple[Any, ...]], di
 def test_each_value_is_read_with_its_writers_schema(registry: Registry, times: int) -> None:
     """Ids in front, in headers and as GUIDs, of two schemas in one block; a field that a schema lacks is missing."""
     first, second = registry.add(FIRST), registry.add(SECOND)
-    fmt = FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True)
+    fmt = framed_avro(COLUMNS, KEYS, client(registry), stops=True)
     old, new = number(5), number(2) + b"ab" + number(6)
     values = [framed(first, old), framed(second, new), new, new, old, framed(first, old), b"", None, b"\1abcdef"]
     headers: list[list[tuple[str, bytes]] | None] = [None] * len(values)
@@ -103,7 +90,7 @@ def test_a_schema_is_asked_for_once(registry: Registry) -> None:
     """A process asks for each schema once, however many blocks and formats read values of it."""
     first, opened = registry.add(FIRST), client(registry)
     for _ in range(3):
-        fmt = FramedAvro(COLUMNS, KEYS, opened, "orders", stops=True)
+        fmt = framed_avro(COLUMNS, KEYS, opened, stops=True)
         assert keys_of(fmt, records([framed(first, number(n)) for n in range(50)]))[0][49] == (49, None)
     assert [path for path in registry.asked if f"/{first}" in path] == [f"/schemas/ids/{first}"]
 
@@ -120,7 +107,7 @@ def test_references_are_read(registry: Registry) -> None:
     registry.versions["id", 1] = registry.add(inner)
     registry.versions["middle", 2] = registry.add(middle, references=[("x.Id", "id", 1)])
     schema = registry.add(outer, references=[("x.Middle", "middle", 2), ("x.Id", "id", 1)])
-    fmt = FramedAvro({}, [KeyColumn("middle.id.id", INT)], client(registry), "orders", stops=True)
+    fmt = framed_avro({}, [KeyColumn("middle.id.id", INT)], client(registry), stops=True)
     assert keys_of(fmt, records([framed(schema, number(3) + number(4))])) == ([(3,)], {})
 
 
@@ -130,8 +117,8 @@ def test_an_unknown_id_stops_the_run_or_makes_dead_letters(registry: Registry) -
     table = records([framed(first, number(1)), framed(9, number(1)), framed(first, number(2))])
     where = "source orders partition 3 offset 8"
     with pytest.raises(UnknownSchemaError, match=rf"{where}: schema id 9 is not in the registry"):
-        FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True).parse(table)
-    keys, rejected = keys_of(FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=False), table)
+        framed_avro(COLUMNS, KEYS, client(registry), stops=True).parse(table)
+    keys, rejected = keys_of(framed_avro(COLUMNS, KEYS, client(registry), stops=False), table)
     assert keys == [(1, None), (2, None)]
     assert rejected == {1: "schema id 9 is not in the registry"}
 
@@ -147,7 +134,7 @@ def test_an_unknown_id_is_asked_for_again(registry: Registry) -> None:
 def test_schemas_that_are_no_avro(registry: Registry) -> None:
     """A schema of another kind, or one that cannot be read, makes dead letters of its records alone."""
     proto, broken, first = registry.add("syntax", "PROTOBUF"), registry.add({"type": "new"}), registry.add(FIRST)
-    fmt = FramedAvro(COLUMNS, KEYS, client(registry), "orders", stops=True)
+    fmt = framed_avro(COLUMNS, KEYS, client(registry), stops=True)
     values = [framed(proto, b""), framed(broken, b""), framed(first, number(1))]
     keys, rejected = keys_of(fmt, records([*values]))
     assert keys == [(1, None)]

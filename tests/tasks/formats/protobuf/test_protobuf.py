@@ -13,7 +13,6 @@ from google.protobuf.message import DecodeError
 from tasks.errors import SettingsError
 from tasks.formats.protobuf.columnar import ColumnarReader, is_columnar
 from tasks.formats.protobuf.format import ProtobufFormat
-from tasks.formats.protobuf.framed import FramedMessages
 from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.paths import NoSuchFieldError, resolve
 from tasks.formats.protobuf.schema import compile_proto, load_message, message_at
@@ -380,42 +379,6 @@ def test_texts_of_schemas() -> None:
         compile_proto('syntax="proto3"; message {', {})
     with pytest.raises(SettingsError, match="leads out of its folder"):
         compile_proto(text, {"../../x.proto": ""})
-
-
-# ---- framed
-
-
-def test_several_schemas_in_one_block() -> None:
-    """Each record is read by the schema of its id and indexes; a field that a schema lacks is missing."""
-    old = compile_proto('syntax="proto3"; message A { int64 id = 1; }', {})
-    new = compile_proto('syntax="proto3"; message Z {} message A { string name = 3; int64 id = 2; }', {})
-    content: dict[Any, tuple[bytes, dict[tuple[int, ...], str]]] = {
-        1: (old, {(0,): "A"}),
-        2: (new, {(0,): "Z", (1,): "A"}),
-    }
-
-    def message_of(schema: Any, indexes: tuple[int, ...]) -> Any:
-        return load_message(content[schema][0], content[schema][1][indexes], "test")
-
-    first, second = (message_factory.GetMessageClass(message_of(*key)) for key in ((1, (0,)), (2, (1,))))
-    rows = [
-        b"\0\0\0\0\1\0" + first(id=5).SerializeToString(),
-        b"\0\0\0\0\2\2\2" + second(id=6, name="n").SerializeToString(),
-        b"\0\0\0\0\2\0",
-        None,
-        second(id=7).SerializeToString(),
-        b"\0\0\0\0\1\0\xff",
-    ]
-    headers = pa.array([None, None, None, None, b"\0\0\0\0\2\2\2", None], pa.binary())
-    keys = [KeyColumn("id", INT), KeyColumn("name", TEXT, nulls=True)]
-    parsed = FramedMessages(keys, message_of).parse_values(pa.array(rows, pa.binary()), headers)
-    assert parsed.columns["id"].to_pylist() == [5, 6, 7]
-    assert parsed.columns["name"].to_pylist() == [None, b"n", b""]
-    assert parsed.rejected == {
-        2: "column id is missing",
-        3: "null value",
-        5: "is no A of Protobuf (Wire format was corrupt): 'ff'",
-    }
 
 
 # ---- large

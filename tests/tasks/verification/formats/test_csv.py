@@ -28,7 +28,7 @@ def encode(values: Sequence[bytes | None], sort: str, columns: str, delimiter: s
 
 
 @pytest.mark.parametrize("columns", ["id:int,name", "name,id:int", "id:int", "name", "a:int,name,b:int"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_the_same_rows_are_rejected_and_keys_agree(columns: str, data: st.DataObject) -> None:
     """Two parsers that share no code reject the same values, and order the others alike."""
@@ -83,7 +83,7 @@ def records(draw: st.DrawFn) -> tuple[bytes, list[str]]:
     return value.encode(), [by_name["b"], by_name["a"]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(records(), max_size=5))
 def test_fields_are_found_by_the_names_of_their_header(drawn: list[tuple[bytes, list[str]]]) -> None:
     """Whatever the order of names, a field is that of its name; marks, line breaks and quotes are no part of it."""

@@ -204,7 +204,7 @@ def test_digits_are_kept() -> None:
 
 @pytest.mark.parametrize("nulls", ["", ":nulls-last"])
 @pytest.mark.parametrize("kind", ["int", "text"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values=blocks(), path=st.sampled_from(["a", "b", "n.b", "items[0]", "items[1].a", '"a.b"', '""']))
 def test_the_sorter_reads_alike(kind: str, nulls: str, path: str, values: list[bytes | None]) -> None:
     """Two readers that share no code refuse the same values, and order the others alike."""

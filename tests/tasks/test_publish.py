@@ -1,0 +1,63 @@
+"""What is published is what was read: files that were altered in between are found before the commit."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.publish import ContentError, publish_run
+from tasks.settings.job import Job
+from tests.cluster import Cluster, sample_values
+from tests.stages import make_job, owned, prepare
+
+
+@pytest.fixture
+def job(cluster: Cluster, tmp_path: Path) -> Job:
+    """A job over 1000 records in 4 partitions."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(1000))
+    return make_job(source, tmp_path)
+
+
+def flip(files: Iterable[Path], value: bytes) -> None:
+    """Flip one bit of a value in its file."""
+    (path,) = (file for file in files if value in file.read_bytes())
+    data = bytearray(path.read_bytes())
+    data[data.find(value) + len(value) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_records_that_were_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """A flipped bit between sort and publish is found before the commit."""
+    value = next(r.value for r in cluster.read(job.source_topic) if r.value)
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        flip(publication.sorts[0].parts[0].files, value)
+        with pytest.raises(ContentError, match="1000 rows to publish are not the 1000 that were read"):
+            publish_run(owner, publication)
+    assert cluster.count(job) == 0
+    assert cluster.ledger(job).last is None
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (lambda order: order[:999], "the 999 rows to publish"),
+        (lambda order: np.where(order == order[1], order[0], order), "checksum"),
+        (lambda order: np.where(order == order[1], np.uint32(1000), order), "cannot be read back .*out of bounds"),
+    ],
+    ids=["too short", "a row twice", "no such row"],
+)
+def test_an_order_that_was_altered(
+    cluster: Cluster, job: Job, tmp_path: Path, alter: Callable[[Any], Any], said: str
+) -> None:
+    """Rows that are missing, doubled or unknown are found before the commit."""
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        (part,) = publication.sorts[0].parts
+        alter(np.fromfile(part.order, np.uint32)).tofile(part.order)
+        with pytest.raises(ContentError, match=said):
+            publish_run(owner, publication)
+    assert cluster.count(job) == 0
