@@ -23,6 +23,9 @@ _SHOWN = {
     "array": "arrays",
 }
 
+# Values that no type takes, and the step that leads into them.
+_WITHIN = {"object": ".NAME", "array": "[0]"}
+
 
 class UnknownTypeError(SettingsError):
     """A column is given no type, and a sample of its values does not tell one: they differ, or there are none."""
@@ -55,9 +58,12 @@ def _infer(job: Job, sample: Sample, column: str) -> str:
     types = {TYPES.get(kind, "") for kind in present}
     if len(types) == 1 and (found := types.pop()):
         return found
+    way = f"give it one, as --sort {column}:text, or :int, :decimal, :float, :bool, :time, :uuid"
+    if present and present.keys() <= _WITHIN.keys():
+        way = f"sort by what is within, as --sort {column}{_WITHIN[max(present, key=lambda kind: present[kind])]}"
     raise UnknownTypeError(
         f"column {column} of source {job.source_topic} has no type, and {_describe(_seen(sample, column), present)}: "
-        f"give it one, as --sort {column}:text, or :int, :decimal, :float, :bool, :time, :uuid"
+        f"{way}"
     )
 
 

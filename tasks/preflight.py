@@ -79,7 +79,7 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
     for name in then | now:
         if then.get(name) != now.get(name):
             raise SettingsError(
-                f"job {job.name} has {name} {then.get(name)!r} by its ledger, and was started with {now.get(name)!r}: "
+                f"job {job.name} {_difference(name, then.get(name), now.get(name))}: "
                 f"start it as it was, or {_FIXED_WAY_OUT}"
             )
     if job.start is not None:
@@ -87,6 +87,11 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
             f"--start is for a job's first run, and {job.name} has run {last.run}: leave it out "
             "(it goes on where the last run ended), or take another --job-name"
         )
+
+
+def _difference(name: str, then: str | None, now: str | None) -> str:
+    had = f"has no {name}" if then is None else f"has {name} {then!r}"
+    return f"{had} by its ledger, and was started {'without' if now is None else f'with {now!r}'}"
 
 
 def _options(recorded: Mapping[str, str]) -> dict[str, str]:

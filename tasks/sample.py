@@ -37,6 +37,8 @@ _SHOWN_REASONS = 3
 _SHOWN_LETTERS = 60
 # Format → the settings that decide what a record's keys are.
 _WAYS_OUT = {"csv": "--columns, --delimiter", "json": "--format, --sort"}
+# An integer in a column of the type `time`.
+_BARE_TIME = re.compile(r"is not a time: '?\s*-?[0-9]{5,}\s*'?$")
 
 # Partition → offsets [start, end) from which records are taken.
 Windows = Mapping[int, tuple[int, int]]
@@ -184,13 +186,31 @@ def refuse_mostly_dead(job: Job, sample: Sample) -> None:
     kinds = Counter(_kind(record.reason) for record in dead)
     shown = next(record for record in dead if _kind(record.reason) == kinds.most_common(1)[0][0])
     reasons = "; ".join(f"{count:,}: {kind}" for kind, count in kinds.most_common(_SHOWN_REASONS))
-    hint = guess_format([record.value for record in dead], job)
+    hint = _hint(job, shown.reason, [record.value for record in dead])
     raise MostlyDeadLettersError(
         f"source {job.source_topic}: {len(dead):,} of {len(sample.records):,} records that were sampled would be dead "
         f"letters ({reasons}), as that of partition {shown.partition} offset {shown.offset}: {_show(shown.value)}"
         f"{f'; it {hint}' if hint.startswith('looks') else f'; {hint}' if hint else ''}; nothing was published: "
-        f"correct {_WAYS_OUT.get(job.format, '--sort')} or --source-topic, or permit it with --allow-dead-letters"
+        f"correct {_way_out(job, shown.reason)} or --source-topic, or permit it with --allow-dead-letters"
     )
+
+
+def _is_of_field(reason: str) -> bool:
+    """Whether it is a field of the record, and not its value, that cannot be read."""
+    return reason.startswith("@")
+
+
+def _way_out(job: Job, reason: str) -> str:
+    return "--key-format, --sort" if _is_of_field(reason) else _WAYS_OUT.get(job.format, "--sort")
+
+
+def _hint(job: Job, reason: str, values: Sequence[bytes | None]) -> str:
+    """Return what helps against the commonest reason; empty if that is not known."""
+    if _BARE_TIME.search(reason):
+        return "an integer is a time with its unit: time(s), time(ms), time(us) or time(ns)"
+    if "has no zone" in reason:
+        return "a time needs a zone, as in 2026-01-31T12:00:00Z: as text it compares as it is written"
+    return "" if _is_of_field(reason) else guess_format(values, job)
 
 
 def _kind(reason: str) -> str:

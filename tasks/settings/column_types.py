@@ -30,7 +30,8 @@ TEXT: Final = ColumnType("text")
 def parse_type(text: str) -> ColumnType:
     """Read a type; ValueError names those that there are."""
     match = _TYPE.fullmatch(text.strip())
-    kind = ColumnType(match[1], match[2] or "") if match else ColumnType(text)
+    # DuckDB has the names of its collations in lower case, and takes any.
+    kind = ColumnType(match[1], (match[2] or "").lower()) if match else ColumnType(text)
     if kind.name not in _NAMES:
         raise ValueError(f"there is no type {text!r}: use {', '.join(_NAMES)}{nearest(text, list(_NAMES))}")
     if kind.parameter and kind.name not in {"time", "text"}:

@@ -75,7 +75,7 @@ class Job(JobColumns):
     def _check_key(self, sort: Sort, key: SortKey) -> None:
         known = [*self.row_fields, *RECORD_FIELDS]
         if not is_record_field(key.column) and not self.has_names and key.column not in self.row_fields:
-            columns = f"{', '.join(known)}{hint_column(key.column, known)}"
+            columns = f"{', '.join(known)}.NAME{hint_column(key.column, known)}"
             raise FieldError(
                 "sorts", f"sort {sort.columns!r} names the unknown column {key.column!r}: the columns are {columns}"
             )
@@ -108,9 +108,17 @@ class Job(JobColumns):
         """Check that no option is given for what the sorts or the format do not read."""
         if self.key_format != "text" and not any(record_field(k.name)[0] == "@key" for k in self.key_columns):
             raise FieldError("key_format", "no sort names @key, so keys are not read: leave it out, or sort by @key")
-        given = {"csv_header": self.csv_header, "csv_quote": self.csv_quote != "double"}
+        given = {
+            "csv_header": self.csv_header,
+            "csv_quote": self.csv_quote != "double",
+            "delimiter": self.delimiter != ",",
+        }
         for field in (name for name, is_given in given.items() if is_given and self.format != "csv"):
             raise FieldError(field, f"it is for --format csv, and the format is {self.format}: leave it out")
+        if self.format == "none" and self.columns is not None:
+            raise FieldError("columns", "they are those of a value, which --format none does not read: leave it out")
+        if self.unknown_schema != "stop" and not self.schema_registry:
+            raise FieldError("unknown_schema", "is for --schema-registry: give both, or leave it out")
         return self
 
     @model_validator(mode="after")

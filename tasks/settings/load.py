@@ -4,6 +4,7 @@ Guarantee: an error is one line that names the setting and where it was given: t
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from tasks.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "KAFKA_SORT_"
 _SHOWN_LETTERS = 400
+# Blanks divide the sorts of a variable, but not within double quotes.
+_WORD = re.compile(r'(?:"(?:[^"]|"")*"|\S)+')
 _LIKENESS = 0.5
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,7 +46,7 @@ def load_model(
     for name, info in model.model_fields.items():
         for variable in _variables(name, info):
             if text := environment.get(variable):
-                values[name] = text.split() if name == "sorts" else text
+                values[name] = _WORD.findall(text) if name == "sorts" else text
                 places[name] = f" ({variable})"
     values.update(flags)
     places.update(

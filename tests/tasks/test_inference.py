@@ -55,7 +55,6 @@ def test_inferred_types(values: list[bytes | None], expected: str) -> None:
     [
         ([b'{"a":1}', b'{"a":2}', b'{"a":"x"}'], "hold 2 numbers, 1 strings there"),
         ([b'{"a":null}', b"{}", b"{}"], "have no value there (1 null, 2 without it)"),
-        ([b'{"a":{}}', b'{"a":[]}', b'{"a":[]}'], "hold 2 arrays, 1 objects there"),
         ([b"x"], "have no value there (none can be read)"),
         ([b'{"a":1}', b'{"a":true}'], "hold 1 numbers, 1 true or false there"),
     ],
@@ -66,6 +65,24 @@ def test_what_has_no_type(values: list[bytes], words: str) -> None:
         infer(*values)
     assert "give it one, as --sort a:text" in str(raised.value)
     assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            [b'{"a":{}}', b'{"a":[]}', b'{"a":[]}'],
+            "hold 2 arrays, 1 objects there: sort by what is within, as --sort a[0]",
+        ),
+        ([b'{"a":{}}'], "hold 1 objects there: sort by what is within, as --sort a.NAME"),
+        ([b'{"a":[1]}', b'{"a":null}'], "hold 1 arrays there: sort by what is within, as --sort a[0]"),
+    ],
+)
+def test_what_no_type_takes(values: list[bytes], words: str) -> None:
+    """A type would not help: no type takes objects and arrays."""
+    with pytest.raises(UnknownTypeError, match=re.escape(words)) as raised:
+        infer(*values)
+    assert "give it one" not in str(raised.value)
 
 
 def test_what_is_not_inferred() -> None:

@@ -24,11 +24,11 @@ def ledger_of(job: Job) -> Ledger:
 
 # What was, what is now, and the words of the line.
 CHANGES: dict[str, tuple[dict[str, object], dict[str, object], str]] = {
-    "key format": ({}, {"key_format": "int64"}, "has fields None by its ledger, and was started with '@key:int'"),
+    "key format": ({}, {"key_format": "int64"}, "has no fields by its ledger, and was started with '@key:int'"),
     "width": ({"key_format": "int32"}, {"key_format": "int64"}, "has key_format 'int32' .* with 'int64'"),
-    "type": ({"sorts": ["@key:int=a"]}, {}, "has fields '@key:int' .* with None"),
+    "type": ({"sorts": ["@key:int=a"]}, {}, "has fields '@key:int' by its ledger, and was started without: start it"),
     "header": ({"sorts": ["id=a"]}, {"csv_header": True, "sorts": ["id=a"]}, "has columns|has header"),
-    "quotes": ({}, {"csv_quote": "none"}, "has quote None by its ledger, and was started with 'none'"),
+    "quotes": ({}, {"csv_quote": "none"}, "has no quote by its ledger, and was started with 'none'"),
 }
 
 

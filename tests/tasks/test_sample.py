@@ -1,6 +1,7 @@
 """A job whose settings do not fit its source is refused at its first run, with a hint, before anything is written."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -96,6 +97,30 @@ def judge(cluster: Cluster, tmp_path: Path, values: list[bytes | None], **over: 
         except MostlyDeadLettersError:
             return False
     return True
+
+
+HINTS = {
+    "no unit": ({"format": "json", "sorts": ["a:time"]}, b'{"a": 1700000000}', None, "a time with its unit: time(s)"),
+    "no unit in CSV": ({"columns": "a:time", "sorts": ["a"]}, b"1700000000", None, "a time with its unit: time(s)"),
+    "no zone": ({"columns": "a:time", "sorts": ["a"]}, b"2026-01-31T12:00:00", None, "a time needs a zone"),
+    "no time": ({"columns": "a:time", "sorts": ["a"]}, b"noon", None, "correct --columns, --delimiter"),
+    "a key": ({"format": "none", "key_format": "int64", "sorts": ["@key"]}, None, b"7", "correct --key-format, --sort"),
+    "a key beside JSON": ({"columns": "a", "sorts": ["a,@key:int"]}, b'{"a":1}', b"x", "correct --key-format, --sort"),
+}
+
+
+@pytest.mark.parametrize(("settings", "value", "key", "words"), HINTS.values(), ids=HINTS)
+def test_a_hint_is_for_the_commonest_reason(
+    cluster: Cluster, tmp_path: Path, settings: dict[str, Any], value: bytes | None, key: bytes | None, words: str
+) -> None:
+    """What the value looks like helps only where the value is what cannot be read."""
+    source = cluster.make_topic(1)
+    cluster.produce_records(source, [Record(value, key)] * 3)
+    job = Job(source_topic=source, workdir=tmp_path, **settings)
+    with owned(cluster, job) as owner, pytest.raises(MostlyDeadLettersError) as raised:
+        take_snapshot(owner)
+    assert words in str(raised.value)
+    assert not any(other in str(raised.value) for other in ("looks like", "tombstones"))
 
 
 def test_what_is_judged(cluster: Cluster, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def resolve_type(schemas: Sequence[Type], column: str, given: ColumnType | None)
     if not leaves:
         known = list_columns(schemas)
         hint = nearest(column, known)
-        raise NoSuchColumnError(f"no Avro schema has a column {column!r}: there are {', '.join(known)}{hint}")
+        raise NoSuchColumnError(f"no Avro schema has a column {column!r}: there are {', '.join(known) or 'none'}{hint}")
     kinds = {default_type(leaf) for leaf in leaves if leaf.arrow is not None}
     names = " and ".join(sorted({leaf.name for leaf in leaves}))
     if given is None and len(kinds) == 1:

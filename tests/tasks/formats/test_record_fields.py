@@ -42,7 +42,7 @@ def parse(headers: pa.Array | None = None, **job: object) -> tuple[dict[str, lis
 def test_the_key_of_a_record() -> None:
     """Values are not read: tombstones and values that are no rows have their place; a null key has none."""
     assert parse(sorts=["@key"]) == ({"k0": [b"k", b"", b"q"]}, {3: "@key is null"})
-    assert parse(sorts=["@key"], format="none") == parse(sorts=["@key"])
+    assert parse(sorts=["@key"], format="none", columns=None) == parse(sorts=["@key"])
 
 
 def test_null_keys_have_a_flag_where_they_are_permitted() -> None:

@@ -184,6 +184,12 @@ def test_names_that_collide(flags: dict[str, Any]) -> None:
             "csv_header (--csv-header): it is for --format csv",
         ),
         ({"csv_quote": "none", "format": "none", "sorts": ["@key"]}, "csv_quote (--csv-quote): it is for --format csv"),
+        ({"delimiter": ";", "format": "json", "sorts": ["a"]}, "delimiter (--delimiter): it is for --format csv"),
+        (
+            {"unknown_schema": "dead-letter", "format": "json", "sorts": ["a"]},
+            "unknown_schema (--unknown-schema): is for --schema-registry",
+        ),
+        ({"columns": "id:int", "format": "none", "sorts": ["@key"]}, "columns (--columns): they are those of a value"),
         ({"csv_quote": "single"}, "csv_quote (--csv-quote)"),
         ({"csv_header": True, "sorts": ["id:integer"]}, "there is no type 'integer'"),
         ({"csv_header": True, "sorts": ["id:int"], "columns": "id:text"}, "'id' is given two types: int and text"),
@@ -192,6 +198,39 @@ def test_names_that_collide(flags: dict[str, Any]) -> None:
 def test_options_of_csv_that_do_not_fit(flags: dict[str, Any], words: str) -> None:
     """An option without effect, or against another, is refused by its own name."""
     assert words in refusal({"source_topic": "s", **flags})
+
+
+@pytest.mark.parametrize(
+    "sort",
+    [
+        "items[0].sku:text(de):desc:nulls-last=topic",
+        ' "total, net" : decimal : desc : nulls-last = topic ',
+        '"a=b""c:d".e:time(ms),"[0]":uuid:nulls-first,[0]:bool=topic',
+        '@header."a:b, c": int : nulls-first=topic',
+        "größe:text(DE_at):nulls-last",
+    ],
+)
+def test_a_form_takes_what_a_flag_takes(sort: str) -> None:
+    """The pattern that Prefect's server checks permits quoted names, paths, types and blanks."""
+    fields = Job.model_json_schema()["properties"]
+    columns = ",".join(key.written(None) for key in Job(source_topic="s", format="json", sorts=[sort]).sort_list[0].by)
+    assert re.search(fields["sorts"]["items"]["pattern"], sort)
+    assert re.search(fields["sorts"]["items"]["pattern"], columns)
+    assert re.search(fields["columns"]["pattern"], ' "total, net" : decimal , größe: text(de),items[0].sku')
+
+
+def test_sorts_in_a_variable() -> None:
+    """Blanks divide them, but not within double quotes."""
+    text = 'id  "total, net":decimal:desc=by-total "a "" b",id=c'
+    job = load_job({"csv_header": True}, {"KAFKA_SORT_SORTS": text})
+    assert job.sorts == ["id", '"total, net":decimal:desc=by-total', '"a "" b",id=c']
+    assert "without its partner" in refusal({}, {"KAFKA_SORT_SORTS": 'id "a'})
+
+
+def test_a_collation_in_capitals() -> None:
+    """It is the same type, for a column and for the ledger."""
+    job = load_job({"format": "json", "sorts": ["a:text(DE_at)"], "columns": "a:text(de_AT)"}, {})
+    assert str(job.column_types["a"]) == "text(de_at)"
 
 
 def test_a_header_line_has_the_names() -> None:
