@@ -3,12 +3,16 @@
 import re
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
+from tasks.people.make import SCHEMAS, WRITERS, make_people
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn, parse_columns
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
@@ -82,5 +86,36 @@ def test_a_topic_of_them(cluster: Cluster, command: Command) -> None:
     assert outcome.status == 0, outcome.err
     assert_sorted(cluster, job)
     assert len(cluster.read(job.dead_letters)) == 2 * len(BOMBS)
+    peaks = re.findall(r"peak_memory_mb=(\d+)", outcome.err)
+    assert [int(peak) <= 768 for peak in peaks] == [True], outcome.err
+
+
+FLAGS: dict[str, dict[str, Any]] = {
+    "csv": {},
+    "json": {"format": "json", "columns": "id:int,name:text"},
+    "avro": {"format": "avro", "avro_schema": str(SCHEMAS["avro"])},
+    "protobuf": {
+        "format": "protobuf",
+        "protobuf_descriptor": str(SCHEMAS["protobuf"]),
+        "protobuf_message": "kafka_sort.Person",
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fmt", FLAGS)
+def test_large_records_of_each_format(cluster: Cluster, command: Command, fmt: str) -> None:
+    """Records of 10 MB among small ones, in any format, stay within the least memory that is permitted."""
+    source = cluster.make_topic(2, max_message_bytes=str(11 * MB))
+    people = dict(make_people(1, 0, 600))
+    large = pa.array([None if i % 50 else b"n" * (10 * MB) for i in range(600)], pa.binary())
+    values = WRITERS[fmt]({**people, "address": pc.coalesce(large, people["address"])}).to_pylist()
+    records = [Record(value, partition=i % 2) for i, value in enumerate(values)]
+    cluster.produce_records(source, records, **{"message.max.bytes": 11 * MB})
+    sorts = [f"id={source}-by-id", f"name:desc={source}-by-name"]
+    outcome = command.run(command.job(source, sorts=sorts, memory_limit="768MB", **FLAGS[fmt]))
+    assert outcome.status == 0, outcome.err
+    order = np.argsort(np.asarray(people["id"]), kind="stable")
+    assert [record.value for record in cluster.read(f"{source}-by-id")] == [values[i] for i in order]
     peaks = re.findall(r"peak_memory_mb=(\d+)", outcome.err)
     assert [int(peak) <= 768 for peak in peaks] == [True], outcome.err
