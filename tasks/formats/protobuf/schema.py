@@ -147,7 +147,7 @@ def compile_proto(text: str, references: Mapping[str, str], name: str = "schema.
 
 
 def _compile(texts: Mapping[str, str], name: str, made: Sequence[Any] = ()) -> bytes:
-    """Compile the file `name`; it and those that it imports are texts, or descriptors (FileDescriptorProto) in `made`."""
+    """Compile the file `name`; it and those that it imports are texts, or FileDescriptorProto in `made`."""
     with tempfile.TemporaryDirectory(prefix="kafka-sort-proto-") as folder:
         source, target, known = Path(folder, "source"), Path(folder, "descriptors"), Path(folder, "known")
         source.mkdir()

@@ -13,13 +13,31 @@ from tasks.verification.content import Headers
 from tasks.verification.formats.base import Columns, Request, Values, Wanted
 from tasks.verification.formats.frames import find_header, split_message
 from tasks.verification.formats.schemas import NoSchemaError, Registered, SchemaId
-from tasks.verification.terms import Path
+from tasks.verification.terms import Kind, Path
 from tasks.verification.types.times import Instant
 
 # From a message, or what is in one, to what is in that; None if there is nothing.
 _Find = Callable[[Any], Any]
 _Read = Callable[[bytes], list[Any]]
 _TIMESTAMP = "google.protobuf.Timestamp"
+_WRAPPERS = frozenset(
+    f"google.protobuf.{name}Value"
+    for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+)
+_SIGNED, _UNSIGNED = [(-(2**bits // 2), 2**bits // 2 - 1) for bits in (32, 64)], [(0, 2**bits - 1) for bits in (32, 64)]
+# The least and the largest number of each type of integers.
+_RANGES = {
+    FieldDescriptor.TYPE_INT32: _SIGNED[0],
+    FieldDescriptor.TYPE_SINT32: _SIGNED[0],
+    FieldDescriptor.TYPE_SFIXED32: _SIGNED[0],
+    FieldDescriptor.TYPE_UINT32: _UNSIGNED[0],
+    FieldDescriptor.TYPE_FIXED32: _UNSIGNED[0],
+    FieldDescriptor.TYPE_INT64: _SIGNED[1],
+    FieldDescriptor.TYPE_SINT64: _SIGNED[1],
+    FieldDescriptor.TYPE_SFIXED64: _SIGNED[1],
+    FieldDescriptor.TYPE_UINT64: _UNSIGNED[1],
+    FieldDescriptor.TYPE_FIXED64: _UNSIGNED[1],
+}
 # Those of 0001-01-01 and 9999-12-31, beyond which a Timestamp has no meaning.
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 
@@ -186,9 +204,11 @@ def _follow(message: Any, path: Path) -> tuple[list[_Find], Any]:
 
 
 def _find_field(message: Any, name: str | int) -> Any:
-    field = message.fields_by_name.get(name) if message is not None else None
+    if message is None or isinstance(name, int):
+        raise ValueError(f"there are no fields, or no items, where {name} would be")
+    field = message.fields_by_name.get(name)
     if field is None:
-        raise (ValueError if message is None else NoFieldError)(f"the schema has no field {name}")
+        raise NoFieldError(f"the schema has no field {name}")
     return field
 
 
@@ -204,7 +224,10 @@ def _read_key(entry: Any, step: str | int) -> Any:
             return str(step)
         case FieldDescriptor.TYPE_BOOL:
             return {"true": True, "false": False}[str(step)]
-        case _:
+        case kind:
+            least, most = _RANGES[kind]
+            if not least <= int(step) <= most:
+                raise ValueError(f"{step} is no key of the map")
             return int(step)
 
 
@@ -216,8 +239,9 @@ def _find_member(field: Any) -> _Find:
 
 
 def _find_item(index: str | int) -> _Find:
-    at = int(index)
-    return lambda items: items[at] if at < len(items) else None
+    if isinstance(index, str):
+        raise ValueError(f"{index} is no index")  # noqa: TRY004  # a path that does not fit is a ValueError
+    return lambda items: items[index] if index < len(items) else None
 
 
 def _find_entry(key: Any) -> _Find:
@@ -225,18 +249,33 @@ def _find_entry(key: Any) -> _Find:
 
 
 def _make_finish(field: Any, wanted: Wanted) -> _Find:
-    """Return the function from what a field holds to what the column's type takes."""
+    """Return the function from what a field holds to what the column's type takes. ValueError if it takes none."""
+    if field.message_type is not None and field.message_type.full_name in _WRAPPERS:
+        (inner,) = field.message_type.fields
+        member, finish = _find_member(inner), _make_finish(inner, wanted)
+        return lambda wrapper: finish(member(wrapper))
+    if not _takes(wanted.kind, field):
+        raise ValueError(f"field {field.full_name} is not compared as {wanted.kind.name}")
     if field.enum_type is not None:
         names = {value.number: value.name.encode() for value in reversed(field.enum_type.values)}
         is_number = wanted.kind.name == "int"
         return lambda number: number if is_number else names.get(number) or b"%d" % number
-    if field.message_type is None:
-        return lambda found: found.encode() if isinstance(found, str) else found
-    if field.message_type.full_name == _TIMESTAMP:
+    if field.message_type is not None:
         return _to_instant
-    (inner,) = field.message_type.fields
-    member, finish = _find_member(inner), _make_finish(inner, wanted)
-    return lambda wrapper: None if (found := member(wrapper)) is None else finish(found)
+    return lambda found: found.encode() if isinstance(found, str) else found
+
+
+def _takes(kind: Kind, field: Any) -> bool:
+    """Whether a column of the type takes what the field holds; texts, and bytes, may say anything."""
+    if field.type in {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}:
+        return True
+    if field.message_type is not None:
+        return field.message_type.full_name == _TIMESTAMP and kind == Kind("time")
+    if field.enum_type is not None:
+        return kind.name in {"int", "text"}
+    if field.type in _RANGES:
+        return kind.name in {"int", "decimal"} or (kind.name == "time" and kind.parameter != "")
+    return kind.name == ("bool" if field.type == FieldDescriptor.TYPE_BOOL else "float")
 
 
 def _to_instant(timestamp: Any) -> Instant:
