@@ -11,9 +11,10 @@ Path = tuple[str | int, ...]
 
 QUOTED = r'"(?:[^"]|"")*"'
 _STEP = re.compile(rf'\.?(?:({QUOTED})|([^".\[\]@][^".\[\]]*))|\[([0-9]{{1,9}})\]')
-# Within quotes these are letters like any other.
-_PARTS = {mark: re.compile(rf'(?:{QUOTED}|[^"{mark}])*') for mark in ",:="}
-_SPECIAL = re.compile(r'[",:=]|^@|^\s|\s$|^$')
+# Within quotes these are letters like any other. A quote in the middle of a word is a letter itself.
+_LETTER_QUOTE = r'(?<=[^\s.,:="])"'
+_PARTS = {mark: re.compile(rf'(?:{_LETTER_QUOTE}|{QUOTED}|[^"{mark}])*') for mark in ",:="}
+_SPECIAL = re.compile(r'[,:=]|^@|^"|(?<=[\s.,:="])"|^\s|\s$|^$')
 
 
 def split_outside_quotes(text: str, mark: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ TOPIC_PATTERN = f"^{TOPIC.pattern}$"
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": TOPIC_PATTERN})]
 
 _TYPE_PATTERN = r"\s*(int|decimal|float|bool|uuid|time(\((s|ms|us|ns)\))?|text(\([A-Za-z_]+\))?)?\s*"
-_NAME_PATTERN = r'("([^"]|"")*"|[^",:=])+'
+_NAME_PATTERN = r'("([^"]|"")*"|[^,:=])+'
 _COLUMN_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?"
 COLUMNS_PATTERN = rf"^({_COLUMN_PATTERN}(,{_COLUMN_PATTERN})*)?$"
 _TERM_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?(:\s*(asc|desc)?\s*)?(:\s*nulls-(first|last)\s*)?"

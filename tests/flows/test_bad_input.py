@@ -67,7 +67,7 @@ SETTINGS = {
     "bad output": (["--sort", "id=ä"], ["'ä'"]),
     "bad job name": (["--job-name", "a/b"], ["'a/b'"]),
     "job name too long": (["--job-name", "x" * 240], ["249"]),
-    "column of no type": (["--columns", "id:float,name,address,continent"], ["'float'", "int or text"]),
+    "column of no type": (["--columns", "id:double,name,address,continent"], ["'double'", "int, decimal, float"]),
     "delimiter too long": (["--delimiter", "::"], ["delimiter"]),
     "delimiter that is a quote": (["--delimiter", '"'], ["delimiter"]),
     "delimiter that is a line end": (["--delimiter", "\n"], ["delimiter"]),

@@ -86,7 +86,7 @@ def test_settings_that_do_not_fit(cluster: Cluster, command: Command, tmp_path: 
 @pytest.mark.parametrize(
     ("over", "error"),
     [
-        ({"protobuf_message": None}, "needs --protobuf-descriptor and --protobuf-message"),
+        ({"protobuf_message": None}, "or --protobuf-descriptor and --protobuf-message"),
         ({"protobuf_descriptor": "/no/such.desc"}, "cannot be read"),
         ({"format": "csv"}, "is for --format protobuf"),
     ],

@@ -1,5 +1,6 @@
 """The type `decimal` beside Python's decimals."""
 
+import re
 from decimal import Decimal, InvalidOperation
 
 import hypothesis.strategies as st
@@ -44,7 +45,13 @@ def expect(text: bytes) -> Decimal:
     try:
         number = Decimal(bare.decode())
     except InvalidOperation:
-        raise ValueError(f"is not a decimal: {excerpt(text)}") from None
+        # Python has an end, too, and refuses an exponent of more digits as it does what is no number.
+        digits, _, exponent = bare.lower().partition(b"e")
+        if not re.fullmatch(rb"-?([0-9]+\.?[0-9]*|\.[0-9]+)e[+-]?[0-9]+", bare.lower()) or len(exponent) < 18:
+            raise ValueError(f"is not a decimal: {excerpt(text)}") from None
+        number = Decimal(digits.decode())
+        if number:
+            raise ValueError(f"overflows a decimal: {excerpt(text)}") from None
     if len("".join(map(str, number.as_tuple().digits)).strip("0")) > 38:
         raise ValueError(f"has more than 38 digits: {excerpt(text)}")
     if number and abs(number.adjusted()) > 9999:
