@@ -103,7 +103,11 @@ def publish_registered(world: World, registry: Registry, changed: tuple[int, int
         for i, j in [changed] if changed else []:
             parts[0][i], parts[0][j] = parts[0][j], parts[0][i]
 
-    known = sorted((r for r in rows if r.fields), key=lambda r: (int((r.fields or ())[0]), (r.fields or ())[1]))
+    def order(r: Row) -> tuple[int, bytes]:
+        of_id, of_row = r.fields or (b"", b"")
+        return int(of_id), of_row
+
+    known = sorted((r for r in rows if r.fields), key=order)
     outputs = {world.outputs[0]: divide(known)}
     texts = {str(n): registry.schemas[n]["schema"] for n in (first, second, of_key)}
     facts = {"name": "protobuf", "rules": RULES, "columns": "id:int", "fields": "@key:int", "key_format": "avro"}
@@ -117,7 +121,7 @@ def test_values_and_keys_of_a_registry(make_world: MakeWorld) -> None:
     world = make_world(sorts=("id:desc,@key",))
     with serve_registry() as registry:
         publish_registered(world, registry)
-        given = {"format": "protobuf", "schema_registry": registry.address}
+        given: dict[str, Any] = {"format": "protobuf", "schema_registry": registry.address}
         assert world.verify(**given).lines() == []
         verification = world.verify()
         assert verification.ok
