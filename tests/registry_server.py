@@ -19,11 +19,11 @@ class Registry:
     """`faults`: statuses of the next answers; `authorization`: the header that it wants; `asked`: paths."""
 
     port: int = 0
-    schemas: dict[int, dict[str, Any]] = field(default_factory=dict)
+    schemas: dict[int, dict[str, Any]] = field(default_factory=dict, repr=False)
     versions: dict[tuple[str, int], int] = field(default_factory=dict)
     faults: list[int] = field(default_factory=list)
     authorization: str | None = None
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list, repr=False)
     scheme: str = "http"
 
     @property

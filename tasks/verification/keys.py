@@ -29,7 +29,7 @@ class Encoded:
 class RecordKeys:
     """Encodes the keys of blocks of records. `sorts`: those wanted; `all_sorts`: those of the job.
 
-    `schemas`: where the schemas of values are.
+    `schemas`: where the schemas of values and keys are.
 
     A record that one sort of the job cannot place is in none of the outputs. ValueError if this version does not know
     a format or a type.
@@ -53,7 +53,7 @@ class RecordKeys:
         # Values are parsed only if a sort of the job names a field of them.
         request = Request(facts, of_values, schemas=schemas)
         self._values = make_reader(format_name(facts), request) if of_values else None
-        self._records = RecordFields(Request(facts, of_records), make_reader) if of_records else None
+        self._records = RecordFields(Request(facts, of_records, schemas=schemas), make_reader) if of_records else None
 
     def encode(self, block: Block) -> Encoded:
         """Keys of the block, a list a sort. 1. Values. 2. Record fields, of records with such values. 3. Keys."""

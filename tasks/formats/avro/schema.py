@@ -108,12 +108,12 @@ def parse_schema(text: str, references: Iterable[str] = ()) -> Type:
 
 
 def _load(text: str) -> Any:
+    # A registry holds the schema of one primitive type with or without quotes; `null` without them is JSON as well.
+    if text.strip() in PRIMITIVES:
+        return text.strip()
     try:
         return json.loads(text)
     except ValueError as error:
-        # A registry holds the schema of one primitive type with or without quotes.
-        if text.strip() in PRIMITIVES:
-            return text.strip()
         raise SchemaError(f"it is not JSON: {error}") from None
 
 

@@ -6,11 +6,10 @@ A schema that cannot be used is a SettingsError, before any work.
 import base64
 import hashlib
 import importlib.resources
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,14 @@ def compile_once(text: str, references: tuple[tuple[str, str], ...]) -> bytes:
     `references`: the names and texts that it imports. Some clients register descriptors in base64 in place of .proto
     texts, and some registries hand these out again.
     """
-    known = dict(references)
+    texts = dict(references)
     own = "schema.proto"
-    if own in known:
+    if own in texts:
         own = f"schema-{hashlib.sha256(text.encode()).hexdigest()[:16]}.proto"
-    made = _read_descriptor(own, text)
-    return compile_proto(text, known, own) if made is None else _complete(made, known)
+    texts[own] = text
+    found = ((name, _read_descriptor(name, content)) for name, content in texts.items())
+    made = {name: file for name, file in found if file is not None}
+    return _compile({name: content for name, content in texts.items() if name not in made}, own, list(made.values()))
 
 
 def _read_descriptor(name: str, text: str) -> Any:
@@ -53,19 +54,6 @@ def _read_descriptor(name: str, text: str) -> Any:
         return None
     file.name = name
     return file
-
-
-def _complete(file: Any, references: Mapping[str, str]) -> bytes:
-    """Join a file with those that it imports, some of which are .proto texts, and Google's own among these."""
-    files = [made for name, text in references.items() if (made := _read_descriptor(name, text)) is not None]
-    files.append(file)
-    made = {one.name for one in files}
-    others = dict.fromkeys(name for one in files for name in one.dependency if name not in made)
-    texts = {name: text for name, text in references.items() if name not in made}
-    imports = "".join(f"import {json.dumps(name)};" for name in others)
-    compiled = compile_proto(f'syntax="proto3"; {imports}', texts, "imports.proto") if others else b""
-    known = descriptor_pb2.FileDescriptorSet.FromString(compiled)
-    return bytes(descriptor_pb2.FileDescriptorSet(file=[*known.file, *files]).SerializeToString())
 
 
 def load_message(content: bytes, name: str, where: str) -> Any:
@@ -155,13 +143,22 @@ def compile_proto(text: str, references: Mapping[str, str], name: str = "schema.
     SettingsError has the compiler's reason. It takes a tenth of a second, in a process of its own: the compiler is C++
     and prints its reasons.
     """
+    return _compile({**references, name: text}, name)
+
+
+def _compile(texts: Mapping[str, str], name: str, made: Sequence[Any] = ()) -> bytes:
+    """Compile the file `name`; it and those that it imports are texts, or FileDescriptorProto in `made`."""
     with tempfile.TemporaryDirectory(prefix="kafka-sort-proto-") as folder:
-        source, target = Path(folder, "source"), Path(folder, "descriptors")
-        for path, content in {**references, name: text}.items():
+        source, target, known = Path(folder, "source"), Path(folder, "descriptors"), Path(folder, "known")
+        source.mkdir()
+        for path, content in texts.items():
             _write_below(source, path, content)
-        paths = [f"-I{path}" for path in (source, *_known_protos())]
+        known.write_bytes(descriptor_pb2.FileDescriptorSet(file=made).SerializeToString())
+        paths = [*(f"-I{path}" for path in (source, *_known_protos())), f"--descriptor_set_in={known}"]
         command = [sys.executable, "-m", "grpc_tools.protoc", *paths, "--include_imports", f"-o{target}"]
-        done = subprocess.run([*command, str(source / name)], capture_output=True, text=True, check=False)
+        # A name is looked for in the working folder first, where Python looks for modules, too: no text may be there.
+        main = str(source / name) if name in texts else name
+        done = subprocess.run([*command, main], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode < 0:
             raise TransientError(f"the compiler of .proto texts was ended by signal {-done.returncode}")
         if done.returncode or not target.exists():

@@ -25,13 +25,18 @@ class Wanted:
 class Request:
     """The columns to read. `facts`: of the format, by the run's record. `part`: `value` or `key` of a record.
 
-    `schemas`: where the schemas of values are.
+    `schemas`: where the schemas of values and keys are.
     """
 
     facts: Mapping[str, str]
     columns: Sequence[Wanted]
     part: str = "value"
     schemas: Schemas = NO_SCHEMAS
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the part is without framing, since one schema is that of all; keys never are."""
+        return self.part == "value" and "schema" in self.facts
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class RecordFields:
 
     def __init__(self, request: Request, make_reader: Callable[[str, Request], FormatReader]) -> None:
         self._wanted = request.columns
-        keys = Request(request.facts, [wanted for wanted in self._wanted if wanted.column.field == "@key"], "key")
+        of_keys = [wanted for wanted in self._wanted if wanted.column.field == "@key"]
+        keys = Request(request.facts, of_keys, "key", request.schemas)
         self._read_keys = _make_key_reader(keys, make_reader) if keys.columns else None
 
     def read(self, block: Block) -> Columns:

@@ -12,8 +12,19 @@ from tasks.errors import SettingsError
 
 # A schema by its id, or by its GUID, which only a header has.
 SchemaId = int | UUID
-# The text of a schema, behind those that it refers to.
-Texts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A schema of a registry. `references`: name and text of those that it refers to, behind those that these do."""
+
+    text: str
+    references: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that it refers to, each once, and its own behind them."""
+        return (*dict.fromkeys(text for _, text in self.references), self.text)
 
 
 class NoSchemaError(ValueError):
@@ -36,14 +47,19 @@ class Schemas:
             raise NoSchemaError(f"the run had another schema, of SHA-256 {facts.get('schema')}: {flags} has {digest}")
         return self.content
 
-    def of_registry(self, facts: Mapping[str, str]) -> dict[SchemaId, Texts]:
-        """Return the schemas that the run read values by; TransientError if the registry is away."""
-        pairs = (item.partition("=") for item in facts.get("schemas", "").split(",") if item)
-        return {_read_id(name): self._ask(name, digest) for name, _, digest in pairs}
+    def of_registry(self, facts: Mapping[str, str], kind: str) -> dict[SchemaId, Registered]:
+        """Return the schemas of a kind, AVRO or PROTOBUF, that the run read values and keys by.
 
-    def _ask(self, name: str, digest: str) -> Texts:
+        NoSchemaError if one cannot be had, of whatever kind; TransientError if the registry is away.
+        """
+        pairs = (item.partition("=") for item in facts.get("schemas", "").split(",") if item)
+        found = {_read_id(name): self._ask(name, digest) for name, _, digest in pairs}
+        return {name: one for name, (its_kind, one) in found.items() if its_kind == kind}
+
+    def _ask(self, name: str, digest: str) -> tuple[str, Registered]:
         if self.registry is None:
-            raise NoSchemaError("the schemas of the run are in a registry: give the job's --format, --schema-registry")
+            way = "--format or --key-format, and --schema-registry"
+            raise NoSchemaError(f"the schemas of the run are in a registry: give the job's {way}")
         # Jobs without a registry do not need its client.
         from tasks.formats.schema_registry import open_registry
 
@@ -53,12 +69,18 @@ class Schemas:
             raise NoSchemaError(str(error)) from None
         if found is None:
             raise NoSchemaError(f"schema registry {self.registry} has no schema id {name} any more")
-        if found.digest != digest:
+        registered = Registered(found.text, found.references)
+        if _digest(registered) != digest:
             raise NoSchemaError(f"schema id {name} has another text in {self.registry} than when the run read it")
-        return (*found.texts, found.text)
+        return found.kind, registered
 
 
 NO_SCHEMAS = Schemas()
+
+
+def _digest(schema: Registered) -> str:
+    *references, own = schema.texts
+    return hashlib.sha256("\0".join((own, *references)).encode()).hexdigest()
 
 
 def _read_id(name: str) -> SchemaId:

@@ -9,6 +9,9 @@ import pytest
 
 from tasks.people.make import SCHEMAS, WRITERS, make_people
 from tasks.verification.terms import RULES
+from tests.avro_values import number
+from tests.framed_records import framed
+from tests.registry_server import Registry, serve_registry
 from tests.world import MakeWorld, Row, World, change, divide
 
 SORT = "continent,name:desc,id"
@@ -80,3 +83,57 @@ def test_what_is_verified_without_the_schema(make_world: MakeWorld, name: str, t
         assert why in reason
         assert f"--{schema.replace('_', '-')}" in reason
         assert "the order of the outputs was not" in reason
+
+
+def publish_registered(world: World, registry: Registry, changed: tuple[int, int] | None = None) -> None:
+    """Publish messages of two schemas with keys of Avro, in order of `id:desc,@key`; then two change places."""
+    first = registry.add('syntax="proto3"; message A { int64 id = 1; }', "PROTOBUF")
+    second = registry.add('syntax="proto3"; message Z {} message A { sint64 id = 7; }', "PROTOBUF")
+    of_key = registry.add('"long"')
+
+    def make(i: int) -> Row:
+        of_id, of_row = i % 7, i * 37 % 90
+        value = framed(first, b"\0\x08%c" % of_id) if i % 2 else framed(second, b"\2\2\x38" + number(of_id))
+        return Row(value, (b"%d" % -of_id, b"%02d" % of_row), framed(of_key, number(of_row)))
+
+    bad = [Row(framed(second, b"\0"), None, framed(of_key, number(1))), Row(framed(first, b"\0"), None, b"x"), Row(b"")]
+    rows = world.fill([*map(make, range(90)), *bad])
+
+    def edit(parts: list[list[Row]]) -> None:
+        for i, j in [changed] if changed else []:
+            parts[0][i], parts[0][j] = parts[0][j], parts[0][i]
+
+    def order(r: Row) -> tuple[int, bytes]:
+        of_id, of_row = r.fields or (b"", b"")
+        return int(of_id), of_row
+
+    known = sorted((r for r in rows if r.fields), key=order)
+    outputs = {world.outputs[0]: divide(known)}
+    texts = {str(n): registry.schemas[n]["schema"] for n in (first, second, of_key)}
+    facts = {"name": "protobuf", "rules": RULES, "columns": "id:int", "fields": "@key:int", "key_format": "avro"}
+    facts["schemas"] = ",".join(f"{n}={hashlib.sha256(text.encode()).hexdigest()}" for n, text in texts.items())
+    world.publish(rows, change(outputs, world.outputs[0], edit), format=facts)
+
+
+def test_values_and_keys_of_a_registry(make_world: MakeWorld) -> None:
+    """Nothing differs and nothing is left unjudged; without the registry one line says so."""
+    pytest.importorskip("confluent_kafka.schema_registry")
+    world = make_world(sorts=("id:desc,@key",))
+    with serve_registry() as registry:
+        publish_registered(world, registry)
+        given: dict[str, Any] = {"format": "protobuf", "schema_registry": registry.address}
+        assert world.verify(**given).lines() == []
+        verification = world.verify()
+        assert verification.ok
+        (reason,) = verification.runs[0].unverifiable
+        assert "are in a registry" in reason
+
+
+def test_neighbours_of_a_registry_that_changed_places(make_world: MakeWorld) -> None:
+    """They are found, where only the key that a schema reads tells them apart."""
+    pytest.importorskip("confluent_kafka.schema_registry")
+    world = make_world(sorts=("id:desc,@key",))
+    with serve_registry() as registry:
+        publish_registered(world, registry, (4, 5))
+        (found,) = world.verify(format="protobuf", schema_registry=registry.address).lines()
+        assert f"{world.outputs[0]}/0 offset 5: the record is out of order" in found

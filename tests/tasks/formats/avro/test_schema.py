@@ -27,6 +27,7 @@ def parsed(schema: Any, *references: Any) -> Any:
 def test_shapes() -> None:
     """Each shape becomes a type, and a primitive may stand as a bare word, too."""
     assert parse_schema("string") == parsed("string") == parsed({"type": "string"}) == Primitive("string")
+    assert parse_schema("null") == parsed("null") == Primitive("null")
     assert parsed({"type": {"type": "array", "items": ["null", {"type": "map", "values": "int"}]}}) == Array(
         Union((Primitive("null"), Map(Primitive("int"))))
     )

@@ -148,7 +148,7 @@ def test_names_of_references(registry: Registry) -> None:
     assert outcomes(make_job(registry, "o.id:int"), records([framed(schema, b"\0\x0a\2\x08\5")])) == [(5,)]
 
 
-@pytest.mark.parametrize("encoded", [{"m"}, {"m", "c"}, {"m", "c", "d"}])
+@pytest.mark.parametrize("encoded", [{"m"}, {"m", "c"}, {"m", "c", "d"}, {"c"}, {"d"}, {"m", "d"}])
 def test_descriptors_in_base64(registry: Registry, encoded: set[str]) -> None:
     """Schemas that a client registered as descriptors are read, with imports that are descriptors or texts."""
     files = {file.name: file for file in FileDescriptorSet.FromString(compile_proto(NEW, NEW_FILES)).file}

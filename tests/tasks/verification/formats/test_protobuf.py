@@ -50,7 +50,9 @@ def facts_of(schema: bytes, message: str) -> dict[str, str]:
 
 def read(shop: bytes, values: Sequence[bytes | None], path: str, kind: str = "text") -> Columns:
     wanted = [Wanted(Column("", read_path(path)), Kind(kind))]
-    return ProtobufReader(Request(facts_of(shop, "shop.Order"), wanted, schemas=Schemas(shop))).read(values)
+    return ProtobufReader(Request(facts_of(shop, "shop.Order"), wanted, schemas=Schemas(shop))).read(
+        values, [None] * len(values)
+    )
 
 
 def make_order(shop: bytes, **fields: Any) -> bytes:
@@ -138,7 +140,7 @@ def test_a_schema_that_cannot_be_had(shop: bytes) -> None:
     for facts, schemas, error in [
         (known, Schemas(), "--protobuf-descriptor FILE"),
         (known, Schemas(b"x"), "had another schema"),
-        ({"schemas": "1=x"}, Schemas(registry="http://x"), "of a schema registry"),
+        ({"schemas": "1=x"}, Schemas(), "are in a registry"),
         (known | {"message": "shop.No"}, Schemas(shop), "has no message shop.No"),
         (known, Schemas(shop), "has no field no"),
     ]:
