@@ -96,17 +96,23 @@ def _rows_at(positions: _Positions, edges: _Positions) -> _Positions:
 
 def _find_marked(text: _Bytes, edges: _Positions) -> _Positions:
     """Find rows with what looks like an end behind a comma, or like a literal that JSON lacks."""
-    literals, ends = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    rows = [np.zeros(0, np.int64)]
     for start, window in _windows(text):
         folded = window | 0x20
         n, f = folded == ord("n"), folded == ord("f")
-        literals.append(_where(n[:-2] & n[2:] | n[1:-1] & f[2:], start))
+        rows.append(_begin_alone(text, edges, _where(n[:-2] & n[2:] | n[1:-1] & f[2:], start)))
         before = window[:-1]
-        ends.append(_where((folded[1:] == ord("}")) & ((before == ord(",")) | (before <= ord(" "))), start))
-    found = np.concatenate(literals)
-    rows = _rows_at(found, edges)
-    alone = ((edges[rows] == found) | _BEFORE[text[found - 1]]) & _BEGINS[text[found]]
-    return np.concatenate([rows[alone], _rows_at(np.concatenate(ends), edges)])
+        ends = _where((folded[1:] == ord("}")) & ((before == ord(",")) | (before <= ord(" "))), start)
+        # A value may be full of them: its row is kept, not each place.
+        rows.append(np.unique(_rows_at(ends, edges)))
+    return np.concatenate(rows)
+
+
+def _begin_alone(text: _Bytes, edges: _Positions, places: _Positions) -> _Positions:
+    """Return the rows in which a literal may begin at one of these places."""
+    rows = _rows_at(places, edges)
+    alone = ((edges[rows] == places) | _BEFORE[text[places - 1]]) & _BEGINS[text[places]]
+    return np.unique(rows[alone])
 
 
 def _windows(text: _Bytes) -> Iterator[tuple[int, _Bytes]]:
@@ -123,5 +129,9 @@ def _find_large(text: _Bytes, edges: _Positions) -> _Positions:
     """Find the rows with more brackets than the levels that are permitted."""
     if np.diff(edges).max(initial=0) <= 2 * MOST_LEVELS:
         return np.zeros(0, np.int64)
-    opening = np.concatenate([_where((window[:_WINDOW] | 0x20) == ord("{"), at) for at, window in _windows(text)])
-    return np.flatnonzero(np.diff(np.searchsorted(opening, edges)) > MOST_LEVELS)
+    levels = np.zeros(len(edges) - 1, np.int64)
+    for start, window in _windows(text):
+        opening = _where((window[:_WINDOW] | 0x20) == ord("{"), start)
+        rows, counts = np.unique(_rows_at(opening, edges), return_counts=True)
+        levels[rows] += counts
+    return np.flatnonzero(levels > MOST_LEVELS)
