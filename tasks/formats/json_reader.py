@@ -26,7 +26,7 @@ from tasks.settings.paths import Path
 from tasks.settings.sorts import KeyColumn
 
 # A parsed block takes a multiple of its size.
-_BLOCK_BYTES = 4_000_000
+_BLOCK_BYTES = 16_000_000
 _SETTINGS = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
 _EXTENSIONS = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _NUMBER = rf"-?[0-9.]{{{BLURRED_DIGITS}}}"

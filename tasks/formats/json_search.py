@@ -103,8 +103,7 @@ def _find_marked(text: _Bytes, edges: _Positions) -> _Positions:
         rows.append(_begin_alone(text, edges, _where(n[:-2] & n[2:] | n[1:-1] & f[2:], start)))
         before = window[:-1]
         ends = _where((folded[1:] == ord("}")) & ((before == ord(",")) | (before <= ord(" "))), start)
-        # A value may be full of them: its row is kept, not each place.
-        rows.append(np.unique(_rows_at(ends, edges)))
+        rows.append(_once(_rows_at(ends, edges)))
     return np.concatenate(rows)
 
 
@@ -112,7 +111,12 @@ def _begin_alone(text: _Bytes, edges: _Positions, places: _Positions) -> _Positi
     """Return the rows in which a literal may begin at one of these places."""
     rows = _rows_at(places, edges)
     alone = ((edges[rows] == places) | _BEFORE[text[places - 1]]) & _BEGINS[text[places]]
-    return np.unique(rows[alone])
+    return _once(rows[alone])
+
+
+def _once(rows: _Positions) -> _Positions:
+    """Return ascending rows without repetition where they are many: a value may be full of what is looked for."""
+    return np.unique(rows) if len(rows) > _WINDOW // 16 else rows
 
 
 def _windows(text: _Bytes) -> Iterator[tuple[int, _Bytes]]:
