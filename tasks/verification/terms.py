@@ -14,8 +14,8 @@ RULES = "2"
 # The rules of runs whose records do not name theirs.
 OLDEST_RULES = "1"
 
-# Within double quotes a mark is a letter, and two quotes are one.
-_TOKEN = re.compile(r'"(?:[^"]|"")*"|.', re.DOTALL)
+# Within double quotes a mark is a letter, and two quotes are one. In the middle of a word a quote is a letter, too.
+_TOKEN = re.compile(r'(?<=[^\s.,:="])"|"(?:[^"]|"")*"|.', re.DOTALL)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _STEP = re.compile(r'\[([0-9]+)\]|\.?(?:"((?:[^"]|"")*)"|([^.\["]+))')
 _KIND = re.compile(r"([a-z0-9]+)(?:\((\w+)\))?")

@@ -79,7 +79,7 @@ def test_by_paths(cluster: Cluster, command: Command) -> None:
     unknown = command.run(command.job(source, format="json", sorts=["tags"], job_name=f"{source}-other"))
     assert unknown.status == 2
     assert "column tags of source" in unknown.err
-    assert "give it one, as --sort tags:text" in unknown.err
+    assert "sort by what is within, as --sort tags[0]" in unknown.err
 
 
 @pytest.mark.slow
