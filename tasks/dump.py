@@ -115,11 +115,11 @@ def _dump_chunk(
 ) -> Chunk:
     target, tally = request.files.path(offsets), _Tally()
     buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
-    rows = TableWriter(target, chunk_schema(fmt.keys))
+    rows = TableWriter(target, chunk_schema(request.job.key_columns))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
         for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
-            table, rejects = group.split(fmt, keep_time=request.job.timestamps == "keep")
+            table, rejects = group.split(request.job, fmt)
             tally.add(table, group.times)
             rows.write(table)
             dead.write(rejects)
@@ -208,18 +208,21 @@ class _RowGroup:
         self.bytes += block.nbytes
         self.times += block.timestamps[::_TIMED_RECORDS].tolist()
 
-    def split(self, fmt: RecordFormat, *, keep_time: bool) -> tuple[pa.Table, pa.Table]:
-        """Return the accepted records as a table of the chunk's schema, and the dead letters."""
+    def split(self, job: Job, fmt: RecordFormat) -> tuple[pa.Table, pa.Table]:
+        """Return the accepted records as a table of the chunk's schema, and the dead letters.
+
+        The job numbers the key columns, for chunks as for the order of a sort: a format may have them in another order.
+        """
         columns = {name: pa.concat_arrays(columns) for name, columns in self._columns.items()}
         group = pa.table({**columns, "partition": partition_column(self._partition, self.rows)}, RECORD)
         parsed = fmt.parse(group)
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
         rows = group if accepted is None else group.take(pa.array(accepted))
-        times = rows.column("timestamp") if keep_time else pa.nulls(len(rows), pa.int64())
+        times = rows.column("timestamp") if job.timestamps == "keep" else pa.nulls(len(rows), pa.int64())
         record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
-        keys = encode_keys(fmt.keys, parsed.columns)
-        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(fmt.keys)), rejects
+        keys = encode_keys(job.key_columns, parsed.columns)
+        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(job.key_columns)), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)

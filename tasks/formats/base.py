@@ -27,7 +27,7 @@ class RecordFormat(Protocol):
 
     @property
     def keys(self) -> tuple[KeyColumn, ...]:
-        """The key columns that `parse` returns."""
+        """The key columns that `parse` returns, with their types, in no particular order."""
 
     def parse(self, records: pa.Table) -> Parsed:
         """Parse records, a table of the schema RECORD, into key columns and rejects."""

@@ -49,8 +49,12 @@ class Block:
         return pa.Table.from_arrays([*columns, partition_column(partitions, len(self))], schema=RECORD)
 
     def split(self, most: int) -> Iterator["Block"]:
-        """Split the block into blocks that have `most` bytes of values beside their largest."""
-        ends = np.cumsum(np.asarray(pc.binary_length(self.values).fill_null(0)).astype(np.int64))
+        """Split the block into blocks that have `most` bytes of values and keys beside their largest record."""
+        if self.nbytes <= most:
+            yield self
+            return
+        sizes = [np.asarray(pc.binary_length(part).fill_null(0)) for part in (self.values, self.keys)]
+        ends = np.cumsum(sizes[0].astype(np.int64) + sizes[1])
         edges = np.flatnonzero(np.diff(ends // most)) + 1
         for start, end in pairwise([0, *edges.tolist(), len(self)]):
             yield self._part(slice(start, end))
