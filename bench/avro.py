@@ -5,17 +5,15 @@
 The best of the rounds counts, in CPU time.
 """
 
-import argparse
 import io
 import json
 import random
-import time
-from collections.abc import Callable
 from typing import Any
 
 import fastavro
 import pyarrow as pa
 
+from bench.timing import cpu_seconds, read_arguments
 from tasks.formats.avro.decoder import Decoder, Wanted
 from tasks.formats.avro.schema import parse_schema
 
@@ -75,7 +73,7 @@ def time_sorter(values: list[bytes]) -> float:
     """Measure the CPU seconds to decode all of them."""
     column = pa.array(values, pa.binary())
     decoder = Decoder(parse_schema(json.dumps(SCHEMA)), [Wanted(path, lambda _: True) for path in PATHS])
-    return _measure(lambda: decoder.decode(column))
+    return cpu_seconds(lambda: decoder.decode(column))
 
 
 def time_fastavro(values: list[bytes]) -> float:
@@ -88,20 +86,11 @@ def time_fastavro(values: list[bytes]) -> float:
             order: Any = fastavro.schemaless_reader(file, parsed, None)
             _ = order["order_id"], order["sku"], order["customer"]["id"], file.tell() == len(value)
 
-    return _measure(read)
-
-
-def _measure(work: Callable[[], object]) -> float:
-    started = time.thread_time()
-    work()
-    return time.thread_time() - started
+    return cpu_seconds(read)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, 100_000, 7)
     values = make_values(arguments.values)
     print(f"{sum(map(len, values)) / len(values):.0f} bytes a value")
     bad = [value + b"\0" if i % 100 == 0 else value for i, value in enumerate(values)]

@@ -5,16 +5,16 @@
 The figure in brackets is relative to plain values. The best of the rounds counts, in CPU time.
 """
 
-import argparse
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from bench.timing import cpu_seconds, read_arguments
 from tasks.formats.csv import CsvFormat
 from tasks.settings.sorts import KeyColumn, parse_columns
 from tasks.verification.formats.base import Values
@@ -118,19 +118,13 @@ def _make_block(values: Values) -> Block:
 
 
 def _measure(parse: Callable[[Any], object], blocks: list[Any]) -> float:
-    # Time of this thread: others on the machine do not count. Both sides pause the collector while they work.
+    # Both sides pause the collector while they work.
     with paused_collection():
-        started = time.thread_time()
-        for block in blocks:
-            parse(block)
-        return time.thread_time() - started
+        return sum(cpu_seconds(partial(parse, block)) for block in blocks)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=GROUP)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, GROUP, 7)
     plain = make_values(arguments.values)
     best: dict[tuple[str, str], float] = defaultdict(lambda: float("inf"))
     for _ in range(arguments.rounds):

@@ -5,15 +5,14 @@
 The figure in brackets is relative to plain values. The best of the rounds counts, in CPU time.
 """
 
-import argparse
 import json
 import random
-import time
 from collections import defaultdict
 
 import pyarrow as pa
 
 from bench.csv_shapes import Change, apply_shape
+from bench.timing import cpu_seconds, read_arguments
 from tasks.formats.json import JsonFormat
 from tasks.settings.column_types import INT, TEXT
 from tasks.settings.sorts import KeyColumn
@@ -80,16 +79,11 @@ def time_parse(values: list[bytes | None]) -> float:
     fmt, block = JsonFormat({}, KEYS), pa.array(values, pa.binary())
     fmt.parse_values(block.slice(0, 1))
     with paused_collection():
-        started = time.thread_time()
-        fmt.parse_values(block)
-        return time.thread_time() - started
+        return cpu_seconds(lambda: fmt.parse_values(block))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, 50_000, 7)
     plain = make_values(arguments.values)
     best: dict[str, float] = defaultdict(lambda: float("inf"))
     for _ in range(arguments.rounds):

@@ -5,14 +5,13 @@
 The best of the rounds counts, in CPU time. Beside it: google.protobuf, a message at a time.
 """
 
-import argparse
 import random
-import time
 from collections.abc import Callable
 
 import pyarrow as pa
 from google.protobuf import message_factory
 
+from bench.timing import cpu_seconds, read_arguments
 from tasks.formats.protobuf.format import ProtobufFormat
 from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.paths import resolve
@@ -46,19 +45,11 @@ def make_values(make: Callable[..., object], count: int) -> list[bytes]:
 
 
 def measure(work: Callable[[], object], values: int, rounds: int) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        started = time.thread_time()
-        work()
-        best = min(best, time.thread_time() - started)
-    return best / values * 1e6
+    return min(cpu_seconds(work) for _ in range(rounds)) / values * 1e6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, 50_000, 5)
     schema = compile_proto(ORDER, {})
     message = load_message(schema, "Order", "the benchmark")
     make = message_factory.GetMessageClass(message)

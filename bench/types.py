@@ -5,15 +5,14 @@
 The figure in brackets is the difference to `int`. The best of the rounds counts, in CPU time.
 """
 
-import argparse
 import random
-import time
 import uuid
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
+from bench.timing import cpu_seconds, read_arguments
 from tasks.settings.column_types import parse_type
 from tasks.types.registry import key_type
 
@@ -72,17 +71,11 @@ COLUMNS: dict[str, tuple[str, Maker]] = {
 def measure(kind: str, values: pa.Array) -> float:
     """Measure the CPU seconds to encode the values."""
     encoder = key_type(parse_type(kind))
-    # Time of this thread: others on the machine do not count.
-    started = time.thread_time()
-    encoder.encode(values)
-    return time.thread_time() - started
+    return cpu_seconds(lambda: encoder.encode(values))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=122_880)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    arguments = read_arguments(__doc__, 122_880, 15)
     chance = random.Random(1)
     columns = {
         name: (kind, pa.array([make(chance).encode() for _ in range(arguments.values)], pa.binary()))

@@ -24,7 +24,9 @@ _OF_VERIFICATION = frozenset(
     {
         "source_topic",
         "job_name",
+        "sorts",
         "format",
+        "key_format",
         "schema_registry",
         "avro_schema",
         "protobuf_descriptor",

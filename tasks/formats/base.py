@@ -1,11 +1,13 @@
 """The interface between a run and a record format, whichever it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from tasks.errors import SettingsError
 from tasks.keys import Parsed
 from tasks.settings.sorts import KeyColumn
 
@@ -34,6 +36,16 @@ class RecordFormat(Protocol):
 
     def facts(self) -> Mapping[str, str]:
         """Return what the ledger records: the options that decide keys, and the version of the parse rules."""
+
+
+@contextmanager
+def needing_extra(setting: str, extra: str) -> Iterator[None]:
+    """Turn a missing package into a SettingsError that says which extra of the project has it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        way = f"pip install 'kafka-sorting-pipeline[{extra}]'"
+        raise SettingsError(f"{setting} needs the package {error.name}: {way}") from None
 
 
 def parse_present(values: pa.Array, parse: Callable[[pa.Array], Parsed]) -> Parsed:

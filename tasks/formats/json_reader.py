@@ -4,7 +4,6 @@ Guarantee: equal bytes have an equal outcome. The fast parser decides about no v
 RFC 8259 says, or not exactly: those are found by a search, and read strictly, one by one.
 """
 
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.arrow import binary_buffers, one_chunk
+from tasks.database import open_cursor
 from tasks.formats.base import EMPTY_VALUE, NULL_VALUE, RejectedError
 from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens
 from tasks.formats.json_search import BLURRED_DIGITS, find_broken, find_lenient, find_long_numbers, strip_marks
@@ -27,8 +27,6 @@ from tasks.settings.sorts import KeyColumn
 
 # A parsed block takes a multiple of its size.
 _BLOCK_BYTES = 16_000_000
-_SETTINGS = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
-_EXTENSIONS = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _NUMBER = rf"-?[0-9.]{{{BLURRED_DIGITS}}}"
 # A double below 10^-290 may have lost digits, or be zero.
 _TINY = r"\A-?0\.0\z|e-(?:29|3)[0-9]{1,2}\z"
@@ -142,7 +140,7 @@ class JsonReader:
 
     def _run(self, query: str, view: pa.Array, parameters: list[list[str]] | None) -> pa.Table:
         if self._cursor is None:
-            self._cursor = _database().cursor()
+            self._cursor = open_cursor()
         self._cursor.register("block", pa.table({"v": view}))
         try:
             return self._cursor.sql(query, params=parameters).to_arrow_table()
@@ -223,14 +221,6 @@ def write_path(path: Path) -> str | None:
 
 def _escape(name: str) -> str:
     return name.replace("\\", r"\\").replace('"', r"\"")
-
-
-@functools.cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """Return the database of which all readers have cursors: a query runs in the thread that asks."""
-    connection = duckdb.connect(":memory:", config={"threads": 1, **_EXTENSIONS})
-    connection.execute(_SETTINGS)
-    return connection
 
 
 def _split(values: pa.Array) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from tasks.errors import SettingsError
+from tasks.formats.base import needing_extra
 from tasks.formats.framed import KEY, VALUE, FramedFormat, Language, SchemaBook, find_types
 from tasks.formats.schema_registry import open_registry
 from tasks.settings.job import Job
@@ -33,11 +33,8 @@ def make_language(name: str) -> Language:
         from tasks.formats.avro.framed import AvroLanguage
 
         return AvroLanguage()
-    try:
+    with needing_extra("a schema in Protobuf", "protobuf"):
         from tasks.formats.protobuf.framed import ProtobufLanguage
-    except ModuleNotFoundError as error:
-        way = "pip install 'kafka-sorting-pipeline[protobuf]'"
-        raise SettingsError(f"format protobuf needs the package {error.name}: {way}") from None
     return ProtobufLanguage()
 
 

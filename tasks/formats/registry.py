@@ -6,9 +6,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from tasks.errors import SettingsError
 from tasks.formats.avro.format import AvroFormat
-from tasks.formats.base import RecordFormat, used_schemas
+from tasks.formats.base import RecordFormat, needing_extra, used_schemas
 from tasks.formats.csv import CsvFormat
 from tasks.formats.csv_header import HeaderFormat
 from tasks.formats.json import JsonFormat
@@ -35,11 +34,8 @@ def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 
 def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
-    try:
+    with needing_extra("--format protobuf", "protobuf"):
         from tasks.formats.protobuf.format import ProtobufFormat
-    except ModuleNotFoundError as error:
-        way = "pip install 'kafka-sorting-pipeline[protobuf]'"
-        raise SettingsError(f"format protobuf needs the package {error.name}: {way}") from None
     given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
     where = f"--protobuf-descriptor {job.protobuf_descriptor}"
     return ProtobufFormat(job.schema_content, job.protobuf_message or "", keys, given, where)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from tasks.errors import SettingsError, TerminalError, TransientError
+from tasks.formats.base import needing_extra
 from tasks.formats.wire import SchemaId
 from tasks.run_context import current_run
 from tasks.settings.connection import current_connection, is_in_the_clear
@@ -144,11 +145,8 @@ class SchemaRegistry:
 
 
 def _make_client(address: str, properties: Mapping[str, str]) -> Any:
-    try:
+    with needing_extra("--schema-registry", "registry"):
         from confluent_kafka.schema_registry import SchemaRegistryClient
-    except ImportError as error:
-        way = "pip install 'kafka-sorting-pipeline[registry]'"
-        raise SettingsError(f"--schema-registry needs the package {error.name}: {way}") from None
     settings: dict[str, Any] = {"url": address, "timeout": _ANSWER_SECONDS, "max.retries": 1, **properties}
     if "bearer.auth.token" in properties:
         settings["bearer.auth.credentials.source"] = "STATIC_TOKEN"

@@ -5,34 +5,22 @@ A character becomes one character, whatever is beside it: a sigma at the end of 
 Unicode that Arrow has: 17 in Arrow 26.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.types.base import Encoded
+from tasks.types.texts import TextType
 from tasks.types.unicode_texts import unicode_reader
 
 
-@dataclass(frozen=True)
-class NocaseType:
-    """Stores texts in lower case."""
-
-    stored: pa.DataType = field(default_factory=pa.binary)
-    filler: bytes = b""
-
-    def accepts(self, kind: pa.DataType) -> bool:
-        """Take bytes alone."""
-        return bool(pa.types.is_binary(kind))
+class NocaseType(TextType):
+    """Stores texts in lower case, and shows them so: how they were written is not stored."""
 
     def encode(self, values: pa.Array) -> Encoded:
         """Return texts in lower case."""
         return _READER.read(values)
-
-    def show(self, stored: bytes) -> str:
-        """Return the text in lower case; how it was written is not stored."""
-        return stored.decode()
 
 
 _READER: Final = unicode_reader(lambda texts: pc.utf8_lower(texts).cast(pa.binary()))

@@ -20,7 +20,7 @@ from tasks.types.uuids import UuidType
 def _text_type(parameter: str) -> KeyType:
     if not parameter:
         return TextType()
-    return NocaseType() if parameter == NOCASE else CollatedType(parameter)
+    return NocaseType() if parameter == NOCASE else CollatedType(collation=parameter)
 
 
 # Name → maker, from the parameter of the type.

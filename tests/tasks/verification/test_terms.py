@@ -79,7 +79,7 @@ def test_what_cannot_be_read(columns: str) -> None:
 
 
 def test_both_sides_read_the_same_sorts() -> None:
-    """What a job's own reading writes into the ledger, this reading understands alike."""
+    """Verification reads sorts and columns of the ledger as the job wrote them."""
     for text in ('"a,b":desc:nulls-first,id', "name:nulls-last"):
         keys = parse_sort(text)[0]
         sort = read_sort(",".join(map(str, keys)), {"columns": '"a,b",id:int,name'})

@@ -306,7 +306,7 @@ def test_a_branch_that_is_no_key_is_wrong() -> None:
 
 
 def test_of_two_entries_of_one_name_the_last_counts() -> None:
-    """In a map a name that comes again replaces the first, also by a null."""
+    """An entry of a map replaces an earlier one of the same name, also if its value is null."""
     values = [number(2) + number(1) + b"k" + b"\2\x0e" + number(1) + b"k" + last + b"\0" for last in (b"\2\x10", b"\0")]
     decoded = decode(field({"type": "map", "values": ["null", "int"]}), everything(("a", "k")), values * MANY)
     assert decoded.columns[0].to_pylist() == [8, None] * MANY

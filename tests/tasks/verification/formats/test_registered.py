@@ -175,7 +175,7 @@ def test_the_sorter_reads_protobuf_alike(registry: Registry, seed: int, part: st
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), part=st.sampled_from(["value", "key"]))
 def test_the_sorter_reads_avro_alike(registry: Registry, seed: int, part: str) -> None:
-    """Likewise values of random schemas."""
+    """The sorter and verification agree on values of random Avro schemas: their keys, and which are refused."""
     chance = random.Random(seed)
     schemas = [RandomAvro(chance).make() for _ in range(2)]
     ids = [registry.add(schema) for schema in schemas]
