@@ -100,6 +100,13 @@ def _default(info: FieldInfo) -> str:
     )
 
 
+def output_option(command: F) -> F:
+    """Add `--output table|json`."""
+    text = "Standard output: tables for a person, or one JSON object (docs/output.md)."
+    kinds = click.Choice(["table", "json"])
+    return click.option("--output", type=kinds, default="table", show_default=True, help=text)(command)
+
+
 def connection_options(command: F) -> F:
     """Add the flags that say how to reach Kafka."""
     options = (

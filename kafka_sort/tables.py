@@ -1,7 +1,12 @@
-"""Tables on standard output; text in their cells is data: it is never read as markup, and no terminal obeys it."""
+"""Tables on standard output; text in their cells is data: it is never read as markup, and no terminal obeys it.
 
+For scripts, one JSON object takes their place.
+"""
+
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,3 +31,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     make_console().print(table)
+
+
+def print_json(facts: Mapping[str, Any]) -> None:
+    """Print one JSON object in one line, in ASCII: whatever text it holds, a terminal shows it and does not obey it."""
+    print(json.dumps(facts))
