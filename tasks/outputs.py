@@ -4,15 +4,12 @@ Guarantee 2 (all or nothing, exactly once) needs outputs that nothing else write
 record of a run: others are refused before any work.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
@@ -24,8 +21,10 @@ from tasks.kafka.topics import (
     list_offsets,
     topic_settings,
 )
+from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
 from tasks.ownership import Owner
+from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
@@ -53,9 +52,11 @@ def _outputs(job: Job) -> list[str]:
 def check_former_runs(owner: Owner) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = owner.job, owner.ledger
-    if job.append:
+    if job.replaces:
+        require_own_outputs(owner)
+    elif job.append:
         return
-    if ledger.last is not None and ledger.placed:
+    elif ledger.last is not None and ledger.placed:
         _check_same_outputs(owner.admin, ledger.last)
     elif problem := _find_former_run(owner):
         # If we were away for long, the ledger was read before a successor's first run, which then is what was found.
@@ -98,7 +99,7 @@ def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
             raise SettingsError(
                 f"output {sort.topic} was deleted{' and recreated' if topic else ''} since run {last.run} of job "
                 f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source "
-                "again with another --job-name"
+                "again with --mode replace"
             )
 
 
@@ -122,25 +123,7 @@ def _find_former_run(owner: Owner) -> str | None:
 
 def _holds_records(owner: Owner, topic: Topic) -> bool:
     """Whether a `read_committed` reader finds any record. Records of aborted runs do not count."""
-    admin = owner.admin
-    ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
-    starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
-    left = {p for p in topic.partitions if ends[p] > starts[p]}
-    if not left:
-        return False
-    consumer = make_consumer(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
-    deadline = time.monotonic() + owner.job.request_timeout
-    try:
-        consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])
-        while left and time.monotonic() < deadline:
-            for message in consumer.consume(1, 0.2):
-                if error := message.error():
-                    raise translate(f"reading output {topic.name}", error)
-                return True
-            for position in consumer.position([TopicPartition(topic.name, p) for p in left]):
-                if position.offset >= ends[position.partition]:
-                    left.discard(position.partition)
-    finally:
-        consumer.close()
-    # A topic that was not read to its end counts: a refusal loses nothing.
-    return bool(left)
+    starts = list_offsets(owner.admin, topic.name, topic.partitions, EARLIEST)
+    ends = list_offsets(owner.admin, topic.name, topic.partitions, LATEST)
+    windows = {p: (starts[p], ends[p]) for p in topic.partitions}
+    return holds_committed(owner.connection, owner.job.group, topic.name, windows, owner.job.request_timeout)

@@ -24,12 +24,14 @@ Needs = Mapping[str, Operations]
 _READ = frozenset({AclOperation.READ})
 _SORT = frozenset({AclOperation.READ, AclOperation.DESCRIBE_CONFIGS})
 _WRITE = frozenset({AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS})
+# Outputs are read, for records that are not the job's, before those of former runs are deleted.
+_REPLACE = _WRITE | {AclOperation.READ, AclOperation.DELETE}
 
 
 def check_permissions(job: Job, admin: AdminClient) -> None:
     """Raise NotPermittedError, which names every operation that the job needs for sorting and does not have."""
-    outputs = [*(sort.topic for sort in job.sort_list), job.dead_letters]
-    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, **dict.fromkeys(outputs, _WRITE)}
+    outputs = dict.fromkeys((sort.topic for sort in job.sort_list), _REPLACE if job.replaces else _WRITE)
+    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, **outputs, job.dead_letters: _WRITE}
     _check(job, admin, topics, dict.fromkeys((job.group, job.owner_group), _READ))
 
 

@@ -82,7 +82,7 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
                 f"job {job.name} {_difference(name, then.get(name), now.get(name))}: "
                 f"start it as it was, or {_FIXED_WAY_OUT}"
             )
-    if job.start is not None:
+    if job.start is not None and not job.replaces:
         raise SettingsError(
             f"--start is for a job's first run, and {job.name} has run {last.run}: leave it out "
             "(it goes on where the last run ended), or take another --job-name"

@@ -6,8 +6,8 @@ then it knows whether the run is there (done), is not (publish again, from the s
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -29,11 +29,12 @@ from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.kafka.sender import Sender
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.keys import RULES
 from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
-from tasks.run_record import FORMAT, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import FORMAT, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
@@ -161,14 +162,16 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     sent = _write_rows(job, writing, publication)
     reach("after-publish")
     # Step 3.
-    send_dead_letters(producer.sender, job, publication.chunks)
+    snapshot = publication.snapshot
+    known = owner.ledger.read_before(snapshot.source_topic_id, RULES) if snapshot.replaces else ()
+    letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
     producer.flush()
     reach("after-flush")
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
-    record = _record(owner, publication, written, current_run().progress.seconds)
+    record = _record(owner, publication, written, letters)
     reach("before-ledger-record")
     _send_record(owner, producer.sender, record)
     producer.flush()
@@ -267,10 +270,9 @@ def _reveal_fence(
         raise
 
 
-def _record(
-    owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], seconds: Mapping[str, float]
-) -> RunRecord:
+def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], letters: int) -> RunRecord:
     job, snapshot = owner.job, publication.snapshot
+    covers = (CoveredRuns(1, snapshot.run - 1),) if snapshot.replaces and snapshot.run > 1 else ()
     return RunRecord(
         job=job.name,
         run=snapshot.run,
@@ -284,14 +286,22 @@ def _record(
         dead_letter_topic=job.dead_letters,
         dead_letters=publication.dead_letters,
         checksum={"name": checksum.NAME, "sum": f"{publication.checksum:016x}"},
-        sorts=written,
+        sorts=written if covers else tuple(replace(sort, delete_before=()) for sort in written),
         started=publication.started.isoformat(timespec="milliseconds"),
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=seconds,
-        options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
+        seconds=current_run().progress.seconds,
+        options={
+            "mode": job.mode,
+            "append": job.append,
+            "split_heavy_keys": job.split_heavy_keys,
+            "timestamps": job.timestamps,
+        },
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
+        requires=(REPLACE,) if covers else (),
+        covers=covers,
+        dead_letters_written=None if letters == publication.dead_letters else letters,
     )
 
 

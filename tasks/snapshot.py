@@ -21,6 +21,7 @@ from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offs
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
+from tasks.run_record import RunRecord
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
@@ -69,14 +70,15 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     reach("before-snapshot")
     job, last = owner.job, owner.ledger.last
     source = require_source(owner.admin, job.source_topic)
-    check_same_topic(source, last)
+    if not job.replaces:
+        check_same_topic(source, last)
     check_leaders(source, job, last)
     ranges, lost = _ranges(owner, replace(source, partitions=source.led))
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    run, lag = (last.run if last else 0) + 1, {r.partition: r.span for r in ranges}
-    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag)
+    run, lag = (last.run if last else 0) + 1, _lag(ranges, last)
+    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag, replaces=job.replaces)
     snapshot = cap_offsets(snapshot, job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
@@ -87,11 +89,28 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
     snapshot = fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    require_whole(job, snapshot)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
     snapshot = replace(snapshot, types=_judge(owner, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
+
+
+def _lag(ranges: Sequence[OffsetRange], last: RunRecord | None) -> dict[int, int]:
+    """Return partition → offsets that no run has read: a run that replaces others reads theirs again."""
+    ends = last.ends if last else {}
+    return {r.partition: max(0, r.end - max(r.start, ends.get(r.partition, 0))) for r in ranges}
+
+
+def require_whole(job: Job, snapshot: Snapshot) -> None:
+    """Raise SettingsError if a run that replaces others would leave records to the next one."""
+    if snapshot.replaces and snapshot.capped:
+        raise SettingsError(
+            f"--mode replace publishes all of source {job.source_topic} in one transaction, and {snapshot.capped} "
+            f"permits {snapshot.span:,} of its offsets at once: raise transaction.max.timeout.ms on the broker (and "
+            "--transaction-timeout, if given), sort fewer columns, or sort what is new with --mode append"
+        )
 
 
 def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
@@ -107,10 +126,11 @@ def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
 
 def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
     """Return ranges from the last run's ends, or the log's starts, to the last stable offsets; and what was lost."""
-    starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
+    job, last = owner.job, owner.ledger.last
+    starts = start_offsets(owner.admin, job, None if job.replaces else last, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
     ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
-    lost = find_lost(starts, log_starts)
+    lost = find_lost(_unread(starts, source, last) if job.replaces else starts, log_starts)
     if lost and not owner.job.skip_lost:
         raise SourceLostError(source.name, lost)
     ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
@@ -121,6 +141,12 @@ def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
     return ranges, lost
+
+
+def _unread(starts: Mapping[int, int], source: Topic, last: RunRecord | None) -> dict[int, int]:
+    """Return where the offsets begin that no run has read: to lose those that were read before loses nothing."""
+    ends = last.ends if last and last.source_topic_id == source.id else {}
+    return {partition: ends.get(partition, start) for partition, start in starts.items()}
 
 
 def records_start(job: Job, ledger: Ledger) -> bool:

@@ -9,9 +9,10 @@ from itertools import zip_longest
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from tasks.kafka.clients import translate
+from tasks.kafka.clients import make_consumer, translate
 from tasks.manifests import OffsetRange
 from tasks.run_context import current_run
+from tasks.settings.connection import Connection
 
 _CONSUME_RECORDS = 100
 _CONSUME_SECONDS = 0.05
@@ -45,9 +46,26 @@ def read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: flo
         current_run().stop.check()
         messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
         if error := next(filter(None, map(Message.error, messages)), None):
-            raise translate(f"reading source {topic}", error)
+            raise translate(f"reading topic {topic}", error)
         yield [m for m in messages if (m.offset() or 0) < windows[m.partition() or 0][1]]
         positions = consumer.position([TopicPartition(topic, partition) for partition in left])
         if read := [p.partition for p in positions if p.offset >= left[p.partition][1]]:
             consumer.incremental_unassign([TopicPartition(topic, partition) for partition in read])
             left = {partition: window for partition, window in left.items() if partition not in read}
+
+
+def holds_committed(connection: Connection, group: str, topic: str, windows: Windows, timeout: float) -> bool:
+    """Whether a `read_committed` reader finds any record in the windows: those of aborted runs do not count.
+
+    Windows that cannot be read to their ends within `timeout` seconds count as if they did: a refusal loses nothing.
+    """
+    wanted = {partition: window for partition, window in windows.items() if window[0] < window[1]}
+    if not wanted:
+        return False
+    deadline = time.monotonic() + timeout
+    # Retention may move the log's start meanwhile.
+    consumer = make_consumer(connection, group, **{"auto.offset.reset": "earliest"})
+    try:
+        return any(read_windows(consumer, topic, wanted, deadline)) or time.monotonic() >= deadline
+    finally:
+        consumer.close()

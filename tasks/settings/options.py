@@ -106,6 +106,12 @@ class JobOptions(BaseModel):
         description="Name of the job; default: the source topic's name.",
         json_schema_extra=form(TOPIC_PATTERN),
     )
+    mode: Literal["append", "replace"] = Field(
+        "append",
+        title="Mode",
+        description="Mode of a run: append what is new to the outputs, or replace all that they hold by all that the "
+        "source has.",
+    )
     max_records: int | None = Field(None, ge=1, title="Most records", description="The most offsets in one run.")
     start: str | None = Field(
         None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
-from tasks.settings.job import STREAM_TABLE
+from tasks.settings.job import STREAM_TABLE, Job
 from tasks.settings.load import load_model, read_job_file, underscored
 from tasks.settings.patterns import order_fields
 from tasks.settings.sorts import parse_size
@@ -53,6 +53,12 @@ class Streaming(BaseModel):
         if value is not None and parse_size(value) < 1:
             raise ValueError(f"{value!r} is no size of a batch: write for example 64MB")
         return value
+
+
+def check_streamable(job: Job) -> None:
+    """Raise SettingsError if the job has settings that no stream can follow."""
+    if job.replaces:
+        raise SettingsError("--mode replace is for kafka-sort sort: a stream appends batch after batch; leave it out")
 
 
 def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:

@@ -16,7 +16,7 @@ from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import KeyRange
 from tasks.run_context import current_run
-from tasks.run_record import WrittenRange, WrittenSort
+from tasks.run_record import DeletedRange, WrittenRange, WrittenSort
 from tasks.targets.base import Columns, OutputChangedError, Sent
 
 _MARKER_SECONDS = 0.02
@@ -100,7 +100,8 @@ class _TopicWriting:
         name = done.rows.sort
         written = [self._check_growth(name, key_range, ends[key_range.partition]) for key_range in done.rows.ranges]
         ranges = tuple(w for w in written if w.count)
-        return WrittenSort(name, self.target.topics[name].id, done.columns, ranges, f"{done.checksum:016x}")
+        former = tuple(DeletedRange(partition, end) for partition, end in sorted(self.firsts[name].items()))
+        return WrittenSort(name, self.target.topics[name].id, done.columns, ranges, f"{done.checksum:016x}", former)
 
     def _check_growth(self, name: str, r: KeyRange, end: int) -> WrittenRange:
         first = self.firsts[name][r.partition]
