@@ -186,9 +186,7 @@ def test_foreign_records_refuse_it(cluster: Cluster, command: Command) -> None:
         (("--start", "group"), "--start"),
     ],
 )
-def test_a_partial_snapshot_is_refused(
-    cluster: Cluster, command: Command, flags: tuple[str, ...], named: str
-) -> None:
+def test_a_partial_snapshot_is_refused(cluster: Cluster, command: Command, flags: tuple[str, ...], named: str) -> None:
     """What would leave records out is refused in one line, before any work."""
     job = command.job(cluster.make_topic())
     refused = command.run(job, *REPLACE, *flags)
