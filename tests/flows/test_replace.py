@@ -1,4 +1,4 @@
-"""`--mode replace`: the outputs are the latest full sort, whatever is killed; what is not the job's is never deleted."""
+"""`--mode replace`: the outputs are the latest full sort, whatever is killed; nothing foreign is ever deleted."""
 
 from pathlib import Path
 
