@@ -99,17 +99,11 @@ def test_every_partition_is_emptied(cluster: Cluster, command: Command) -> None:
     cluster.produce(source, sample_values(400))
     assert command.run(job).status == 0
     ends = cluster.ends(source)
-    [future] = cluster.admin.delete_records(
-        [TopicPartition(source, p, end if p else end - 2) for p, end in ends.items()][:1]
-    ).values()
-    future.result()
-    for p, end in ends.items():
-        if p:
-            cluster.admin.delete_records([TopicPartition(source, p, end)]).popitem()[1].result()
+    cluster.delete_below(source, {p: end if p else end - 2 for p, end in ends.items()})
     assert command.run(job, *REPLACE).status == 0
     assert_latest(cluster, job)
     assert len(cluster.read(job.sort_list[0].topic)) == 2
-    cluster.admin.delete_records([TopicPartition(source, 0, ends[0])]).popitem()[1].result()
+    cluster.delete_below(source, {0: ends[0]})
     assert command.run(job, *REPLACE).status == 0
     assert_latest(cluster, job)
     assert cluster.read(job.sort_list[0].topic) == []
@@ -122,12 +116,12 @@ def test_what_expired_unread_is_lost_and_what_was_read_is_not(cluster: Cluster, 
     cluster.produce(source, sample_values(100), 1)
     assert command.run(job).status == 0
     cluster.produce(source, sample_values(100, seed=2), 1)
-    cluster.admin.delete_records([TopicPartition(source, 0, 100)]).popitem()[1].result()
+    cluster.delete_below(source, {0: 100})
     done = command.run(job, *REPLACE)
     assert done.status == 0, done.err
     assert_latest(cluster, job)
     cluster.produce(source, sample_values(100, seed=3), 1)
-    cluster.admin.delete_records([TopicPartition(source, 0, 220)]).popitem()[1].result()
+    cluster.delete_below(source, {0: 220})
     refused = command.run(job, *REPLACE)
     assert refused.status == 1
     assert "partition 0 offsets 200 to 219 were removed" in refused.err
@@ -244,7 +238,8 @@ def test_a_reader_within_the_former_run(cluster: Cluster, command: Command) -> N
     assert command.run(job, *REPLACE).status == 0
     consumer.assign([TopicPartition(topic, 0, 1)])
     errors: list[KafkaError] = []
-    wait_for(lambda: bool(errors.extend(e for m in consumer.consume(1, 1.0) if (e := m.error())) or errors))
+    while not errors:
+        errors += [error for message in consumer.consume(1, 1.0) if (error := message.error())]
     consumer.close()
     assert errors[0].code() == KafkaError._AUTO_OFFSET_RESET
 
