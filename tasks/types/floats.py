@@ -46,7 +46,9 @@ class FloatType:
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return the same for all."""
         bits = np.asarray(stored.fill_null(0))
-        return _print(pa.array((bits ^ ((bits >> 63) & _MAGNITUDE)).view(np.float64), mask=np.asarray(stored.is_null())))
+        return _print(
+            pa.array((bits ^ ((bits >> 63) & _MAGNITUDE)).view(np.float64), mask=np.asarray(stored.is_null()))
+        )
 
 
 def _print(doubles: pa.Array) -> pa.Array:

@@ -54,7 +54,8 @@ def print_decimals(stored: pa.Array, show: Callable[[bytes], str]) -> pa.Array:
 
 def _read_numbers(buffer: _Bytes, starts: _Rows, size: int) -> npt.NDArray[np.uint64]:
     """Read big-endian numbers of so many bytes."""
-    return buffer[starts[:, None] + np.arange(size)].reshape(-1).view(f">u{size}").astype(np.uint64)
+    numbers: npt.NDArray[np.uint64] = buffer[starts[:, None] + np.arange(size)].reshape(-1).view(f">u{size}")
+    return numbers.astype(np.uint64)
 
 
 def _read_digits(

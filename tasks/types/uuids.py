@@ -45,7 +45,9 @@ class UuidType:
         digits = np.frombuffer(binascii.hexlify(characters(present).data), np.uint8).reshape(-1, _BARE)
         printed = np.full((len(digits), _BARE + len(_DASHES)), ord("-"), np.uint8)
         printed[:, np.setdiff1d(np.arange(printed.shape[1]), _DASHES)] = digits
-        found = pa.Array.from_buffers(pa.binary(printed.shape[1]), len(printed), [None, pa.py_buffer(printed.tobytes())])
+        found = pa.Array.from_buffers(
+            pa.binary(printed.shape[1]), len(printed), [None, pa.py_buffer(printed.tobytes())]
+        )
         return _spread(found.cast(pa.binary()), stored)
 
 
