@@ -6,7 +6,6 @@ the escape of a lone surrogate, `\udc80` to `\udcff`, so that no two texts look 
 """
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,7 +17,6 @@ from tasks.types.columns import TextReader
 from tasks.types.unicode_texts import is_utf8
 
 _CONTROL: Final = r"[\x00-\x1f]"
-_SURROGATE: Final = re.compile("[\udc80-\udcff]")
 
 
 def join_array(columns: Sequence[tuple[pa.Array, KeyType]]) -> pa.Array:
@@ -49,8 +47,8 @@ def _is_usual(texts: pa.Array) -> pa.Array:
 
 
 def _quote_one(text: bytes) -> bytes:
-    quoted = json.dumps(text.decode(errors="surrogateescape"), ensure_ascii=False)
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted).encode()
+    # Bytes that are not UTF-8 become lone surrogates, of which the second step makes escapes.
+    return json.dumps(text.decode(errors="surrogateescape"), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 _READER: Final = TextReader(pa.binary(), _quote_all, _is_usual, _quote_one)

@@ -146,8 +146,8 @@ class JobOptions(BaseModel):
     partition_by: Literal["range", "hash", "source"] = Field(
         "range",
         title="Partition by",
-        description="Partition of an output's record: by range of sort keys, by hash of its record key as Kafka's Java producer "
-        "has it, or that of the source.",
+        description="Partition of an output's record: by range of sort keys, by hash of its record key as Kafka's "
+        "Java producer has it, or that of the source.",
     )
     output_key: Literal["keep", "sort", "none"] = Field(
         "keep", title="Output key", description="Keys of the outputs' records: as they were, the sort key, or none."
