@@ -13,13 +13,13 @@ from tasks.observe.logs import log_context
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import own_job
 from tasks.preflight import check_before_lease, take_up_job
-from tasks.replacement import finish_deletion
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
 from tasks.runners import PrefectRunner
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
+from tasks.settlement import take_over
 from tasks.snapshot import require_none_skipped
 from tasks.workdir import attempt_folder
 
@@ -52,7 +52,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     # Steps 1 to 3: lease, fence, ledger.
     with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
         take_up_job(owner)
-        finish_deletion(owner)
+        take_over(owner)
         check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
         run = Run(owner, PrefectRunner(job, context.stop), lambda _: prepare_outputs(owner), attempt)

@@ -24,11 +24,13 @@ from tasks.kafka.topics import (
 )
 from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
+from tasks.output_folders import check_former_folders, prepare_folders
 from tasks.ownership import Owner
 from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
+from tasks.targets.joined import JoinedTargets
 from tasks.targets.kafka_topics import KafkaTopics
 
 
@@ -57,12 +59,13 @@ def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
 
 
 def _outputs(job: Job) -> list[str]:
-    return [sort.topic for sort in job.sort_list]
+    return [sort.topic for sort in job.topic_sorts]
 
 
 def check_former_runs(owner: Owner) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = owner.job, owner.ledger
+    check_former_folders(owner)
     _check_hashed(owner)
     if job.replaces:
         require_own_outputs(owner)
@@ -94,7 +97,12 @@ def prepare_outputs(owner: Owner) -> Target:
     if source is not None and job.partition_by == "source":
         _add_partitions(admin, [found[name] for name in _outputs(job)], len(source.partitions))
     _tell_risks(admin, wanted, found)
-    return KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by)
+    targets: list[Target] = []
+    if job.topic_sorts:
+        targets.append(KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by))
+    if job.folder_sorts:
+        targets.append(prepare_folders(owner, partitions))
+    return targets[0] if len(targets) == 1 else JoinedTargets(tuple(targets))
 
 
 def _add_partitions(admin: AdminClient, outputs: Iterable[Topic], count: int) -> None:
@@ -132,7 +140,7 @@ def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Map
 
 def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
     """Raise SettingsError if an output is not the topic that the last run wrote: what the runs wrote there is gone."""
-    for sort in last.sorts:
+    for sort in (sort for sort in last.sorts if not sort.has_folder):
         topic = describe_topic(admin, sort.topic)
         if topic is None or topic.id != sort.topic_id:
             raise SettingsError(

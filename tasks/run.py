@@ -20,9 +20,10 @@ from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.placement import Placements, place_outputs
 from tasks.publish import Publication
-from tasks.replacement import finish_deletion, is_current
+from tasks.replacement import is_current
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
+from tasks.settlement import settle
 from tasks.snapshot import BatchLimits, records_start
 from tasks.sort import SortRequest
 from tasks.targets.base import Target
@@ -146,9 +147,9 @@ def _show_nothing(_: Snapshot) -> None:
 def run_job(
     run: Run, folder: Path, limits: BatchLimits | None = None, show_plan: Callable[[Snapshot], None] = _show_nothing
 ) -> RunResult:
-    """Snapshot ▶ dump ▶ sort ▶ publish and commit ▶ delete what was replaced. `folder`: private, for this run's files.
+    """Snapshot ▶ dump ▶ sort ▶ publish and commit ▶ settle. `folder`: private, for this run's own files.
 
-    DeletionError if the run is committed, and the last step failed.
+    FilesNotPlacedError or DeletionError if the run is committed, and the last step failed.
     """
     snapshot = run.take_snapshot(limits)
     if not run.has_work(snapshot):
@@ -156,5 +157,5 @@ def run_job(
     show_plan(snapshot)
     publication = run.prepare(snapshot, folder)
     record = run.publish(publication)
-    finish_deletion(run.owner)
+    settle(run.owner)
     return RunResult(snapshot, publication.chunks, record)

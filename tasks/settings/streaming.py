@@ -59,6 +59,11 @@ def check_streamable(job: Job) -> None:
     """Raise SettingsError if the job has settings that no stream can follow."""
     if job.replaces:
         raise SettingsError("--mode replace is for kafka-sort sort: a stream appends batch after batch; leave it out")
+    if job.folder_sorts:
+        raise SettingsError(
+            f"{job.folder_sorts[0].topic} is for kafka-sort sort: a stream would make a folder of small files with "
+            "each batch; sort into a topic, or run kafka-sort sort by the hour"
+        )
 
 
 def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:

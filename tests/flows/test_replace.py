@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from tasks.failpoints import NAMES
+from tasks.failpoints import RUN_NAMES
 from tasks.run_record import CoveredRuns, ReadRange
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, expected, sample_values, wait_for
@@ -15,7 +15,10 @@ REPLACE = ("--mode", "replace")
 # Where the new run is committed already.
 COMMITTED = {"after-commit", "before-delete", "after-delete"}
 QUICK = {"before-commit", "before-delete"}
-POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+POINTS = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (*RUN_NAMES, "before-delete", "after-delete")
+]
 
 
 def assert_latest(cluster: Cluster, job: Job) -> None:
