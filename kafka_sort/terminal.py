@@ -64,7 +64,8 @@ def run_verify(job: Job, runs: int | None) -> Verification:
 def print_run(record: RunRecord) -> None:
     """Print the run's tables."""
     print(headline(record))
-    print_table("outputs", *outputs_table(record))
+    # The end of a folder's path tells it from others.
+    print_table("outputs", *outputs_table(record), fold=any(sort.has_folder for sort in record.sorts))
     print_table("stages", *stages_table(record))
 
 

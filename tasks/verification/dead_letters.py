@@ -12,10 +12,10 @@ from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets
 from tasks.run_record import RunRecord
 from tasks.verification.compare import Kind, Mismatch, compare_spills
 from tasks.verification.content import Digests, Headers, digest_all, digest_records
-from tasks.verification.outputs import Tools
 from tasks.verification.reading import Block, await_stable
 from tasks.verification.report import Findings
 from tasks.verification.spill import Rows, Spill, count_buckets, make_rows
+from tasks.verification.tools import Tools
 
 _PREFIX = "__connect.errors."
 _ORIGIN = tuple(_PREFIX + name for name in ("topic", "partition", "offset"))

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
-from tests.cluster import Cluster, Record, assert_sorted, sample_values
-from tests.command import KILLED, Command
-from tests.files import assert_placed, hidden_in, read_rows, records_of, runs_of
+from tests.cluster import Cluster, sample_values
+from tests.command import Command
+from tests.files import assert_placed, hidden_in, runs_of
 
 
 def test_topics_and_folders_in_one_run(cluster: Cluster, command: Command, tmp_path: Path) -> None:
@@ -32,3 +30,7 @@ def test_topics_and_folders_in_one_run(cluster: Cluster, command: Command, tmp_p
     for folder in (one, two):
         assert_placed(cluster, job, folder)
         assert runs_of(folder) == ["run-000001", "run-000002"]
+    verified = command.run(job, command="verify")
+    assert verified.status == 0, verified.out + verified.err
+    assert "not verifiable" not in verified.err
+    print(verified.out)
