@@ -104,10 +104,16 @@ def generate(records: int, seed: int, topic: str, partitions: int, record_format
 
 
 @cli.command()
+@click.option(
+    "--rewrite",
+    type=click.IntRange(min=1),
+    metavar="RUN",
+    help="Write the Parquet files of this run again that are gone or altered, and make no run.",
+)
 @job_options
 @connection_options
 @DEBUG
-def sort(job_file: Path | None, **flags: Any) -> None:
+def sort(job_file: Path | None, rewrite: int | None, **flags: Any) -> None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     _start(flags)
@@ -121,7 +127,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
     from kafka_sort.terminal import run_sort
 
     with use_connection(connection):
-        run_sort(job)
+        run_sort(job, rewrite)
 
 
 @cli.command()

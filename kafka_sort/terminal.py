@@ -25,10 +25,10 @@ TAG = "kafka-sort"
 
 
 @holding()
-def run_sort(job: Job) -> RunRecord | None:
-    """Make one run, and print what was done."""
+def run_sort(job: Job, rewrite: int | None = None) -> RunRecord | None:
+    """Make one run, or write the files of run `rewrite` again, and print what was done."""
     with tags(TAG):
-        record = sort_topic(job)
+        record = sort_topic(job, rewrite=rewrite)
     if json_wanted():
         return record
     if record is None:

@@ -124,7 +124,7 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     found = _find_run(owner, publication)
     if found is not None:
         return found
-    staged = _stage(owner.job, publication)
+    staged = stage_rows(owner.job, publication)
     check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
     publication.target.check()
     began = time.monotonic()
@@ -152,8 +152,11 @@ def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
     )
 
 
-def _stage(job: Job, publication: Publication) -> Written:
-    """Write the rows of the sorts that are staged, before a transaction's time runs."""
+def stage_rows(job: Job, publication: Publication) -> Written:
+    """Write the rows of the sorts that are staged, before a transaction's time runs.
+
+    ContentError if these are not the rows that were read; TransientError if their place cannot be used just now.
+    """
     target, snapshot = publication.target, publication.snapshot
     with target.stage(publication.attempt, snapshot.run, publication.sorts) as writing:
         reach("before-stage")
@@ -214,12 +217,11 @@ def _in_order(job: Job, written: Written) -> Written:
 def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Collection[str]) -> list[Sent]:
     """Write the rows of the wanted sorts, one sort after the other, and return what was sent of each."""
     meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
-    for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
-        if sort.name not in wanted:
-            continue
+    columns = {sort.name: sort.columns for sort in job.sort_list}
+    for rows in (rows for rows in publication.sorts if rows.sort in wanted):
         expected = publication.published(rows.key)
         total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
-        sent.append(Sent(rows, sort.columns, total))
+        sent.append(Sent(rows, columns[rows.sort], total))
     return sent
 
 

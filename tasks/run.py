@@ -4,7 +4,7 @@ Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before s
 retried freely; step 6 publishes all of the run in one transaction, or nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,11 +78,12 @@ class Run:
         return bool(snapshot.span or snapshot.lost) or records_start(self.owner.job, self.owner.ledger)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
-        """Do step 5, dump and sort: afterwards all is there for publishing."""
+        """Do step 5, dump and sort: afterwards all is there for publishing. Only sorts of the target are made."""
         job, target = self.owner.job, self.open_target(snapshot)
-        placements = place_outputs(job, [target.partitions(sort.name) for sort in job.sort_list])
+        counts = [target.partitions(sort.name) if sort.name in target.sorts else 1 for sort in job.sort_list]
+        placements = place_outputs(job, counts)
         chunks = self._dump(snapshot, folder, placements)
-        sorts = self._sort(snapshot, folder, placements, chunks)
+        sorts = self._sort(snapshot, folder, placements, chunks, target.sorts)
         return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
@@ -107,10 +108,15 @@ class Run:
         return chunks
 
     def _sort(
-        self, snapshot: Snapshot, folder: Path, placements: Placements, chunks: tuple[Chunk, ...]
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        placements: Placements,
+        chunks: tuple[Chunk, ...],
+        wanted: Collection[str],
     ) -> tuple[SortedRows, ...]:
         job = self.owner.job
-        placed = zip(job.sort_list, placements.of_sorts, strict=True)
+        placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in wanted]
         requests = [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
         with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
             sorts = tuple(self.runner.sort(requests))

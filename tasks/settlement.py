@@ -4,6 +4,8 @@ Guarantee 2 (all or nothing, exactly once): only a committed record permits eith
 Each start of the job settles the newest records first, whatever the start is for; to do it twice changes nothing.
 """
 
+from dataclasses import replace
+
 from tasks.errors import TerminalError
 from tasks.folders.base import FilesLostError
 from tasks.folders.registry import open_folder
@@ -25,12 +27,23 @@ def settle(owner: Owner) -> None:
 
     FilesNotPlacedError or DeletionError say why not; FilesLostError if there are no files to place.
     """
-    if owner.ledger.last is not None:
-        _place_files(owner, owner.ledger.last)
+    last = owner.ledger.last
+    if last is not None:
+        place_files(owner, last)
+        for record in owner.ledger.runs.values():
+            _place_rewritten(owner, record)
     finish_deletion(owner)
 
 
-def _place_files(owner: Owner, record: RunRecord) -> None:
+def _place_rewritten(owner: Owner, record: RunRecord) -> None:
+    """Place the files of a run that were written again, if that ended before they were placed."""
+    left = [sort for sort in record.sorts if sort.has_folder and open_folder(sort.topic).has_stage(sort.staged)]
+    if left:
+        place_files(owner, replace(record, sorts=tuple(left)))
+
+
+def place_files(owner: Owner, record: RunRecord) -> None:
+    """Give the files of a committed run their names, or find that done."""
     for sort in record.sorts:
         if sort.has_folder and _place(owner, record, sort):
             get_logger().info("files placed", run=record.run, output=sort.topic, folder=sort.folder)

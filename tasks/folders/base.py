@@ -17,6 +17,7 @@ from tasks.errors import SettingsError, TerminalError
 from tasks.run_record import WrittenSort
 
 MARKER: Final = ".kafka-sort.json"
+_READ_BYTES: Final = 1 << 20
 _RUN: Final = re.compile(r"run-[0-9]{6,}(-[0-9]+)?")
 
 
@@ -122,6 +123,9 @@ class OutputFolder(Protocol):
     def stage(self, attempt: str) -> Stage:
         """Begin to write an attempt's files anew."""
 
+    def has_stage(self, name: str) -> bool:
+        """Whether a stage of this name is there."""
+
     def place(self, sort: WrittenSort) -> bool:
         """Give a committed run's files their names, or find that done; return whether anything was to do.
 
@@ -142,6 +146,21 @@ class OutputFolder(Protocol):
 
     def free_bytes(self) -> tuple[object, int] | None:
         """Return what tells the disk from others, and its free bytes; None if space has no limit."""
+
+
+def is_whole(folder: OutputFolder, sort: WrittenSort) -> bool:
+    """Whether the files of a run are there as the run wrote them, byte for byte."""
+    if folder.sizes(sort.folder) != {file.name: file.bytes for file in sort.files}:
+        return False
+    return all(_digest(folder, sort.folder, file.name) == file.digest for file in sort.files)
+
+
+def _digest(folder: OutputFolder, run: str, file: str) -> str:
+    digest = xxhash.xxh3_128()
+    with folder.open(run, file) as opened:
+        while data := opened.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def is_run(name: str) -> bool:

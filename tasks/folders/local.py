@@ -82,6 +82,10 @@ class LocalFolder:
         folder.chmod(self._mode)
         return _LocalStage(folder, self._mode)
 
+    def has_stage(self, name: str) -> bool:
+        """Whether the attempt's folder is there."""
+        return (self.path / name).is_dir()
+
     def place(self, sort: WrittenSort) -> bool:
         """Rename the attempt's folder to that of the run. FilesLostError if there is neither."""
         placed, staged = self.path / sort.folder, self.path / sort.staged

@@ -70,6 +70,10 @@ class S3Folder:
         stage.discard()
         return stage
 
+    def has_stage(self, name: str) -> bool:
+        """Whether an object of the attempt is there."""
+        return bool(self._names(name))
+
     def place(self, sort: WrittenSort) -> bool:
         """Copy the files, mark the run as whole, remove the staged files. FilesLostError if a file is nowhere."""
         success = f"{self.path}/{sort.folder}/{SUCCESS}"
