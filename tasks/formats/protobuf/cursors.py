@@ -66,8 +66,10 @@ class Block:
         c = Cursors(self, rows, self.edges[:-1].copy(), self.edges[1:], np.zeros(count, np.int64))
         c.follow(plan)
         whole = c.pos == c.end
+        for row in np.flatnonzero(~whole).tolist():
+            self.text[self.edges[row] : self.edges[row + 1]] = 0
         # Texts are ASCII if all bytes above it are in something else.
-        if whole.all() and np.count_nonzero(self.text.view(np.int8) < 0) == c.high.sum():
+        if np.count_nonzero(self.text.view(np.int8) < 0) == c.high[whole].sum():
             return np.asarray(whole)
         return np.asarray(whole & (self._count_high() == c.high))
 
