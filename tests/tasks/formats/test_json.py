@@ -157,8 +157,8 @@ BROKEN: list[tuple[bytes, int]] = [
     (b'{"b":nan}', 5),
     (b'{"b":[inf]}', 6),
     (b'{"b":-INF}', 5),
-    (b'{"a":1,}', 7),
-    (b'{"b":[1,2 , ]}', 12),
+    (b'{"a":1,}', 6),
+    (b'{"b":[1,2 , ]}', 10),
     (b'{"a":1}//x', 7),
     (b'{"a":/**/1}', 5),
     (b'{"a":1} {"a":2}', 8),
@@ -169,7 +169,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (b'{"\xc0\x80":1}', 2),
     (b'{"b":"\xed\xa0\x80"}', 6),
     (b'{"b":"\x01"}', 6),
-    (b'{"b":01}', 6),
+    (b'{"b":01}', 5),
     (b'{"b":.5}', 5),
     (b'{"b":+1}', 5),
     (b'{"b":0x10}', 6),
@@ -177,7 +177,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (b"{'a':1}", 1),
     (BOM + BOM + b"{}", 3),
     (b'{"a":1}\x00', 7),
-    (b'{"b":"\xc3\xa9",}', 10),
+    (b'{"b":"\xc3\xa9",}', 9),
     (b" ", 1),
     (b"1,2,3", 1),
     (b'{"b":' + b"[" * MOST_LEVELS + b"]" * MOST_LEVELS + b"}", 4 + MOST_LEVELS),
@@ -314,7 +314,7 @@ def test_keys_that_are_documents() -> None:
     assert odd == {
         3: "@key is not an integer: an object",
         4: "@key is empty",
-        5: "@key is not JSON (expecting property name enclosed in double quotes, byte 1): '{'",
+        5: "@key is not JSON (unexpected end, byte 1): '{'",
     }
     texts, odd = read_keys(keys, columns[1:])
     assert texts["@key.id"].to_pylist()[:4] == [None, None, None, b"x"]
