@@ -99,7 +99,7 @@ class Cursors:
         for field in plan.fields:
             for _ in range(_MOST_ITEMS if field.is_repeated else 1):
                 found = self._match(field.tag, here)
-                count = np.count_nonzero(found)
+                count = int(np.count_nonzero(found))
                 if not count:
                     break
                 self._skip(field, found, count)
@@ -152,7 +152,7 @@ class Cursors:
         """Move over a varint."""
         first = self._byte()
         if not (first > 0x7F).any():
-            self._note(slots, first)
+            self._note(slots, first.astype(np.int64))
             self.pos += 1
             return
         text, words, pos = self.block.text, self.block.words, self._within()
@@ -176,7 +176,7 @@ class Cursors:
         self.high += np.bitwise_count(words & MARKS)
         self.pos += size
 
-    def _note(self, slots: Sequence[Slot], values: npt.NDArray[np.uint8] | Ints, lengths: Ints | int = 0) -> None:
+    def _note(self, slots: Sequence[Slot], values: Ints, lengths: Ints | int = 0) -> None:
         for slot in slots:
             slot.note(self.rows, values, lengths)
 

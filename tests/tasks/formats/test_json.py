@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from tasks.formats import json_reader, json_search
 from tasks.formats.json import JsonFormat
 from tasks.formats.json_reader import JsonReader
-from tasks.formats.json_strict import MOST_LEVELS
+from tasks.formats.json_strict import MOST_LEVELS, read_tokens
 from tasks.formats.key_formats import JsonKeys
 from tasks.formats.registry import describe_format, make_format
 from tasks.settings.column_types import ColumnType, parse_type
@@ -205,6 +205,31 @@ def test_what_is_not_json(value: bytes, byte: int) -> None:
     assert reason.startswith("not JSON (")
     assert f"byte {byte})" in reason
     assert good == (b"5",)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, "0." + "1" * 400])
+def test_numbers_beyond_a_double(number: str) -> None:
+    """They are JSON, with all their digits, though the parser that explains refusals cannot read them."""
+    assert read_tokens(f'{{"b":"NaN","a":{number}}}'.encode(), [("a",)]) == [number]
+
+
+def test_values_that_are_not_utf_8_cost_no_second_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are few the others of their block are read by the usual query; where many are beyond ASCII, not."""
+    queries = list[str]()
+    usual = JsonReader._query
+
+    def note(reader: JsonReader, tokens: str, view: pa.Array) -> pa.Table:
+        queries.append(tokens.split("(", maxsplit=1)[0])
+        return usual(reader, tokens, view)
+
+    monkeypatch.setattr(JsonReader, "_query", note)
+    plain, bad, foreign = b'{"a":1}', b'{"a":1,"b":"\xff"}', '{"a":1,"b":"é"}'.encode()
+    found = read([("a", "int")], [plain] * 98 + [foreign, bad])
+    assert found[:99] == [(b"1",)] * 99
+    assert "not UTF-8, byte 12)" in str(found[99])
+    assert queries == ["json_extract", "json_extract"]
+    assert read([("a", "int")], [foreign] * 99 + [bad]) == found
+    assert queries[2:] == ["json_extract", "CASE WHEN json_valid"]
 
 
 def test_missing_and_null() -> None:

@@ -94,8 +94,9 @@ def make_rows(make: Any, count: int) -> list[bytes]:
         there: dict[str, Any] = {
             "id": number(2**40), "name": f"name {number(1000)}", "sizes": [number(300) for _ in range(number(9))],
             "weights": [chance.random()] * number(3), "raw": chance.randbytes(number(20)),
-            "totals": {f"k{number(4)}": number(9) for _ in range(number(3))}, "low": number(100) - 50, "ship": "x" * 200,
-            "ratio": 0.5, "hash": number(2**64), "paid": True, "small": number(2**32), "tags": ["a", "b"] * number(2),
+            "totals": {f"k{number(4)}": number(9) for _ in range(number(3))}, "low": number(100) - 50,
+            "ship": "x" * 200, "ratio": 0.5,
+            "hash": number(2**64), "paid": True, "small": number(2**32), "tags": ["a", "b"] * number(2),
             "there": number(2) - 1, "zig": -number(2**50), "kind": -number(3), "crc": number(2**32),
         }  # fmt: skip
         made = make(**{name: value for name, value in there.items() if chance.random() < 0.8})
