@@ -8,6 +8,7 @@ import pytest
 from google.protobuf import descriptor_pb2, message_factory
 
 from tasks.formats.protobuf import cursors, usual
+from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.paths import resolve
 from tasks.formats.protobuf.schema import compile_proto, load_message
 from tasks.formats.protobuf.slots import is_plain
@@ -159,3 +160,25 @@ def test_blocks_of_unusual_messages_are_left_soon(mixed: Any, monkeypatch: pytes
     text = message_factory.GetMessageClass(mixed)(name="é").SerializeToString()
     assert read(mixed, [text] * 20_000, "id")[0] == [False] * 20_000
     assert sizes == [4096]
+
+
+def test_usual_messages_among_others(mixed: Any) -> None:
+    """In a large block each record has the outcome that it has alone, whichever way it is read."""
+    make = message_factory.GetMessageClass(mixed)
+    columns = [resolve(mixed, path) for path in (("id",), ("name",), ("inner", "id"), ("there",))]
+    reader = MessageReader(mixed, [(column, column.default_type) for column in columns])
+    usual = [make(id=i, name=f"n{i}", inner={"id": -i}).SerializeToString() for i in range(5000)]
+    odd = [b"\xff", b"\x12\x02\xff\xfe", b"\xab\x06\xac\x06", "é".encode(), b"\x1a\x02\x08\x05", b"\xc8\x01\x03", b""]
+    values = [value + (odd[i % 7] if i % 10 == 0 else b"") for i, value in enumerate(usual)]
+    values[7] = b""
+    found, refused = reader.read(pa.array(values, pa.binary()))
+    for i in {7, *range(0, 5000, 10), *range(1, 5000, 100)}:
+        alone, why = reader.read(pa.array([values[i]], pa.binary()))
+        assert [column[i] for column in found.values()] == [column[0] for column in alone.values()]
+        assert refused.get(i) == why.get(0)
+    kept = [i for i in range(5000) if i % 10 and i != 7]
+    assert refused.keys().isdisjoint(kept)
+    rows = zip(*(column.take(kept).to_pylist() for column in found.values()), strict=True)
+    assert list(rows) == [(i, f"n{i}".encode(), -i, None) for i in kept]
+    # Some of each kind of bytes are refused.
+    assert 100 < len(refused) < 300
