@@ -123,6 +123,7 @@ def test_usual_messages_are_proven(mixed: Any) -> None:
         assert [column[i] for column in found] == wanted
 
 
+@pytest.mark.usefixtures("_any_count")
 @pytest.mark.parametrize(
     "end",
     [
@@ -136,6 +137,7 @@ def test_usual_messages_are_proven(mixed: Any) -> None:
         b"\xc2\x01\x02\xff\xfe",
         b"\xc2\x01\x05a",
         b"\xc2\x01\x80\x80\x01a",
+        b"\xc2\x01\x80\x80\x00" + bytes((1 << 14) - 1),  # a length of 0 in three bytes, of which two are 16384
         b"\x00",
         b"\xff",
     ],
@@ -145,6 +147,14 @@ def test_other_messages_are_not(mixed: Any, end: bytes) -> None:
     value = message_factory.GetMessageClass(mixed)(id=7, name="a", inner={"id": 3}).SerializeToString()
     values = [value, value + end] * 300
     assert read(mixed, values, "id", "inner.id") == ([True, False] * 300, [[7, None] * 300, [3, None] * 300])
+
+
+def test_parts_of_a_message_are_merged(mixed: Any) -> None:
+    """A field that is sent twice is for google.protobuf to read: it merges messages, and takes the last number."""
+    make = message_factory.GetMessageClass(mixed)
+    twice = make(inner={"id": 3}).SerializeToString() + make(inner={"name": "a"}).SerializeToString()
+    again = make(id=1).SerializeToString() + make(id=2).SerializeToString()
+    assert read(mixed, [twice, again, b""] * 400, "id", "inner.id")[0] == [False, False, True] * 400
 
 
 def test_blocks_of_unusual_messages_are_left_soon(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
