@@ -224,11 +224,12 @@ def test_values_that_are_not_utf_8_cost_no_second_parse(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(JsonReader, "_query", note)
     plain, bad, foreign = b'{"a":1}', b'{"a":1,"b":"\xff"}', '{"a":1,"b":"é"}'.encode()
-    found = read([("a", "int")], [plain] * 98 + [foreign, bad])
+    few, many = [*[plain] * 98, foreign, bad], [*[foreign] * 99, bad]
+    found = read([("a", "int")], list(few))
     assert found[:99] == [(b"1",)] * 99
     assert "not UTF-8, byte 12)" in str(found[99])
     assert queries == ["json_extract", "json_extract"]
-    assert read([("a", "int")], [foreign] * 99 + [bad]) == found
+    assert read([("a", "int")], list(many)) == found
     assert queries[2:] == ["json_extract", "CASE WHEN json_valid"]
 
 
