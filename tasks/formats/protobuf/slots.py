@@ -1,4 +1,4 @@
-"""What the cursors of a block find at the places of messages, and the Arrow arrays that it makes."""
+"""Keeps what the cursors of a block find at the places of messages, and makes Arrow arrays of it."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,7 +28,7 @@ def _is_rival(one: Any) -> bool:
 
 
 class Slot:
-    """What is found at a place: for each record whether it is there, its bits or its bytes' position, their length."""
+    """One place: for each record whether it has a value, its bits or the position of its bytes, and their length."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
