@@ -6,11 +6,13 @@ from typing import Any
 
 import click
 
-from tasks.load import Loaded, load_files, open_files
+from tasks.load import Loaded, load_files
 from tasks.loading.layout import LoadSettings
+from tasks.loading.rows import open_files
 from tasks.observe.logs import get_logger, json_wanted
 from tasks.observe.progress import format_duration, log_progress
 from tasks.observe.signals import stop_on_signals
+from tasks.printable import counted
 from tasks.run_context import run_context
 from tasks.settings.connection import Connection
 
@@ -39,15 +41,11 @@ def _print(topic: str, loaded: Loaded) -> None:
         facts = {"records": done.records, "empty_lines": done.empty, "without_key": done.without_key}
         get_logger().info("lines loaded", topic=topic, files=loaded.files, **facts)
         return
-    where = f"{topic} ({_count(loaded.partitions, 'partition')})"
-    what = f"{_count(done.records, 'line')} of {_count(loaded.files, 'file')}"
+    where = f"{topic} ({counted(loaded.partitions, 'partition')})"
+    what = f"{counted(done.records, 'line')} of {counted(loaded.files, 'file')}"
     click.echo(f"loaded {what} into {where} in {format_duration(loaded.seconds)}")
     if done.empty:
-        click.echo(f"{_count(done.empty, 'empty line')} skipped")
+        click.echo(f"{counted(done.empty, 'empty line')} skipped")
     if done.without_key:
-        click.echo(f"{_count(done.without_key, 'record')} without a key; the first is {loaded.example}")
+        click.echo(f"{counted(done.without_key, 'record')} without a key; the first is {loaded.example}")
     click.echo(f"next: kafka-sort inspect {topic}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

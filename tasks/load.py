@@ -7,8 +7,7 @@ not exactly once: started again from the beginning, it appends lines a second ti
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.errors import KafkaSortError, SettingsError, StoppedError, TerminalError
-from tasks.fill import LARGEST_BYTES, Filler, Part, deal
+from tasks.fill import Filler, Part, deal
 from tasks.loading.files import InputFile
 from tasks.loading.keys import KeyFinder
 from tasks.loading.layout import Layout, LoadSettings
 from tasks.loading.lines import BrokenInputError, Numbers, Rows, describe_long_line
+from tasks.loading.rows import explain_missing, read_rows
 from tasks.murmur2 import partition_of
-from tasks.printable import printable
+from tasks.printable import counted, printable
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
@@ -81,62 +81,6 @@ class LoadFailedError(TerminalError):
         self.exit_code = status
 
 
-def open_files(settings: LoadSettings, layout: Layout) -> list[InputFile]:
-    """Open each file, and look at its first rows. SettingsError if one cannot be read, or is not what it should be.
-
-    Files that can be read only once stay open.
-    """
-    files = [InputFile(path) for path in settings.files]
-    for file in files:
-        with _settings_errors(file):
-            file.open()
-            _check_beginning(file, layout)
-        if file.is_regular:
-            file.close()
-    return files
-
-
-@contextmanager
-def _settings_errors(file: InputFile) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError(
-            f"{printable(file.name)}: {error.strerror or error}: name a file that can be read"
-        ) from None
-    except BrokenInputError as error:
-        raise SettingsError(printable(f"{file.name}: {error}")) from None
-
-
-def _check_beginning(file: InputFile, layout: Layout) -> None:
-    block, last = file.peek()
-    rows = layout.cutter(LARGEST_BYTES).cut(block, last=last)
-    if not len(rows):
-        return
-    header = rows.values(np.zeros(1, np.int64))[0].as_py()
-    finder = layout.finder(header if layout.skip_header else None)
-    rows = rows.only(slice(1, None)) if layout.skip_header else rows
-    if len(rows):
-        layout.check_first(rows.values(np.zeros(1, np.int64))[0].as_py())
-        if finder is not None:
-            _check_keys(rows, finder)
-
-
-def _check_keys(rows: Rows, finder: KeyFinder) -> None:
-    """Raise BrokenInputError if most rows have no key: then the column is wrong, and not the rows."""
-    values = rows.values()
-    keys = finder.find(values)
-    if 2 * keys.null_count > len(rows):
-        why = explain_missing(rows, values, keys, finder)
-        raise BrokenInputError(f"{keys.null_count:,} of its first {len(rows):,} rows have no key: {why}")
-
-
-def explain_missing(rows: Rows, values: pa.Array, keys: pa.Array, finder: KeyFinder) -> str:
-    """Say where the first row without a key is, and why it has none."""
-    row = int(np.argmax(np.asarray(keys.is_null())))
-    return f"line {rows.first[row]:,}: {finder.explain(values[row].as_py())}"
-
-
 def load_files(connection: Connection, settings: LoadSettings, layout: Layout, files: list[InputFile]) -> Loaded:
     """Append the lines of files, which `open_files` has opened.
 
@@ -172,6 +116,8 @@ class _Load:
             for number, file in enumerate(self._files):
                 self._load_file(number, file)
             self._filler.flush()
+        except SettingsError:
+            raise
         except StoppedError as error:
             raise LoadStoppedError(error.reason, self._tell(), error.signal) from error
         except BrokenInputError as error:
@@ -185,11 +131,14 @@ class _Load:
             self.sent = replace(self.sent, file=number, lines=0)
         if file.is_regular:
             _open_again(file)
-        first_line = 1 if number else self._from_line
+        end, first_line = 0, 1 if number else self._from_line
         for rows, finder in read_rows(file, self._layout, self._filler.largest):
             current_run().stop.check()
-            if rows.end >= first_line:
+            end = rows.end
+            if end >= first_line:
                 self._send(rows if first_line == 1 else rows.only(rows.first >= first_line), finder)
+        if end < first_line - 1:
+            raise SettingsError(f"--from-line {first_line}: {printable(file.name)} has {counted(end, 'line')}")
         file.close()
 
     def _send(self, rows: Rows, finder: KeyFinder | None) -> None:
@@ -269,30 +218,12 @@ class _Load:
         reached, topic = self._acknowledged, self._filler.topic.name
         name, files = printable(self._files[reached.file].name), len(self._files)
         place = f" ({reached.file + 1} of {files})" * (files > 1)
-        told = (
-            f"stopped after {reached.lines:,} lines of {name}{place}: {reached.records:,} records are in topic {topic}"
-        )
+        told = f"stopped after {counted(reached.lines, 'line')} of {name}{place}"
+        held = f"topic {topic} has {counted(reached.records, 'record')} of this load"
         left = self.sent.records - reached.records
-        unsure = f", and some of the {left:,} behind them may be" * bool(left)
+        unsure = f" and maybe some of the {left:,} behind them" * bool(left)
         others = " and the files behind it" * (reached.file + 1 < files)
-        return f"{told}{unsure}; to go on, load {name}{others} with --from-line {reached.lines + 1}"
-
-
-def read_rows(file: InputFile, layout: Layout, longest: int) -> Iterator[tuple[Rows, KeyFinder | None]]:
-    """Yield the rows of an open file without its header line, in blocks, with what finds their keys.
-
-    BrokenInputError where the file breaks off, a row is longer than `longest` bytes, or the header lacks the key.
-    """
-    cutter, finder, header_due = layout.cutter(longest), layout.finder(None), layout.skip_header
-    for block, last in file.blocks():
-        rows = cutter.cut(block, last=last)
-        if header_due and len(rows):
-            header = rows.values(np.zeros(1, np.int64))[0].as_py()
-            header_due, finder, rows = False, layout.finder(header), rows.only(slice(1, None))
-        yield rows, finder
-        if last:
-            # What is left has no end, and what was in front of it is sent by now.
-            cutter.cut(b"", last=True)
+        return f"{told}: {held}{unsure}; to go on, load {name}{others} with --from-line {reached.lines + 1}"
 
 
 def _open_again(file: InputFile) -> None:

@@ -90,6 +90,10 @@ class Tokens:
         """Find true and false."""
         return np.asarray((self.starts == ord("t")) | (self.starts == ord("f")))
 
+    def are_zeros(self) -> Mask:
+        """Find the integer 0."""
+        return np.asarray(pc.equal(self.texts, "0").fill_null(False))
+
     def are_numbers(self) -> Mask:
         """Find numbers."""
         return np.asarray((self.starts - np.uint8(_DIGITS[0]) <= 9) | (self.starts == ord("-")))

@@ -114,7 +114,7 @@ class JsonReader:
         texts, rejected = self._read_tokens(values, strip_marks(values))
         tokens = Tokens(texts[0])
         # The fast parser writes these in a way of its own.
-        written = tokens.are_numbers() & ~tokens.are_integers()
+        written = tokens.are_numbers() & ~tokens.are_integers() | _match(values, tokens.are_zeros(), r"-0")
         if written.any():
             tokens = Tokens(self._patch(values, texts, [0], written, rejected)[0])
         strings, others = tokens.are_strings(), tokens.are_numbers() | tokens.are_bools()

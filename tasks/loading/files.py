@@ -6,6 +6,7 @@ A wait for input ends when the run is to stop. Of a pipe, what has arrived is ha
 import contextlib
 import os
 import select
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -88,7 +89,7 @@ class InputFile:
     def _find_compression(self, mark: bytes) -> str | None:
         for first, what in _OTHERS.items():
             if mark.startswith(first):
-                raise BrokenInputError(f"is {what.replace('FILE', self.path)}")
+                raise BrokenInputError(f"is {what.replace('FILE', shlex.quote(self.path))}")
         found = next((name for first, name in _COMPRESSIONS.items() if mark.startswith(first)), None)
         wanted = _SUFFIXES.get(PurePath(self.path.lower()).suffix)
         if wanted is not None and found != wanted:
