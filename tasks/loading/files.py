@@ -109,17 +109,21 @@ class InputFile:
 
     def _read_block(self) -> bytes:
         try:
-            block = self._read_plain() if self._stream is None else self._stream.read(BLOCK_BYTES)
+            return self._read_plain() if self._stream is None else self._decompress()
         except OSError as error:
             raise BrokenInputError(f"cannot be read on: {error.strerror or error}") from error
-        self._has_ended = not block
-        return bytes(block)
+
+    def _decompress(self) -> bytes:
+        block = bytes(self._stream.read(BLOCK_BYTES))
+        self._has_ended = len(block) < BLOCK_BYTES
+        return block
 
     def _read_plain(self) -> bytes:
         """Read a block, or what has arrived if nothing more comes for a moment."""
         parts, size = [self.read(BLOCK_BYTES)], 0
         while parts[-1] and (size := size + len(parts[-1])) < BLOCK_BYTES and self._is_ready():
             parts.append(self.read(BLOCK_BYTES - size))
+        self._has_ended = not parts[-1]
         return b"".join(parts)
 
     def _is_ready(self) -> bool:

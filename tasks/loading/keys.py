@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from tasks.formats.base import RejectedError
 from tasks.formats.csv import CsvFormat, wrong_count
+from tasks.formats.json_reader import JsonReader
+from tasks.formats.json_strict import read_tokens
 from tasks.settings.column_types import TEXT
 from tasks.settings.load import nearest
 from tasks.settings.paths import parse_path
@@ -52,9 +54,6 @@ class PathKeys:
     """Takes what a path leads to in JSON: a string without escapes, a number as it is written, true or false."""
 
     def __init__(self, path: str) -> None:
-        # DuckDB takes a quarter of a second to import, and only this needs it.
-        from tasks.formats.json_reader import JsonReader
-
         self._path = path
         self._reader = JsonReader([KeyColumn(path, TEXT)], [parse_path(path)])
 
@@ -64,8 +63,6 @@ class PathKeys:
 
     def explain(self, row: bytes) -> str:
         """Say what is at the path."""
-        from tasks.formats.json_strict import read_tokens
-
         try:
             (token,) = read_tokens(row, [parse_path(self._path)])
         except RejectedError as error:
