@@ -1,15 +1,19 @@
 """A test's view of folders of sorted files, as a reader sees them: runs by name, and what is in their files."""
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from tasks.folders.base import MARKER
-from tasks.run_record import WrittenSort
+from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job
+from tasks.settings.sorts import Sort
 from tests.cluster import Cluster, Record, expected
 
 
@@ -51,6 +55,25 @@ def is_utf8(value: bytes) -> bool:
 
 def places(records: list[Record]) -> list[tuple[int, int]]:
     return [(r.partition, r.offset) for r in records]
+
+
+def read_run(written: WrittenSort) -> list[Record]:
+    """Return the records of a run, whose digests are the ledger's; the partition of each is that of its file."""
+    folder = Path(written.topic.removeprefix("parquet:")) / written.folder
+    assert {path.name for path in folder.iterdir()} == {file.name for file in written.files}
+    found: list[Record] = []
+    for file in written.files:
+        assert xxhash.xxh3_128_hexdigest((folder / file.name).read_bytes()) == file.digest
+        rows = records_of(pq.read_table(folder / file.name).to_pylist())
+        found += [replace(r, partition=file.partition, offset=i) for i, r in enumerate(rows)]
+    return found
+
+
+def assert_only_runs(sort: Sort, records: Iterable[RunRecord]) -> None:
+    """A folder holds these runs and its marker, and nothing that an attempt left."""
+    folder = Path(sort.topic.removeprefix("parquet:"))
+    written = (s for record in records for s in record.sorts if s.topic == sort.topic)
+    assert (runs_of(folder), hidden_in(folder)) == (sorted(s.folder for s in written), [])
 
 
 def assert_placed(cluster: Cluster, job: Job, folder: Path) -> WrittenSort:

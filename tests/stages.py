@@ -16,7 +16,7 @@ from tasks.runners import ThreadRunner
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
-from tasks.settlement import take_over
+from tasks.settlement import settle, take_over
 from tasks.stream import Stream
 from tests.cluster import Cluster
 
@@ -84,3 +84,11 @@ def serving(cluster: Cluster, stream: Stream) -> Iterator[None]:
         finally:
             stream.drain.set()
             future.result()
+
+
+def run_settled(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
+    """Make a whole run, with what the commit leaves to be done."""
+    with owned(cluster, job) as owner:
+        record = publish_run(owner, prepare(owner, folder))
+        settle(owner)
+        return record
