@@ -41,9 +41,10 @@ def canonical_output(output: str) -> str:
 def absolute_sort(text: str) -> str:
     """Return a sort as it was written, but with its folder's path absolute; `~` stays, for the machine that sorts."""
     columns, output = cut_outside_quotes(text, "=")
-    if not is_folder(output) or folder_of(output).strip().startswith("~"):
+    if not is_folder(output):
         return text
-    return f"{columns}={canonical_output(output)}"
+    absolute = canonical_output(output)
+    return text if folder_of(output).strip().startswith("~") else f"{columns}={absolute}"
 
 
 def _canonical_path(folder: str) -> str:

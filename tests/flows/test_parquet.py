@@ -32,7 +32,7 @@ from tests.cluster import Cluster, Record, sample_values
 from tests.command import KILLED, Command
 from tests.faults.oracle import assert_exact
 from tests.faults.proxy import ProxiedBroker
-from tests.files import assert_placed, files_of, hidden_in, read_rows, runs_of, schema_of
+from tests.files import assert_only_runs, assert_placed, files_of, hidden_in, read_rows, read_run, runs_of, schema_of
 from tests.stages import make_job, owned, run_settled
 
 REPLACE = ("--mode", "replace")
@@ -215,11 +215,10 @@ def test_rewrite_mends_what_was_altered(cluster: Cluster, tmp_path: Path) -> Non
     rewrite(cluster, job, tmp_path, 2)
     assert runs_of(folder) == ["run-000002"]
     rewrite(cluster, job, tmp_path, 1)
-    assert_exact(cluster, job, runs=2)
+    assert_whole(cluster, job)
     assert verify_job(job, cluster.connection).ok
 
 
-@pytest.mark.raises("UnreadableRunError", "ContentError")
 def test_what_cannot_be_written_again(cluster: Cluster, tmp_path: Path) -> None:
     """Expired records of the source, unknown runs: the line says so, and nothing changes; --append goes on without."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -235,6 +234,14 @@ def test_what_cannot_be_written_again(cluster: Cluster, tmp_path: Path) -> None:
     cluster.produce(job.source_topic, sample_values(10, seed=3))
     run_settled(cluster, Job.model_validate({**job.model_dump(exclude_unset=True), "append": True}), tmp_path)
     assert runs_of(folder) == ["run-000001", "run-000003"]
+
+
+def assert_whole(cluster: Cluster, job: Job) -> None:
+    """The folder holds just the files that the ledger names, byte for byte."""
+    records = cluster.ledger(job).runs.values()
+    [sort] = job.folder_sorts
+    assert_only_runs(sort, records)
+    assert [len(read_run(s)) for record in records for s in record.sorts if s.has_folder] == [200, 200]
 
 
 def rewrite(cluster: Cluster, job: Job, tmp_path: Path, number: int) -> None:
@@ -256,7 +263,7 @@ def test_a_rewrite_that_ends_before_it_places(
         rewrite(cluster, job, tmp_path, 1)
     assert runs_of(folder) == ["run-000002"]
     with owned(cluster, job):
-        assert_exact(cluster, job, runs=2)
+        assert_whole(cluster, job)
 
 
 @pytest.mark.raises("FilesNotPlacedError")
@@ -284,7 +291,7 @@ def spoil_value(folder: Path) -> None:
     table = pq.read_table(path)
     values = table.column("value").to_pylist()
     values[2] = values[2][:-1] + b"?"
-    pq.write_table(table.set_column(table.schema.get_field_index("value"), "value", pa.array([values])), path)
+    pq.write_table(table.set_column(table.schema.get_field_index("value"), "value", pa.array(values)), path)
 
 
 def spoil_key(folder: Path) -> None:
@@ -298,13 +305,13 @@ def spoil_key(folder: Path) -> None:
 def swap_rows(folder: Path) -> None:
     path = files_of(folder, "run-000001")[1]
     table = pq.read_table(path)
-    pq.write_table(table.take([1, 0, *range(2, len(table))]), path)
+    pq.write_table(table.take(list(reversed(range(len(table))))), path)
 
 
 ALTERATIONS = {
     "a value": (spoil_value, "part-00001.parquet row 2: record of .* is altered"),
     "a typed key": (spoil_key, "digest differs"),
-    "the order": (swap_rows, "part-00001.parquet row 1: the record is out of order"),
+    "the order": (swap_rows, "part-00001.parquet row \\d+: the record is out of order"),
     "a file is gone": (lambda folder: files_of(folder, "run-000001")[1].unlink(), "the file is missing"),
     "a file is cut": (lambda folder: os.truncate(files_of(folder, "run-000001")[1], 100), "cannot be read"),
     "a file more": (lambda folder: (folder / "run-000001" / "x.parquet").touch(), "holds x.parquet"),

@@ -3,6 +3,7 @@
 import math
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from hypothesis import given, strategies as st
 from tasks.settings.column_types import parse_type
 from tasks.types.registry import key_type
 
-VALUES = {
+VALUES: dict[str, list[tuple[bytes, Any]]] = {
     "int": [(b"-9223372036854775808", -(2**63)), (b"0x1F", 31), (b"0", 0)],
     "decimal": [
         (b"1.10", "1.1"),
