@@ -30,7 +30,7 @@ from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_counts, cut_rows
-from tasks.sorting.order import Order, Term
+from tasks.sorting.order import Order, order_of
 from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
@@ -75,7 +75,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job, sort)
+    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job.key_columns, sort)
     partition = request.placement.partition
     budget = Budget.of(job)
     division = Division(
@@ -142,18 +142,6 @@ def _batch_rows(chunks: Sequence[Chunk]) -> int:
     """Divide by the largest record, not the mean: the order may put large ones together."""
     largest = max((chunk.largest_bytes for chunk in chunks), default=0)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
-
-
-def order_of(job: Job, sort: Sort) -> Order:
-    """Return the sort's terms, by the columns of the chunks; a flag before each key that may be null."""
-    number = {key.name: i for i, key in enumerate(job.key_columns)}
-    terms: list[Term] = []
-    for key in sort.by:
-        i = number[key.column]
-        if job.key_columns[i].nulls:
-            terms.append(Term(f"n{i}", descending=key.nulls == "first", is_flag=True))
-        terms.append(Term(f"k{i}", key.descending))
-    return Order(tuple(terms))
 
 
 def record_columns(job: Job, sort: Sort, chunks: Sequence[Chunk], key: str = "key") -> tuple[str, ...]:

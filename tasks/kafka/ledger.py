@@ -151,17 +151,27 @@ def read_ledger(
     committed record above somebody's open transaction would be missed (Materialize #23380, #19879).
     TransientError if that cannot be reached within `timeout` seconds.
     """
+    content = read_newest(connection, admin, name, job, timeout, committed=not fenced)
+    return _parse(content, name, job)
+
+
+def read_newest(
+    connection: Connection, admin: AdminClient, name: str, job: str, timeout: float, *, committed: bool
+) -> dict[bytes, bytes]:
+    """Return the newest value of each key in a compacted topic of one partition, up to its end at the time of the call.
+
+    `committed`: to the last stable offset, else to the high watermark. TransientError as for the ledger.
+    """
     start = list_offsets(admin, name, [0], EARLIEST)[0]
-    end = list_offsets(admin, name, [0], LATEST, committed=not fenced)[0]
+    end = list_offsets(admin, name, [0], LATEST, committed=committed)[0]
     if start >= end:
-        return Ledger(None, {})
+        return {}
     consumer = make_consumer(connection, JobNames(job).group)
     try:
         consumer.assign([TopicPartition(name, 0, start)])
-        content = _read_to(consumer, name, end, time.monotonic() + timeout)
+        return _read_to(consumer, name, end, time.monotonic() + timeout)
     finally:
         consumer.close()
-    return _parse(content, name, job)
 
 
 def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[bytes, bytes]:
@@ -171,11 +181,11 @@ def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[b
     while (reached := consumer.position([position])[0].offset) < end:
         if time.monotonic() > deadline:
             raise TransientError(
-                f"the ledger {name} could be read to offset {max(reached, 0)} of {end} only: is a replica down?"
+                f"the topic {name} could be read to offset {max(reached, 0)} of {end} only: is a replica down?"
             )
         for message in consumer.consume(1000, _CONSUME_SECONDS):
             if error := message.error():
-                raise translate(f"reading the ledger {name}", error)
+                raise translate(f"reading the topic {name}", error)
             key, value = message.key() or b"", message.value()
             if value is None:
                 content.pop(key, None)
