@@ -197,7 +197,7 @@ def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
 @reading_options
 @connection_options
 @DEBUG
-def get(keys: tuple[str, ...], fail: bool, job_file: Path | None, form: str, **flags: Any) -> int:
+def get(keys: tuple[str, ...], job_file: Path | None, form: str, **flags: Any) -> int:
     """Print the records with each KEY: a CSV row of the sort's columns, or of the first of them.
 
     A KEY that begins with a minus stands behind -- .
@@ -208,7 +208,7 @@ def get(keys: tuple[str, ...], fail: bool, job_file: Path | None, form: str, **f
 
     with use_connection(connection):
         found = run_get(connection, load_reading(flags, job_file), keys, _choice(flags), form)
-    return int(fail and not found)
+    return int(flags["fail"] and not found)
 
 
 @cli.command()

@@ -64,8 +64,12 @@ def reading_options(command: F) -> F:
     """Add the flags that say which output is read, and how its records are printed."""
     forms = click.Choice(["jsonl", "raw", "csv"])
     options = (
-        click.option("--sort", "output", metavar="OUTPUT", help="Topic or columns of a sort; needed if it has several."),
-        click.option("--run", type=click.IntRange(min=1), metavar="N", help="This run alone; default: all current ones."),
+        click.option(
+            "--sort", "output", metavar="OUTPUT", help="Topic or columns of a sort; needed if it has several."
+        ),
+        click.option(
+            "--run", type=click.IntRange(min=1), metavar="N", help="This run alone; default: all current ones."
+        ),
         click.option("--newest", is_flag=True, help="Leave out runs that the ledger does not know one by one."),
         click.option("--output", "form", type=forms, default="jsonl", show_default=True, help="See docs/reading.md."),
     )

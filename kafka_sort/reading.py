@@ -37,7 +37,11 @@ def run_get(connection: Connection, given: JobOptions, keys: tuple[str, ...], ch
 
 
 def run_read(
-    connection: Connection, given: JobOptions, choice: Choice, bounds: tuple[str | None, str | None], limit: int | None,
+    connection: Connection,
+    given: JobOptions,
+    choice: Choice,
+    bounds: tuple[str | None, str | None],
+    limit: int | None,
     form: str,
 ) -> int:
     """Print the records from one key to another, both included; return how many were printed."""

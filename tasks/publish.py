@@ -34,11 +34,22 @@ from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
-from tasks.run_record import FEATURES, FORMAT, PARQUET, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import (
+    FEATURES,
+    FORMAT,
+    PARQUET,
+    REPLACE,
+    CoveredRuns,
+    EarlierRuns,
+    ReadRange,
+    RunRecord,
+    WrittenSort,
+)
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
+from tasks.sparse_index import index_keys, index_records
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
@@ -169,7 +180,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     """Publish in one transaction.
 
     1. Begin. 2. Rows of all sorts that are not staged. 3. Dead letters. 4. Flush, count what was delivered.
-    5. Ledger record. 6. Source offsets. 7. Commit.
+    5. Sparse index, ledger record. 6. Source offsets. 7. Commit.
     """
     job = owner.job
     writing = publication.target.begin(producer)
@@ -192,6 +203,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
     record = _record(owner, publication, _in_order(job, (*staged, *written)), letters)
+    _send_index(owner, producer.sender, publication, record)
     reach("before-ledger-record")
     _send_record(owner, producer.sender, record)
     producer.flush()
@@ -223,6 +235,20 @@ def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Co
         total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
         sent.append(Sent(rows, columns[rows.sort], total))
     return sent
+
+
+def _send_index(owner: Owner, sender: Sender, publication: Publication, record: RunRecord) -> None:
+    """Send the run's sparse index, and delete those of runs that it covers or folds."""
+    if not owner.has_index:
+        return
+    entries = {rows.sort: {r.partition: r.index for r in rows.ranges} for rows in publication.sorts}
+    for sort in (sort for sort in record.sorts if not sort.has_folder):
+        for key, value in index_records(record.run, sort, entries[sort.topic]):
+            sender.send_one(owner.job.index, key, value, 0)
+    gone = {*owner.ledger.outdated(record.run), *owner.ledger.covered_by(record)}
+    for former in (EarlierRuns.from_json(owner.ledger.footprints[run]) for run in sorted(gone)):
+        for key in index_keys(former.first_run, former.sorts):
+            sender.send_one(owner.job.index, key, None, 0)
 
 
 def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:

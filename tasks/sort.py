@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from tempfile import mkdtemp
 
 import duckdb
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -30,10 +32,12 @@ from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_counts, cut_rows
+from tasks.sorting.encoded import encode_rows
 from tasks.sorting.order import Order, order_of
 from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
+from tasks.sparse_index import index_lines, sampled_rows
 from tasks.types.base import KeyType
 from tasks.types.registry import key_type
 
@@ -100,6 +104,8 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     else:
         ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
     ranges = tuple(_recorded(order, _key_types(job, sort), r) for r in ranges)
+    if not sort.has_folder:
+        ranges = _indexed(order, keys, ranges)
     reach("after-sort")
     key = request.placement.key
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
@@ -221,9 +227,23 @@ def _recorded(order: Order, types: Sequence[KeyType], r: KeyRange) -> KeyRange:
     """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
     if r.first_key is None or r.last_key is None:
         return r
-    bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
+    low, high = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
     first, last = (_printable(types, order.without_flags(key)) for key in (r.first_key, r.last_key))
-    return KeyRange(r.partition, r.first_row, r.end_row, first, last, *bounds)
+    return KeyRange(r.partition, r.first_row, r.end_row, first, last, low, high)
+
+
+def _indexed(order: Order, keys: SortedKeys, ranges: Sequence[KeyRange]) -> tuple[KeyRange, ...]:
+    """Add the entries of the sparse index to each range that is large enough for one."""
+    sampled = [sampled_rows(r.first_row, r.end_row) for r in ranges]
+    if not any(sampled):
+        return tuple(ranges)
+    columns = keys.take(np.concatenate([np.asarray(rows, np.int64) for rows in sampled]))
+    encoded = encode_rows(order, dict(zip(order.columns, columns, strict=True))).to_pylist()
+    ends = accumulate(map(len, sampled))
+    return tuple(
+        replace(r, index=index_lines(encoded[end - len(rows) : end]))
+        for r, rows, end in zip(ranges, sampled, ends, strict=True)
+    )
 
 
 def _printable(types: Sequence[KeyType], key: Key) -> Key:

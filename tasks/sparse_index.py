@@ -7,7 +7,7 @@ of KeyBound.
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -50,7 +50,12 @@ def sampled_rows(first: int, end: int) -> range:
     return range(first, end, EVERY) if end - first >= _FEWEST_ROWS else range(0)
 
 
-def index_records(run: int, sort: WrittenSort, entries: dict[int, bytes]) -> Iterator[tuple[bytes, bytes]]:
+def index_lines(encoded: Iterable[bytes]) -> bytes:
+    """Return the entries of an index, one for each encoded key, as lines."""
+    return "\n".join(str(KeyBound.of(key)) for key in encoded).encode()
+
+
+def index_records(run: int, sort: WrittenSort, entries: Mapping[int, bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield key and value of the index's records. `entries`: partition → its entries as lines."""
     for written in sort.partitions:
         lines = entries.get(written.partition, b"").split(b"\n")

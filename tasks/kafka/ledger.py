@@ -84,6 +84,13 @@ class Ledger:
         """List the runs that a transaction for run `newest` folds into `earlier` and tombstones."""
         return sorted(run for run in self.footprints if run <= newest - KEPT_RUNS)
 
+    def covered_by(self, record: RunRecord) -> list[int]:
+        """List the runs that this record takes the place of, as far as no earlier one has."""
+        former = self.covering
+        taken = [c for c in record.covers if former is None or c not in former.covers]
+        done = max((c.last for c in former.covers), default=0) if former else 0
+        return sorted(run for run in self.footprints if run > done and any(c.first <= run <= c.last for c in taken))
+
     def folded(self, newest: int) -> EarlierRuns | None:
         """Return the record `earlier` with these runs added."""
         earlier = self.earlier

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from tasks.arrow import one_chunk
 from tasks.errors import SettingsError, TerminalError
 from tasks.formats.registry import make_format
 from tasks.keys import encode_keys
+from tasks.settings.column_types import TEXT, UTF8_TEXT
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort, record_field
 from tasks.sorting.encoded import encode_rows
@@ -36,6 +38,12 @@ class KeyReader:
         self.keys = [key for key in job.key_columns if key.name in columns]
         self._sort, self._order = sort, order_of(self.keys, sort)
         self._format = make_format(job, self.keys)
+
+    @property
+    def terms(self) -> str:
+        """The types of the sort's columns, directions and places of nulls: equal ones encode equal keys alike."""
+        kinds = {key.name: TEXT if key.type == UTF8_TEXT else key.type for key in self.keys}
+        return ",".join(str(replace(term, column=str(kinds[term.column]), type=None)) for term in self._sort.by)
 
     def encode(self, records: pa.Table) -> pa.Array:
         """Return the encoded keys of records, a table that has the columns of RECORD."""

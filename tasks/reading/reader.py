@@ -17,9 +17,9 @@ from tasks.reading.merging import Blocks, merge_blocks
 from tasks.reading.runs import MOST_RUNS, Choice, ReadableRange, ReadableRun, UnmergedRunsError, find_output
 from tasks.reading.search import Prober, Search
 from tasks.reading.streams import StreamReader
-from tasks.settings.connection import Connection
-from tasks.settings.options import JobOptions
+from tasks.settings.connection import Connection, use_connection
 from tasks.settings.names import JobNames
+from tasks.settings.options import JobOptions
 from tasks.sorting.encoded import end_of
 
 
@@ -55,7 +55,8 @@ class OutputReader:
     @cached_property
     def keys(self) -> KeyReader:
         """The keys of the output. SettingsError if its records do not hold them."""
-        return KeyReader(self.output.job, self.output.sort)
+        with use_connection(self._connection):
+            return KeyReader(self.output.job, self.output.sort)
 
     @cached_property
     def _prober(self) -> Prober:
@@ -109,9 +110,7 @@ class OutputReader:
         needed = with_keys or len(streams) > 1 or low is not None or high is not None
         keys = self.keys if needed else None
         patience, share = self._given.request_timeout, max(len(streams), 1)
-        reader = StreamReader(
-            self._connection, self._admin, self._group, self.output.topic, patience, keys, share
-        )
+        reader = StreamReader(self._connection, self._admin, self._group, self.output.topic, patience, keys, share)
         starts = {r: self._search.locate(r, low) for s in streams for r in s} if low is not None else {}
         blocks = [reader.read(stream, lambda r, _: starts[r], low, high) for stream in streams]
         return _read_ahead(merge_blocks(blocks))
@@ -136,4 +135,3 @@ def _read_ahead(blocks: Blocks) -> Blocks:
             # A generator that runs cannot be closed.
             wait([ahead])
             blocks.close()
-

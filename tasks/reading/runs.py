@@ -31,7 +31,7 @@ _LOOKS = 5
 
 
 class UnmergedRunsError(TerminalError):
-    """The runs of a job cannot be read together as they are: too many, folded in the ledger, or of other parse rules."""
+    """The runs of a job cannot be read together as they are: too many, folded in the ledger, or of other rules."""
 
     action = (
         "Make one run of them: `kafka-sort merge`, or `kafka-sort sort --mode replace`. Or read less, with `--run` or "

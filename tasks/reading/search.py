@@ -159,5 +159,3 @@ def deleted(topic: str, r: ReadableRange) -> RunDeletedError:
         f"records of run {r.run} in {topic}/{r.partition} were deleted while they were read: a later run took the "
         "run's place, or retention removed them; read again"
     )
-
-

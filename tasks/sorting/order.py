@@ -88,7 +88,7 @@ class Order:
 
 
 def order_of(keys: Sequence[KeyColumn], sort: Sort) -> Order:
-    """Return the sort's terms, by the columns that `encode_keys` makes of these; a flag before each that may be null."""
+    """Return the sort's terms, by the columns that `encode_keys` makes; a flag before each that may be null."""
     number = {key.name: i for i, key in enumerate(keys)}
     terms: list[Term] = []
     for key in sort.by:
