@@ -18,9 +18,9 @@ from tasks.reading.runs import ReadableRange, RunDeletedError
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 from tasks.sorting.encoded import count_before
-from tasks.sparse_index import IndexPart, part_keys
+from tasks.sparse_index import EVERY, IndexPart, part_keys
 
-# A binary search ends at so few rows, and a scan begins with as many.
+# A binary search ends at so few rows.
 _FEW_ROWS: Final = 250
 _MOST_ROWS: Final = 5000
 # A fetch brings at least one batch, whole; these bytes keep it from bringing more.
@@ -42,7 +42,7 @@ class Prober:
         }
         self._consumer: Consumer = make_consumer(connection, group, **settings)
         self._topic, self._patience = topic, patience
-        self._partition = -1
+        self._partition = self._next = -1
 
     def read(self, r: ReadableRange, offset: int, most: int) -> pa.Table:
         """Return up to so many records of a run from an offset on, one at least. RunDeletedError if they are gone."""
@@ -53,10 +53,14 @@ class Prober:
             messages = self._consumer.consume(min(most, r.last + 1 - offset), _CONSUME_SECONDS)
             wanted = [m for m in messages if self._is_wanted(m, r, offset)]
             if wanted:
+                self._next = (wanted[-1].offset() or 0) + 1
                 return add_run(Block.of(wanted).table(r.partition), r.run)
         raise TransientError(f"{self._topic}/{r.partition} offset {offset} could not be read for {self._patience:g} s")
 
     def _seek(self, partition: int, offset: int) -> None:
+        if (partition, offset) == (self._partition, self._next):
+            # What was fetched ahead is not fetched again.
+            return
         place = TopicPartition(self._topic, partition, offset)
         with kafka_errors(f"reading {self._topic}"):
             if partition == self._partition:
@@ -87,7 +91,8 @@ class Search:
 
     def scan(self, r: ReadableRange, low: bytes, high: bytes | None) -> Iterator[pa.Table]:
         """Yield the records with keys from `low` on that are below `high`, with a column of their keys."""
-        offset, most = self.locate(r, low), _FEW_ROWS
+        # An entry of the index is at most so many rows before the key.
+        offset, most = self.locate(r, low), EVERY + 1
         while offset <= r.last:
             rows = self._read(r, offset, most)
             part, is_end = cut_keys(rows, low, high)

@@ -11,14 +11,14 @@ from tasks.sorting.order import Order, Term
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1), INT64, st.binary(max_size=4)), min_size=1), st.tuples(*[st.booleans()] * 3))
+@given(
+    st.lists(st.tuples(st.integers(0, 1), INT64, st.binary(max_size=4)), min_size=1), st.tuples(*[st.booleans()] * 3)
+)
 def test_rows_are_encoded_as_one_by_one(rows: list[tuple[int, int, bytes]], descending: tuple[bool, ...]) -> None:
     """Flags, integers and texts in both directions have the bytes that bounds have, also within a larger array."""
     order = Order(tuple(Term(f"k{i}", down, is_flag=i == 0) for i, down in enumerate(descending)))
     kinds = (pa.int64(), pa.int64(), pa.binary())
-    columns = {
-        f"k{i}": pa.array([None, *(row[i] for row in rows)], kind)[1:] for i, kind in enumerate(kinds)
-    }
+    columns = {f"k{i}": pa.array([None, *(row[i] for row in rows)], kind)[1:] for i, kind in enumerate(kinds)}
     assert encode_rows(order, columns).to_pylist() == [encode_key(order, row) for row in rows]
     for i in range(3):
         alone = Order(order.terms[i : i + 1])
