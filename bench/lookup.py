@@ -37,7 +37,8 @@ def main() -> None:
         output = topic._reader.output.topic
     measure("kafka-sort read --output raw", lambda: run_reader(options))
     if kcat := shutil.which("kcat"):
-        measure("kcat", lambda: subprocess.run(kcat_command(kcat, options, output), check=True, stdout=subprocess.DEVNULL))
+        command = kcat_command(kcat, options, output)
+        measure("kcat", lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
 
 
 def count(topic: SortedTopic) -> int:
@@ -74,9 +75,7 @@ def run_reader(options: argparse.Namespace) -> None:
     """Read all of the topic to /dev/null, as a user does."""
     flags = ["--job-name", options.job, "--sort", options.sort, "--output", "raw"]
     command = [sys.executable, "-m", "kafka_sort.process", "read", *flags]
-    subprocess.run(
-        [*command, "--bootstrap-servers", options.bootstrap_servers], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([*command, "--bootstrap-servers", options.bootstrap_servers], check=True, stdout=subprocess.DEVNULL)
 
 
 def kcat_command(kcat: str, options: argparse.Namespace, topic: str) -> list[str]:

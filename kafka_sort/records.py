@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kafka_sort.streams import is_output_lost
-from tasks.arrow import binary_buffers, one_chunk
+from tasks.arrow import binary_buffers
 from tasks.json_arrays import quote_texts
 from tasks.types.unicode_texts import is_utf8
 
@@ -25,7 +25,8 @@ def print_records(blocks: Iterator[pa.Table], form: str, limit: int | None = Non
     printed = 0
     for rows in blocks:
         wanted = rows if limit is None else rows.slice(0, limit - printed)
-        _write(_FORMS[form](wanted.combine_chunks()))
+        for batch in wanted.to_batches():
+            _write(_FORMS[form](batch))
         printed += len(wanted)
         if printed == limit or is_output_lost():
             break
@@ -40,11 +41,11 @@ def _write(lines: pa.Array) -> None:
         sys.stdout.buffer.flush()
 
 
-def _raw(rows: pa.Table) -> pa.Array:
+def _raw(rows: pa.RecordBatch) -> pa.Array:
     return _join([_column(rows, "value").fill_null(b""), b"\n"])
 
 
-def _csv(rows: pa.Table) -> pa.Array:
+def _csv(rows: pa.RecordBatch) -> pa.Array:
     cells: list[pa.Array | bytes] = []
     for name in ("key", "value"):
         cells += [_quote_cell(_column(rows, name)), b","]
@@ -59,7 +60,7 @@ def _quote_cell(texts: pa.Array) -> pa.Array:
     return _join([b'"', quoted, b'"']).fill_null(b"")
 
 
-def _jsonl(rows: pa.Table) -> pa.Array:
+def _jsonl(rows: pa.RecordBatch) -> pa.Array:
     parts: list[pa.Array | bytes] = [b'{"key":', _json_texts(_column(rows, "key"))]
     parts += [b',"value":', _json_texts(_column(rows, "value")), b',"headers":', _json_headers(rows)]
     for name in _PLACE:
@@ -83,7 +84,7 @@ def _base64(text: bytes) -> bytes:
     return b'{"base64":"' + base64.b64encode(text) + b'"}'
 
 
-def _json_headers(rows: pa.Table) -> pa.Array:
+def _json_headers(rows: pa.RecordBatch) -> pa.Array:
     """Return the headers of records as JSON arrays of objects with `name` and `value`."""
     headers = _column(rows, "headers")
     if headers.null_count == len(headers):
@@ -96,11 +97,11 @@ def _json_headers(rows: pa.Table) -> pa.Array:
     return _join([b"[", pc.binary_join(pa.ListArray.from_arrays(offsets, each), b","), b"]"])
 
 
-def _column(rows: pa.Table, name: str) -> pa.Array:
-    return one_chunk(rows.column(name))
+def _column(rows: pa.RecordBatch, name: str) -> pa.Array:
+    return rows.column(name)
 
 
-def _numbers(rows: pa.Table, name: str) -> pa.Array:
+def _numbers(rows: pa.RecordBatch, name: str) -> pa.Array:
     return _column(rows, name).cast(pa.string()).cast(pa.binary())
 
 
@@ -108,5 +109,5 @@ def _join(parts: list[Any]) -> pa.Array:
     return pc.binary_join_element_wise(*parts, b"")
 
 
-_FORMS: Final[dict[str, Callable[[pa.Table], pa.Array]]] = {"jsonl": _jsonl, "raw": _raw, "csv": _csv}
+_FORMS: Final[dict[str, Callable[[pa.RecordBatch], pa.Array]]] = {"jsonl": _jsonl, "raw": _raw, "csv": _csv}
 FORMS: Final = tuple(_FORMS)

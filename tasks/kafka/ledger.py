@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError, TerminalError, TransientError
-from tasks.kafka.clients import make_consumer, translate
+from tasks.kafka.clients import is_of_group, make_consumer, translate
 from tasks.kafka.topic_rules import ledger_rules
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
 from tasks.run_record import (
@@ -192,6 +192,8 @@ def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[b
             )
         for message in consumer.consume(1000, _CONSUME_SECONDS):
             if error := message.error():
+                if is_of_group(error):
+                    continue
                 raise translate(f"reading the topic {name}", error)
             key, value = message.key() or b"", message.value()
             if value is None:

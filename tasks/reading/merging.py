@@ -94,5 +94,13 @@ def _take_round(cursors: Sequence[_Cursor]) -> list[pa.Table]:
 def _merge(parts: Sequence[pa.Table]) -> pa.Table:
     if len(parts) == 1:
         return parts[0]
-    rows = pa.concat_tables(parts).combine_chunks()
-    return rows.take(sort_keys(one_chunk(rows.column(KEY))))
+    rows = pa.concat_tables(parts)
+    order = sort_keys(one_chunk(rows.column(KEY)))
+    return pa.table([_take(column, order) for column in rows.columns], rows.schema)
+
+
+def _take(column: pa.ChunkedArray, order: pa.Array) -> pa.Array:
+    """Put a column into order. Many have no keys or headers at all, and to gather nulls takes as long as texts."""
+    if column.null_count == len(column):
+        return pa.nulls(len(column), column.type)
+    return one_chunk(column).take(order)

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from tasks.arrow import one_chunk
 from tasks.errors import TransientError
-from tasks.kafka.clients import kafka_errors, make_consumer, translate
+from tasks.kafka.clients import is_of_group, kafka_errors, make_consumer, translate
 from tasks.kafka.fetch import Block
 from tasks.reading.keys import KeyReader
 from tasks.reading.merging import KEY
@@ -71,6 +71,8 @@ class Prober:
 
     def _is_wanted(self, message: Message, r: ReadableRange, offset: int) -> bool:
         error = message.error()
+        if error is not None and is_of_group(error):
+            return False
         if error is None:
             return message.partition() == r.partition and offset <= (message.offset() or 0) <= r.last
         # The partition is assigned anew by the next read.

@@ -18,10 +18,11 @@ from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
 # What all streams of a reader together hold of records, half of it in librdkafka's queues.
-_BYTES: Final = 128_000_000
+_BYTES: Final = 64_000_000
 _FEWEST_BYTES: Final = 500_000
 _BLOCK_ROWS: Final = 50_000
 _CONSUME_SECONDS: Final = 0.02
+_QUEUED_RECORDS: Final = 100_000
 
 # Where a range begins to hold keys from `low` on.
 Locate = Callable[[ReadableRange, bytes], int]
@@ -47,7 +48,12 @@ class StreamReader:
         self, stream: Sequence[ReadableRange], locate: Locate, low: bytes | None = None, high: bytes | None = None
     ) -> Blocks:
         """Yield a stream's records with keys from `low` on that are below `high`. RunDeletedError if some are gone."""
-        queue = {"queued.max.messages.kbytes": self._bytes // 2000, "fetch.wait.max.ms": 10}
+        queue = {
+            "queued.max.messages.kbytes": self._bytes // 2000,
+            # By default 100,000 small records, which take a multiple of their bytes.
+            "queued.min.messages": max(_QUEUED_RECORDS // self.share, 1000),
+            "fetch.wait.max.ms": 10,
+        }
         fetch = {"max.partition.fetch.bytes": min(1_048_576, self._bytes // 2)}
         consumer = make_consumer(self.connection, self.group, **queue, **fetch)
         stop, block_bytes = current_run().stop, self._bytes // 8
@@ -66,7 +72,8 @@ class StreamReader:
 
     def _read_range(self, reader: RangeReader, r: ReadableRange, start: int) -> Iterator[pa.Table]:
         for rows in _gather(self._blocks(reader, r, start), self._bytes // 4):
-            yield rows if self.keys is None else with_keys(rows, self.keys)
+            # Parsing wants columns in one piece; all else takes them as they come.
+            yield rows if self.keys is None else with_keys(rows.combine_chunks(), self.keys)
 
     def _blocks(self, reader: RangeReader, r: ReadableRange, start: int) -> Iterator[pa.Table]:
         for block in reader.read(OffsetRange(r.partition, start, r.last + 1)):
@@ -87,7 +94,7 @@ def _gather(blocks: Iterator[pa.Table], most_bytes: int) -> Iterator[pa.Table]:
         parts.append(block)
         rows, size = rows + len(block), size + block.nbytes
         if rows >= _BLOCK_ROWS or size >= most_bytes:
-            yield pa.concat_tables(parts).combine_chunks()
+            yield pa.concat_tables(parts)
             parts, rows, size = [], 0, 0
     if parts:
-        yield pa.concat_tables(parts).combine_chunks()
+        yield pa.concat_tables(parts)

@@ -82,7 +82,9 @@ def test_json_lines_hold_the_records(rows: list[Row]) -> None:
 
 def test_raw_values() -> None:
     """A value a line, as kcat prints them; null and the empty value are empty lines."""
-    assert printed([(None, b"a", []), (b"k", None, []), (None, b"", []), (None, b"\xff", [])], "raw") == b"a\n\n\n\xff\n"
+    assert (
+        printed([(None, b"a", []), (b"k", None, []), (None, b"", []), (None, b"\xff", [])], "raw") == b"a\n\n\n\xff\n"
+    )
 
 
 def test_csv_rows() -> None:
