@@ -1,4 +1,4 @@
-"""What a commit leaves to be done: files get their places, and then what the run takes the place of is deleted.
+"""Settlement, the work that a commit leaves: files get their places, then what the run takes the place of is deleted.
 
 Guarantee 2 (all or nothing, exactly once): only a committed record permits either, and it names all that is to be done.
 Each start of the job settles the newest records first, whatever the start is for; to do it twice changes nothing.

@@ -66,7 +66,7 @@ def test_a_record_comes_back() -> None:
 def test_fields_of_a_later_version_are_passed_over() -> None:
     """At every level, a later version may add fields that this one does not need."""
     raw = json.loads(replace(MADE, sorts=(sort(0, 5, 7),), ledger=3).to_json())
-    raw["covers"] = [1]
+    raw["index"] = [1]
     raw["sorts"][0]["kind"] = "topic"
     raw["sorts"][0]["partitions"][0]["index"] = {"every": 1000}
     record = RunRecord.from_json(json.dumps(raw).encode())
