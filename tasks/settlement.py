@@ -13,6 +13,7 @@ from tasks.observe.logs import get_logger
 from tasks.ownership import Owner
 from tasks.replacement import finish_deletion
 from tasks.run_record import RunRecord, WrittenSort
+from tasks.targets.parquet_folders import reaching
 
 
 class FilesNotPlacedError(TerminalError):
@@ -27,19 +28,23 @@ def settle(owner: Owner) -> None:
 
     FilesNotPlacedError or DeletionError say why not; FilesLostError if there are no files to place.
     """
-    last = owner.ledger.last
-    if last is not None:
-        place_files(owner, last)
-        for record in owner.ledger.runs.values():
-            _place_rewritten(owner, record)
+    if owner.ledger.last is not None:
+        place_files(owner, owner.ledger.last)
+        _place_rewritten(owner)
     finish_deletion(owner)
 
 
-def _place_rewritten(owner: Owner, record: RunRecord) -> None:
-    """Place the files of a run that were written again, if that ended before they were placed."""
-    left = [sort for sort in record.sorts if sort.has_folder and open_folder(sort.topic).has_stage(sort.staged)]
-    if left:
-        place_files(owner, replace(record, sorts=tuple(left)))
+def _place_rewritten(owner: Owner) -> None:
+    """Place files of former runs that were written again, where that ended before they were placed."""
+    outputs = [sort.topic for sort in owner.job.folder_sorts]
+    stages = {}
+    for output in outputs:
+        with reaching(output):
+            stages[output] = open_folder(output).stages()
+    for record in owner.ledger.runs.values():
+        left = tuple(sort for sort in record.sorts if sort.staged and sort.staged in stages.get(sort.topic, ()))
+        if left:
+            place_files(owner, replace(record, sorts=left))
 
 
 def place_files(owner: Owner, record: RunRecord) -> None:
