@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tasks.failpoints import NAMES
+from tasks.generate import generate_records
 from tasks.run_record import CoveredRuns, ReadRange
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, expected, sample_values, wait_for
@@ -194,8 +195,8 @@ def test_a_snapshot_beyond_one_transaction_is_refused(cluster: Cluster, command:
     """A cap of the transaction is no cap here: the line says what to raise."""
     source = cluster.make_topic()
     job = command.job(source)
-    cluster.produce(source, sample_values(2000))
-    refused = command.run(job, *REPLACE, "--transaction-timeout", "0.002")
+    generate_records(cluster.connection, source, 150_000, 1, 4)
+    refused = command.run(job, *REPLACE, "--transaction-timeout", "1")
     assert refused.status == 2, refused.err
     assert "transaction.max.timeout.ms" in refused.err.splitlines()[-1]
     assert cluster.count(job, committed=False) == 0
