@@ -61,6 +61,9 @@ class CoveredRuns:
     first: int
     last: int
 
+    def __str__(self) -> str:
+        return f"{self.first} to {self.last}"
+
 
 @dataclass(frozen=True)
 class WrittenSort:

@@ -145,9 +145,12 @@ def headline(record: RunRecord) -> str:
     """Say in one line what the run was."""
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}"]
     parts.append(f"sorted by {', '.join(sort.columns for sort in record.sorts)}")
+    parts += [f"in place of runs {covered}" for covered in record.covers]
     if record.dead_letters:
         most = "MORE THAN HALF of them, " * record.is_mostly_dead
-        parts.append(f"{most}{record.dead_letters:,} dead letters in {record.dead_letter_topic}")
+        written = record.dead_letters_written
+        new = "" if written is None else f", {written:,} of them new,"
+        parts.append(f"{most}{record.dead_letters:,} dead letters{new} in {record.dead_letter_topic}")
     if record.lost:
         parts.append(f"lost: {'; '.join(map(str, record.lost))}")
     return ", ".join(parts)
@@ -173,6 +176,7 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
         ("disk", f"up to {snapshot.disk_bytes / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
         ("memory", f"up to {job.memory_limit}"),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
+        *([("mode", "replace: former records of the outputs are deleted after the commit")] * snapshot.replaces),
         *(("lost", str(lost)) for lost in snapshot.lost),
         *((f"type of {name}", f"{kind}, by a sample") for name, kind in snapshot.types.items()),
     ]

@@ -52,6 +52,7 @@ def test_the_topic_is_the_latest_full_sort(cluster: Cluster, command: Command) -
     job = fill(cluster, command)
     done = command.run(job, *REPLACE)
     assert done.status == 0, done.err
+    assert "in place of runs 1 to 2, 2 dead letters, 1 of them new, in" in done.out
     assert_latest(cluster, job)
     last = cluster.ledger(job).last
     assert last is not None
