@@ -114,7 +114,7 @@ class Stages:
         with own_job(job, self._connection) as owner:
             with self.measured("fence and ledger", 0):
                 owner.fence()
-            run = Run(owner, MeasuredRunner(self, job), partial(prepare_outputs, owner), uuid4().hex)
+            run = Run(owner, MeasuredRunner(self, job), lambda _: prepare_outputs(owner), uuid4().hex)
             publication = run.prepare(run.take_snapshot(), folder)
             with self.measured("publish", sum(done.rows for done in publication.sorts)):
                 run.publish(publication)

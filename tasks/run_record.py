@@ -12,9 +12,12 @@ from typing import Any, Final, Self, TypeVar
 from tasks.manifests import Key, LostRange
 
 FORMAT: Final = 2
+# Features that a record requires if an option of its job has another value than the default: a version that does not
+# know them would place records elsewhere, or with other keys.
+FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "output_key", "keep"))
 # The features that a record may require and from which this version can go on.
 REPLACE: Final = "replace"
-UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE})
+UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, *(feature for feature, _, _ in FEATURES)})
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
@@ -70,7 +73,8 @@ class WrittenSort:
     """One sort and its output.
 
     `checksum`: of the written records, in hexadecimal; empty in format 1. `delete_before`: for every partition, if the
-    run covers others.
+    run covers others. `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the
+    record.
     """
 
     topic: str
@@ -79,6 +83,7 @@ class WrittenSort:
     partitions: tuple[WrittenRange, ...]
     checksum: str = ""
     delete_before: tuple[DeletedRange, ...] = ()
+    partition_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,16 @@ class RunRecord:
     def keeps_timestamps(self) -> bool:
         """Whether the outputs' records have the source's timestamps."""
         return self.options.get("timestamps") == "keep"
+
+    @property
+    def partition_by(self) -> str:
+        """What decides a record's partition: range, hash or source."""
+        return str(self.options.get("partition_by", "range"))
+
+    @property
+    def output_key(self) -> str:
+        """The record keys of the outputs: keep, sort or none."""
+        return str(self.options.get("output_key", "keep"))
 
     @property
     def is_mostly_dead(self) -> bool:
