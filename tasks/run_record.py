@@ -140,7 +140,7 @@ class RunRecord:
 
     @property
     def partition_by(self) -> str:
-        """What decides a record's partition: range, hash or source."""
+        """The way to a record's partition: range, hash or source."""
         return str(self.options.get("partition_by", "range"))
 
     @property

@@ -77,7 +77,7 @@ class OwnedStream:
     _target: Target | None = None
 
     def open_target(self, snapshot: Snapshot) -> Target:
-        """Return the outputs as the first batch with work finds or creates them; anew once they lack a partition."""
+        """Return the outputs as the first batch finds or creates them; once they lack a partition, as they are then."""
         if self._target is None or not self._target.takes(snapshot):
             self._target = prepare_outputs(self.owner)
         return self._target

@@ -173,7 +173,7 @@ def expected(sort: Sort, source: Sequence[Record]) -> list[Record]:
 
 
 def assert_expected(job: Job, sort: Sort, written: WrittenSort, source: Sequence[Record], found: list[Record]) -> None:
-    """The records of a run in one output are in the expected sequence, with the keys and partitions that the job asks for."""
+    """The records of a run in one output are the expected sequence, with the keys and partitions that the job wants."""
     copies = []
     for r in expected(sort, source):
         key = output_key(job, sort, r.value or b"", r.key)

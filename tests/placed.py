@@ -1,4 +1,4 @@
-"""The record keys and partitions that a job's outputs must have, one record at a time: for rows of the sample schema."""
+"""The record keys and partitions that a job's outputs must have, by record, for rows of the sample schema."""
 
 import json
 from typing import Any

@@ -109,7 +109,7 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
     assert last.ends == cluster.ends(job.source_topic)
     source = cluster.read(job.source_topic)
     outputs = {sort.topic: read_settled(cluster, sort.topic) for sort in job.sort_list}
-    for number, record in ledger.runs.items():
+    for record in ledger.runs.values():
         ranges = {r.partition: (r.start, r.end) for r in record.read}
         read = [
             r for r in source if r.partition in ranges and ranges[r.partition][0] <= r.offset < ranges[r.partition][1]
