@@ -23,7 +23,7 @@ LAYERS = (
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
     "tasks.kafka",
-    "tasks.chunks tasks.formats tasks.keys tasks.sorting tasks.types tasks.workdir",
+    "tasks.chunks tasks.formats tasks.json_arrays tasks.keys tasks.placement tasks.sorting tasks.types tasks.workdir",
     "tasks.observe",
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",

@@ -19,7 +19,14 @@ from tasks.arrow import binary_buffers, one_chunk
 from tasks.database import open_cursor
 from tasks.formats.base import EMPTY_VALUE, NULL_VALUE, RejectedError
 from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens
-from tasks.formats.json_search import BLURRED_DIGITS, find_broken, find_lenient, find_long_numbers, strip_marks
+from tasks.formats.json_search import (
+    BLURRED_DIGITS,
+    find_broken,
+    find_illegible,
+    find_lenient,
+    find_long_numbers,
+    strip_marks,
+)
 from tasks.formats.json_strict import read_tokens
 from tasks.printable import excerpt
 from tasks.settings.paths import Path
@@ -145,14 +152,20 @@ class JsonReader:
         asked = np.asarray(rows.is_valid()) & ~find_lenient(rows)
         if not self._has_root:
             asked &= ~find_broken(rows)
+        columns = [one_chunk(column) for column in self._read_asked(rows, asked).columns]
+        return columns[:-1], np.asarray(columns[-1])
+
+    def _read_asked(self, rows: pa.Array, asked: Mask) -> pa.Table:
         view = _text_view(rows, asked)
         try:
-            table = self._query("json_extract(v, $1)", view)
+            return self._query("json_extract(v, $1)", view)
         except (duckdb.Error, UnicodeDecodeError):
-            # Some value is not JSON, or not UTF-8. This costs a second parse, for this block alone.
-            table = self._query("CASE WHEN json_valid(v) THEN json_extract(v, $1) END", view)
-        columns = [one_chunk(column) for column in table.columns]
-        return columns[:-1], np.asarray(columns[-1])
+            # Without the values that are not UTF-8 the others may take one parse after all.
+            illegible = asked & find_illegible(rows)
+        if illegible.any():
+            return self._read_asked(rows, asked & ~illegible)
+        # Some value is not JSON. This costs a second parse, for this block alone.
+        return self._query("CASE WHEN json_valid(v) THEN json_extract(v, $1) END", view)
 
     def _query(self, tokens: str, view: pa.Array) -> pa.Table:
         """Return a column for each path, and whether the row was not read."""
@@ -225,9 +238,12 @@ class JsonReader:
         for row in np.flatnonzero(~fits & ~empty).tolist():
             if row not in rejected:
                 rejected[row] = self._explain(column, values[row].as_py())
-        for row in np.flatnonzero(empty).tolist() if not column.key.nulls else ():
-            reason = "is null" if tokens.present[row] else "is missing"
-            rejected.setdefault(row, f"{column.key.label} {reason}")
+        if column.key.nulls:
+            return
+        label = column.key.label
+        for row in np.flatnonzero(empty).tolist():
+            if row not in rejected:
+                rejected[row] = f"{label} is {'null' if tokens.present[row] else 'missing'}"
 
     def _explain(self, column: Column, value: bytes) -> str:
         """Say what a key is in place of its type."""
