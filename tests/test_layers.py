@@ -27,7 +27,7 @@ LAYERS = (
     "tasks.observe",
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
-    "tasks.inference tasks.outputs tasks.preflight tasks.sample",
+    "tasks.inference tasks.inspection tasks.outputs tasks.preflight tasks.sample",
     # The stages.
     "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
     "tasks.run tasks.runners tasks.task_runs",
