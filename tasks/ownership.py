@@ -12,7 +12,7 @@ from tasks.failpoints import reach
 from tasks.kafka import native_fetch, native_produce
 from tasks.kafka.clients import BATCH_BYTES, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError
-from tasks.kafka.ledger import Ledger, read_ledger
+from tasks.kafka.ledger import Ledger, ensure_ledger, read_ledger
 from tasks.kafka.topics import broker_settings, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.logs import get_logger
@@ -55,7 +55,11 @@ class Owner:
         return {} if self.ledger.last is None else self.ledger.last.format
 
     def acquire(self, *, standby: bool = False) -> None:
-        """Take the lease, fence, read the ledger. LeaseTakenError names the holder; a standby waits for its end."""
+        """Create an absent ledger, take the lease, fence, read the ledger.
+
+        LeaseTakenError names the holder; a standby waits for its end.
+        """
+        ensure_ledger(self.admin, self.job.ledger, self.job.replication_factor)
         reach("before-lease")
         if not (native_produce.AVAILABLE and native_fetch.AVAILABLE):
             get_logger().warning("librdkafka's batch calls were not found: records go one by one, half as fast")

@@ -1,6 +1,6 @@
 """The checks before any work: topics, their settings, the ledger, the work folder.
 
-Every finding is one line that names the setting and the way out. Nothing is changed; only an absent ledger is created.
+Every finding is one line that names the setting and the way out. Nothing is changed.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tasks.errors import SettingsError
 from tasks.formats.registry import check_format, describe_format, with_schema_types
 from tasks.kafka.clients import Admin
-from tasks.kafka.ledger import Ledger, ensure_ledger
+from tasks.kafka.ledger import Ledger, check_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
 from tasks.outputs import check_outputs
@@ -20,7 +20,7 @@ from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import require_source
-from tasks.workdir import job_folder
+from tasks.workdir import check_folder
 
 # Settings of a job that decide what its outputs hold: fixed by its first run.
 _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --append)"
@@ -31,7 +31,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     Budget.of(job)
     # A schema may lack what the job names.
     check_format(job)
-    job_folder(job)
+    check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
     source = require_source(admin, job.source_topic)
@@ -39,7 +39,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     check_outputs(job, admin)
-    ensure_ledger(admin, job.ledger, job.replication_factor)
+    check_ledger(admin, job.ledger)
 
 
 def take_up_job(owner: Owner) -> None:

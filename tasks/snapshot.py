@@ -5,7 +5,6 @@ since then are named. The end is the last stable offset, so another producer's o
 nothing else.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +24,7 @@ from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
 from tasks.source import SourceTruncatedError, check_leaders, check_same_topic, require_source, start_offsets
+from tasks.workdir import free_bytes
 
 # The rates that the plan of a publication assumes: far below the measured ones (2,000,000 records/s, 100 MB/s), since
 # users have other brokers.
@@ -142,7 +142,7 @@ def estimate_disk(job: Job, snapshot: Snapshot) -> int:
 
 def check_disk(job: Job, snapshot: Snapshot) -> None:
     """Raise SettingsError if the work folder has too little space, before any work."""
-    needed, free = snapshot.disk_bytes, shutil.disk_usage(job.workdir).free
+    needed, free = snapshot.disk_bytes, free_bytes(job)
     if needed > free:
         raise SettingsError(
             f"work folder {job.workdir} has {free / 1e9:.2f} GB free, the run may need {needed / 1e9:.2f} GB: "

@@ -5,6 +5,7 @@ user could replace, is refused; an attempt's files are removed at its end, or, i
 start; a run that wakes up late meets no other run's files.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -24,6 +25,17 @@ def job_folder(job: Job) -> Path:
         _claim(job.workdir)
         _claim(folder)
     return folder
+
+
+def check_folder(job: Job) -> None:
+    """Raise the SettingsError of `job_folder`, without creating a folder."""
+    for folder in (job.workdir, job.workdir / job.name):
+        _refuse(folder, _why_unusable(folder))
+
+
+def free_bytes(job: Job) -> int:
+    """Return the free space of the work folder, or of the place where it will be made."""
+    return shutil.disk_usage(_nearest(job.workdir)).free
 
 
 @contextmanager
@@ -50,9 +62,37 @@ def _claim(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         unsafe = _why_unsafe(folder)
     except OSError as error:
-        unsafe = f"cannot be used ({error.strerror}): make it usable"
+        unsafe = _cannot_be_used(error)
+    _refuse(folder, unsafe)
+
+
+def _refuse(folder: Path, unsafe: str) -> None:
     if unsafe:
         raise SettingsError(f"work folder {folder} {unsafe}, or choose another with --workdir")
+
+
+def _why_unusable(folder: Path) -> str:
+    """Return why the folder is not safe or cannot be made; empty if it is, or can."""
+    try:
+        above = _nearest(folder)
+        if not above.is_dir():
+            number = errno.EEXIST if above == folder else errno.ENOTDIR
+        elif above == folder:
+            return _why_unsafe(folder)
+        else:
+            number = 0 if os.access(above, os.W_OK | os.X_OK) else errno.EACCES
+    except OSError as error:
+        return _cannot_be_used(error)
+    return _cannot_be_used(OSError(number, os.strerror(number))) if number else ""
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+
+
+def _cannot_be_used(error: OSError) -> str:
+    return f"cannot be used ({error.strerror}): make it usable"
 
 
 def _why_unsafe(folder: Path) -> str:

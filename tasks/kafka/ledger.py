@@ -95,11 +95,19 @@ def run_key(number: int) -> bytes:
 
 def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None) -> bool:
     """Create the ledger if absent, check its settings; return whether it was created. SettingsError if they differ."""
-    rules, topic = ledger_rules(), describe_topic(admin, name)
-    made = topic is None
+    made = describe_topic(admin, name) is None
+    if made:
+        ledger_rules().make(admin, name, 1, replication_factor)
+    check_ledger(admin, name)
+    return made
+
+
+def check_ledger(admin: AdminClient, name: str) -> None:
+    """Raise SettingsError if the ledger exists with settings that would lose records of runs, or mix their order."""
+    topic = describe_topic(admin, name)
     if topic is None:
-        topic = rules.make(admin, name, 1, replication_factor)
-    breaches = rules.breaches(topic, topic_settings(admin, name), refused=True)
+        return
+    breaches = ledger_rules().breaches(topic, topic_settings(admin, name), refused=True)
     wrong = [f"{breach.setting} (must be {breach.rule.needed})" for breach in breaches]
     if len(topic.partitions) != 1:
         wrong.append(f"{len(topic.partitions)} partitions (must be 1)")
@@ -108,7 +116,6 @@ def ensure_ledger(admin: AdminClient, name: str, replication_factor: int | None)
             f"the ledger {name} has {', '.join(wrong)}: set it back (kafka-configs --alter), "
             "or, if it cannot be, delete it and start with --append from --start group"
         )
-    return made
 
 
 def read_ledger(

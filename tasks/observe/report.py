@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from tasks.printable import printable
 from tasks.run_context import Meter, Progress, current_run
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
+from tasks.workdir import free_bytes
 
 _ARTIFACT_SECONDS = 2.0
 _LOG_SECONDS = 60.0
@@ -165,7 +165,7 @@ def _plan_line(job: Job, snapshot: Snapshot) -> str:
 
 
 def _plan_text(job: Job, snapshot: Snapshot) -> str:
-    free = shutil.disk_usage(job.workdir).free
+    free = free_bytes(job)
     facts = [
         ("records, at most", f"{snapshot.span:,}"),
         ("mean record", f"{snapshot.mean_record_bytes:.0f} bytes"),

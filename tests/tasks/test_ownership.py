@@ -16,6 +16,7 @@ from tasks.kafka.lease import Lease, LeaseTakenError
 from tasks.kafka.ledger import LAST, LedgerError, ensure_ledger, run_key
 from tasks.kafka.topics import describe_topic, group_offsets
 from tasks.ownership import Owner, own_job
+from tasks.preflight import check_before_lease
 from tasks.publish import publish_run
 from tasks.settings.job import Job
 from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
@@ -28,6 +29,18 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
     source = cluster.make_topic()
     cluster.produce(source, sample_values(200))
     return make_job(source, tmp_path)
+
+
+def test_the_checks_change_nothing(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """Neither a topic nor a folder is made before the job is owned; then the ledger is there."""
+    job = job.model_copy(update={"workdir": tmp_path / "above" / "work"})
+    # Kafka makes a topic of its own when it is first asked for a group.
+    topics = cluster.admin.list_topics(timeout=10).topics.keys() | {"__consumer_offsets"}
+    check_before_lease(job, cluster.connection, cluster.admin)
+    assert cluster.admin.list_topics(timeout=10).topics.keys() <= topics
+    assert not list(tmp_path.iterdir())
+    with own_job(job, cluster.connection):
+        assert describe_topic(cluster.admin, job.ledger)
 
 
 @pytest.mark.slow

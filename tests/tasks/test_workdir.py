@@ -8,7 +8,7 @@ import pytest
 
 from tasks.errors import SettingsError
 from tasks.settings.job import Job
-from tasks.workdir import attempt_folder, job_folder
+from tasks.workdir import attempt_folder, check_folder, free_bytes, job_folder
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o277], ids=oct)
@@ -93,12 +93,27 @@ def test_an_unsafe_folder_is_refused(tmp_path: Path, make: Callable[[Path], str]
     for found in tmp_path.rglob("elsewhere"):
         for folder in (found / "orders", found):
             (folder / "precious").mkdir(parents=True)
+    with pytest.raises(SettingsError) as checked:
+        check_folder(job)
     with pytest.raises(SettingsError) as raised, attempt_folder(job, "one"):
         pass
+    assert str(checked.value) == str(raised.value)
     assert reason in str(raised.value)
     assert "--workdir" in str(raised.value)
     for found in tmp_path.rglob("elsewhere"):
         assert len(list(found.rglob("precious"))) == 2
+
+
+def test_a_check_makes_no_folder(tmp_path: Path) -> None:
+    """A folder that could be made is fine, and is not made; below a file none can be."""
+    job = Job(workdir=tmp_path / "above" / "work")
+    check_folder(job)
+    assert free_bytes(job) > 0
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "above").touch()
+    for use in (check_folder, job_folder):
+        with pytest.raises(SettingsError, match="cannot be used \\(Not a directory\\)"):
+            use(job)
 
 
 def test_a_shared_folder_that_is_sticky_is_fine(tmp_path: Path) -> None:
