@@ -1,1 +1,1 @@
-"""What is in a topic, by a bounded sample: formats, columns, keys, and a job that sorts it. One file a subject."""
+"""Inspection of a topic by a bounded sample: formats, columns, keys, and a job that sorts it. One file a subject."""

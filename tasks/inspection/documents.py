@@ -1,7 +1,7 @@
 """Values that are JSON: the paths in them, and what each leads to."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,8 +11,10 @@ from tasks.formats.base import RejectedError
 from tasks.formats.json_strict import read_document
 from tasks.inspection.columns import BOOLS, NUMBERS, STRINGS, Column, describe_empty, describe_texts
 from tasks.inspection.guesses import Guess, Values, is_enough
-from tasks.settings.column_types import ColumnType
+from tasks.settings.column_types import ColumnType, parse_type
+from tasks.settings.options import LONGEST_SETTING
 from tasks.settings.paths import Path, format_path
+from tasks.settings.sorts import format_columns
 
 # Names that are data, such as ids, make a path of each.
 _MOST_PATHS: Final = 300
@@ -33,7 +35,16 @@ class JsonGuesser:
         leaves = Leaves(len(documents))
         for document in documents:
             leaves.add(document)
-        return Guess("JSON", {"format": "json"}, leaves.columns(), misfits, leaves.notes)
+        columns = leaves.columns()
+        return Guess("JSON", {"format": "json", **_write_types(columns)}, columns, misfits, leaves.notes)
+
+
+def _write_types(columns: Sequence[Column]) -> dict[str, str]:
+    """Return the setting with the types of columns, as many as it can hold."""
+    types = {column.name: parse_type(column.type) for column in columns if column.is_sortable}
+    while len(text := format_columns(types, omit=None)) > LONGEST_SETTING:
+        types.popitem()
+    return {"columns": text} if text else {}
 
 
 def read_documents(values: Values) -> tuple[list[Any], dict[int, str]]:
@@ -61,7 +72,7 @@ class _Leaf:
 
 
 class Leaves:
-    """What paths lead to in `count` documents, whose numbers are bytes: their digits."""
+    """Leaves of `count` documents by their paths, whose numbers are bytes: their digits."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -106,7 +117,8 @@ def _walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if not isinstance(value, dict | list) or not value or len(path) == _MOST_LEVELS:
         yield path, value
         return
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:1])
+    # Documents hold their members in reverse.
+    inner = reversed(value.items()) if isinstance(value, dict) else enumerate(value[:1])
     for step, item in inner:
         yield from _walk(item, (*path, step))
 

@@ -32,7 +32,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Keys:
-    """What record keys are. `kind`: for a person; `settings`: of a job that sorts by them."""
+    """Record keys as a sample shows them. `kind`: for a person; `settings`: of a job that sorts by them."""
 
     kind: str
     column: Column

@@ -15,7 +15,7 @@ ENOUGH: Final = 0.8
 
 @dataclass(frozen=True)
 class Guess:
-    """What values are.
+    """A format that values have, as a guess.
 
     `name`: for a person. `settings`: of a job that reads them. `columns`: what its sorts may name. `misfits`: row of
     the sample → reason, of values that are something else; null values are not among them. `notes`: what a person

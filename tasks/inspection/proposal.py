@@ -38,7 +38,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a sample of `count` records shows. `lost`: records that a sort by the value would make dead letters."""
+    """Facts of a sample of `count` records. `lost`: those that a sort by the value would make dead letters."""
 
     source: str
     count: int

@@ -244,7 +244,7 @@ class TextGuesser:
     def guess(self, values: Values) -> Guess | None:
         """Return the guess, with the only column `line`."""
         rows = _trim(values.present)
-        good = [i for i, row in enumerate(rows) if _is_line(row)]
+        good = [i for i, row in enumerate(rows) if is_line(row)]
         if not good or not is_enough(len(good), values):
             return None
         column = describe_texts("line", pa.array([rows[i] for i in good], pa.binary()))
@@ -255,7 +255,8 @@ class TextGuesser:
         return Guess("lines of text", settings, [column], misfits)
 
 
-def _is_line(row: bytes) -> bool:
+def is_line(row: bytes) -> bool:
+    """Whether a value without a line break at its end is one line of UTF-8 that can be printed."""
     try:
         text = row.decode()
     except UnicodeDecodeError:

@@ -1,20 +1,19 @@
 """Inspects a topic: a bounded sample of it, what that shows, and a job that sorts it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from tasks.formats.guess import SHOWN_BYTES, guess_format
 from tasks.formats.schema_registry import SchemaRegistry, open_registry
-from tasks.inspection.documents import JsonGuesser
+from tasks.inspection.documents import JsonGuesser, read_documents
 from tasks.inspection.fields import Keys, Sizes, Times, count_headers, describe_keys, describe_times, measure
 from tasks.inspection.framed import FramedGuesser
 from tasks.inspection.guesses import Guess, Guesser, Values
 from tasks.inspection.job_file import write_job_file
 from tasks.inspection.proposal import Proposal, Seen, propose_job
 from tasks.inspection.reading import TopicSample, sample_topic
-from tasks.inspection.rows import CsvGuesser, HeaderGuesser, TextGuesser
+from tasks.inspection.rows import CsvGuesser, HeaderGuesser, TextGuesser, is_line
 from tasks.kafka.clients import Admin
 from tasks.kafka.reach import require_broker
 from tasks.settings.connection import Connection, use_connection
@@ -22,15 +21,13 @@ from tasks.settings.job import Job
 
 _START_SECONDS: Final = 30.0
 _LIST_SECONDS: Final = 10.0
-# So many values are judged one by one.
-_MIXED_VALUES: Final = 200
 # The first guess that holds is taken.
 _GUESSERS: Final[Sequence[Guesser]] = (JsonGuesser(), HeaderGuesser(), CsvGuesser(), TextGuesser())
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a topic holds, by a sample. `tombstones` and `empty`: records without a value, and with one of no byte."""
+    """A topic as a sample shows it. `tombstones`: records without a value; `empty`: with a value of no byte."""
 
     sample: TopicSample
     guess: Guess
@@ -89,12 +86,12 @@ def guess_values(values: Values, registry: SchemaRegistry | None, source: str) -
 
 
 def _describe_mixture(values: Values) -> str:
-    """Return which parts of the values are of which format."""
-    rows = values.rows[:: max(1, len(values.rows) // _MIXED_VALUES)]
-    singles = (Values(values.records.slice(row, 1)) for row in rows)
-    found = (next((guess for guesser in _GUESSERS if (guess := guesser.guess(one))), None) for one in singles)
-    kinds = Counter("binary" if guess is None else guess.name.partition(",")[0] for guess in found)
-    told = ", ".join(f"{name} ({count / len(rows):.0%})" for name, count in kinds.most_common())
+    """Return which parts of the values are of which kind."""
+    documents = set(values.rows) - read_documents(values)[1].keys()
+    rest = [value for row, value in zip(values.rows, values.present, strict=True) if row not in documents]
+    lines = sum(map(is_line, rest))
+    kinds = {"JSON": len(documents), "lines of text": lines, "others": len(rest) - lines}
+    told = ", ".join(f"{name} ({count / len(values.present):.0%})" for name, count in kinds.items() if count)
     return f"values differ: {told}"
 
 

@@ -1,0 +1,67 @@
+"""Inspections of topics of all kinds: the format that is told, the job that is proposed, and what is read for it."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.inspection.reading import GROUP
+from tasks.inspection.topic import Inspection, inspect_topic
+from tasks.settings.job import Job, load_job
+from tests.cluster import Cluster
+from tests.inspected import CASES, Case
+from tests.registry_server import Registry, serve_registry
+from tests.stages import run_once
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve_registry() as running:
+        yield running
+
+
+def inspect(cluster: Cluster, case: Case, registry: Registry) -> Inspection:
+    topic = cluster.make_topic(2, **case.topic)
+    cluster.produce_records(topic, case.make(registry))
+    address = registry.address if case.has_registry else None
+    return inspect_topic(cluster.connection, cluster.admin, topic, address)
+
+
+def load(found: Inspection, tmp_path: Path) -> Job:
+    """Load its job file, as --job does."""
+    file = tmp_path / "job.toml"
+    file.write_text(found.job_file)
+    return load_job({}, {}, file)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_is_proposed(cluster: Cluster, tmp_path: Path, registry: Registry, name: str) -> None:
+    """The job file has the format, the columns with their types, and the likeliest sort, and settings take it."""
+    case = CASES[name]
+    found = inspect(cluster, case, registry)
+    source = found.sample.topic.name
+    settings = tomllib.loads(found.job_file)
+    (sort,) = settings.pop("sorts")
+    assert sort.rpartition("=")[0] == case.sort
+    assert sort.rpartition("=")[2].startswith(f"{source}-by-")
+    own = {"source_topic": source, **({"schema_registry": registry.address} if case.has_registry else {})}
+    assert {key.replace("-", "_"): value for key, value in settings.items()} == own | case.settings
+    assert load(found, tmp_path).source_topic == source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_the_job_runs_as_it_is(cluster: Cluster, tmp_path: Path, registry: Registry, name: str) -> None:
+    """A run of the proposed job places each record that is no dead letter; the inspection had left no trace."""
+    case = CASES[name]
+    before = set(cluster.admin.list_topics(timeout=10).topics)
+    found = inspect(cluster, case, registry)
+    topics = set(cluster.admin.list_topics(timeout=10).topics)
+    assert topics - before == {found.sample.topic.name}
+    groups = cluster.admin.list_consumer_groups().result().valid
+    assert not [group for group in groups if group.group_id == GROUP]
+    job = Job.model_validate({**load(found, tmp_path).model_dump(exclude_unset=True), "workdir": tmp_path / "work"})
+    record = run_once(cluster, job, tmp_path)
+    assert record.records == found.count
+    assert record.dead_letters == case.dead_letters
