@@ -3,6 +3,7 @@
 A type is the narrowest that all sampled values have; other records may have others. Counts are of the sample.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.printable import excerpt, printable
-from tasks.settings.column_types import ColumnType
+from tasks.settings.column_types import TEXT, ColumnType
 from tasks.settings.sorts import parse_sort
 from tasks.types.registry import key_type
 
@@ -24,7 +25,9 @@ STRINGS: Final = tuple(map(ColumnType, ("uuid", "time", "text")))
 BOOLS: Final = (ColumnType("bool"),)
 # With so many values of a narrower type a column is worth a word on the others.
 _NEARLY: Final = 0.9
-_TRIED_VALUES: Final = 200
+_TRIED_VALUES: Final = 100
+# The beginning that a text has at least if a type other than text takes it.
+_NO_TEXT: Final = re.compile(rb"(?i)[ \t]*(?:[-.]?[0-9]|[0-9a-f]{4}|-?nan|-?inf|true|false)")
 # Seconds from 2001 to 2100: integers between these are probably times.
 _TIMES: Final = 978_307_200, 4_102_444_800
 _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -98,10 +101,20 @@ def describe_texts(
 
 
 def _likely_types(texts: pa.Array, types: Sequence[ColumnType]) -> dict[ColumnType, float]:
-    """Return the share of texts that each type takes, of some texts: to try all by all types takes seconds."""
+    """Return the share of texts that each type takes, of some texts: to try all by all types takes seconds.
+
+    Types behind one that takes all of them are not tried.
+    """
     present = texts.drop_null()
     tried = present.take(pa.array(np.arange(0, len(present), max(1, len(present) // _TRIED_VALUES))))
-    return {kind: 1 - len(key_type(kind).encode(tried)[1]) / len(tried) for kind in types}
+    shares = dict[ColumnType, float]()
+    if types[-1] == TEXT and sum(_NO_TEXT.match(text) is not None for text in tried.to_pylist()) < _NEARLY * len(tried):
+        return {TEXT: 1.0}
+    for kind in types:
+        shares[kind] = 1 - len(key_type(kind).encode(tried)[1]) / len(tried)
+        if shares[kind] == 1 and len(tried) == len(present):
+            break
+    return shares
 
 
 def describe_empty(name: str, count: int, note: str = "no value was seen") -> Column:

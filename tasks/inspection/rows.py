@@ -14,6 +14,7 @@ from tasks.formats.csv_rows import header_pattern, trim_rows
 from tasks.formats.guess import DELIMITERS
 from tasks.inspection.columns import Column, describe_texts
 from tasks.inspection.guesses import ENOUGH, Guess, Values, is_enough
+from tasks.printable import excerpt
 from tasks.settings.column_types import TEXT, ColumnType, parse_type
 from tasks.settings.options import LONGEST_SETTING
 from tasks.settings.paths import quote
@@ -25,7 +26,7 @@ _WEAK: Final = frozenset({" ", ":"})
 _STRONG: Final = (*(mark for mark in DELIMITERS if mark not in _WEAK), "\x1f")
 _TRIED_VALUES: Final = 300
 _TRIED_BYTES: Final = 2_000_000
-_DESCRIBED: Final = 300
+_DESCRIBED: Final = 100
 # A line that differs from value to value is no header line.
 _HEADER_LINES: Final = 0.1
 # Codes below the blank that no text has: delimiters and line breaks are not among them.
@@ -98,7 +99,7 @@ def _find_split(rows: Sequence[bytes]) -> _Split | None:
     found = [_try(tried, mark, quotes=quotes) for quotes in (True, False) for mark in (*_STRONG, *_WEAK)]
     likely = [s for s in found if s.count > 1 and s.share >= (1 if s.delimiter in _WEAK else ENOUGH)]
     # Of several ways that fit alike the first one is taken.
-    return max(likely, key=lambda s: round(s.share, 2), default=None)
+    return max(likely, key=lambda s: (s.delimiter not in _WEAK, round(s.share, 2)), default=None)
 
 
 def _spread(rows: Sequence[bytes]) -> Iterator[bytes]:
@@ -189,35 +190,32 @@ class HeaderGuesser:
 
     def guess(self, values: Values) -> Guess | None:
         """Return the guess, with a column for each name in the header lines."""
-        split = _find_split([line for line, _ in _parts(list(_spread(values.present)))])
-        if split is None or not any(True for _ in _parts(values.present)):
+        split = _find_header_split(list(_spread(values.present)))
+        if split is None:
             return None
         found, misfits = dict[int, dict[bytes, bytes]](), dict[int, str]()
         for row, value in zip(values.rows, values.present, strict=True):
-            fields = _read_with_header(value, split)
-            if fields is None:
-                misfits[row] = "no header line and one row"
-            else:
+            if fields := _read_with_header(value, split):
                 found[row] = fields
+            else:
+                misfits[row] = "no header line and one row"
         lines = {tuple(fields) for fields in found.values()}
         if not is_enough(len(found), values) or len(lines) > max(1, _HEADER_LINES * len(found)):
             return None
         columns = list(_describe_named(list(found.values())))
-        types = {c.name: parse_type(c.type) for c in columns if c.type not in {"", "text"}}
+        types = {c.name: parse_type(c.type) for c in columns if c.is_sortable and c.type != "text"}
         text = {"columns": format_columns(types)} if types and len(format_columns(types)) <= LONGEST_SETTING else {}
         settings = {**split.settings, "csv_header": True, **text}
-        return Guess(f"{_title(split)}, with a header line in each value", settings, columns, misfits)
+        return Guess("CSV, with a header line in each value", settings, columns, misfits)
 
 
-_LINE: Final = re.compile(header_pattern("\x1f", quotes=False))
-
-
-def _parts(values: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the first line of each value that has a second one, and that."""
-    for value in values:
-        match = _LINE.match(value.removeprefix(b"\xef\xbb\xbf"))
-        if match is not None and value[match.end() :].strip(b"\r\n"):
-            yield match[0].rstrip(b"\r\n"), value[match.end() :]
+def _find_header_split(tried: Sequence[bytes]) -> _Split | None:
+    """Find how header line and row are split into equally many fields, two at least; None if no way is found."""
+    for split in (_Split(mark, quotes) for quotes in (True, False) for mark in _STRONG):
+        fitting = sum(len(_read_with_header(value, split) or ()) > 1 for value in tried)
+        if tried and fitting >= ENOUGH * len(tried):
+            return split
+    return None
 
 
 def _read_with_header(value: bytes, split: _Split) -> dict[bytes, bytes] | None:
@@ -235,7 +233,10 @@ def _read_with_header(value: bytes, split: _Split) -> dict[bytes, bytes] | None:
 def _describe_named(rows: Sequence[Mapping[bytes, bytes]]) -> Iterator[Column]:
     for name in list(dict.fromkeys(name for row in rows for name in row))[:_DESCRIBED]:
         texts = pa.array([row.get(name) for row in rows], pa.binary())
-        yield describe_texts(quote(name.decode("utf-8", "replace")), texts, empty_is_null=True)
+        try:
+            yield describe_texts(quote(name.decode()), texts, empty_is_null=True)
+        except UnicodeDecodeError:
+            yield Column(excerpt(name), "", len(rows), texts.null_count, note="its name is no UTF-8")
 
 
 class TextGuesser:

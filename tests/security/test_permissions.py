@@ -8,7 +8,7 @@ from confluent_kafka.admin import AclOperation, ResourceType
 
 from kafka_sort.status import read_status
 from tasks.settings.connection import resolve_connection
-from tests.cluster import assert_sorted
+from tests.cluster import assert_sorted, sample_values
 from tests.command import Outcome
 from tests.security.secure import Grant, Secure, Sorter, all_of, rows_of
 
@@ -133,3 +133,17 @@ def test_revoked_while_it_runs(secure: Secure, sorter: Sorter, point: str, row: 
         again = sorter.run(job, *flags)
         assert again.status == 0, again.err
     assert_sorted(secure.cluster, job)
+
+
+def test_to_inspect_takes_read_on_the_topic(secure: Secure, sorter: Sorter) -> None:
+    """An inspection needs Read on its topic and nothing else; without DescribeConfigs it says what it cannot tell."""
+    source = secure.cluster.make_topic()
+    secure.cluster.produce(source, sample_values(20))
+    flags = sorter.flags()
+    refused(sorter.start_flags("inspect", *flags, source).finish(), source)
+    grant = Grant("source topic", ResourceType.TOPIC, source, AclOperation.READ)
+    with secure.granted([grant]):
+        outcome = sorter.start_flags("inspect", *flags, source).finish()
+    assert outcome.status == 0, outcome.err
+    assert 'columns = "c1:int,c2,c3,c4"' in outcome.out
+    assert "DescribeConfigs" in outcome.err

@@ -58,7 +58,8 @@ def test_the_job_runs_as_it_is(cluster: Cluster, tmp_path: Path, registry: Regis
     before = set(cluster.admin.list_topics(timeout=10).topics)
     found = inspect(cluster, case, registry)
     topics = set(cluster.admin.list_topics(timeout=10).topics)
-    assert topics - before == {found.sample.topic.name}
+    # Kafka makes a topic of its own for the first question about a group.
+    assert topics - before - {"__consumer_offsets"} == {found.sample.topic.name}
     groups = cluster.admin.list_consumer_groups().result().valid
     assert not [group for group in groups if group.group_id == GROUP]
     job = Job.model_validate({**load(found, tmp_path).model_dump(exclude_unset=True), "workdir": tmp_path / "work"})
