@@ -18,12 +18,12 @@ def check_job(job: Job, connection: Connection, *, offline: bool) -> None:
 
     Errors are those of a run, of exit status 2.
     """
-    with use_connection(connection):
-        if offline:
-            Budget.of(job)
+    if offline:
+        Budget.of(job)
+        with use_connection(connection):
             make_format(job)
-        else:
-            check_before_lease(job, connection, make_admin(connection))
+    else:
+        check_before_lease(job, connection, make_admin(connection))
 
 
 def print_job(job: Job, streaming: Streaming, output: str) -> None:

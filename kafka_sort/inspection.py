@@ -88,7 +88,8 @@ def _tell_others(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "empty values", f"{found.empty:,} ({_share(found.empty / found.count)})"
     if example := find_misfit(found):
         place, reason = f"partition {example['partition']} offset {example['offset']}", example["reason"]
-        yield "other values", f"{len(found.guess.misfits):,}, as that of {place}: {reason}: {example['value']}"
+        told = reason if example["value"] in reason else f"{reason}: {example['value']}"
+        yield "other values", f"{len(found.guess.misfits):,}, as that of {place}: {told}"
 
 
 def find_misfit(found: Inspection) -> dict[str, Any] | None:

@@ -18,14 +18,13 @@ COUNT = 60
 class Case:
     """A topic. `settings`: those of the job that must be proposed, without topics and the registry's address.
 
-    `dead_letters`: of its run; `told`: words that a person reads of the values.
+    `dead_letters`: of the job's first run; `topic`: properties of the topic.
     """
 
     make: Callable[[Registry], Sequence[Record]]
     sort: str
     settings: dict[str, Any] = field(default_factory=dict)
     dead_letters: int = 0
-    told: str = ""
     topic: dict[str, str] = field(default_factory=dict)
     has_registry: bool = False
 

@@ -23,6 +23,8 @@ from tasks.settings.sorts import LONGEST_TOPIC, find_collision, is_record_field
 _NEARLY_ALL: Final = 0.9
 # A key that is heavier than this makes one output partition much larger than the others.
 _HEAVY: Final = 0.2
+# Of fewer records nothing can be told.
+_FEWEST_HEAVY: Final = 10
 _MOST_DEAD: Final = 0.5
 _BY_TIME: Final = "@timestamp"
 
@@ -95,7 +97,7 @@ def _rank(column: Column) -> tuple[bool, bool, float, float]:
 
 def is_heavy(column: Column) -> bool:
     """Whether one value of the column makes its output partition much larger than the others."""
-    return column.distinct > 1 and column.heaviest_share > _HEAVY
+    return column.distinct > 1 and column.heaviest >= _FEWEST_HEAVY and column.heaviest_share > _HEAVY
 
 
 def write_term(column: Column, keys: Keys) -> str:

@@ -28,7 +28,7 @@ GROUP: Final = "kafka-sort.inspect"
 _RECORDS: Final = 6000
 _RECORDS_OF_PARTITION: Final = 2000
 _PARTITIONS: Final = 100
-_BYTES: Final = 16_000_000
+_BYTES: Final = 8_000_000
 # So much time is given to a sample that has records, and to one that has none yet.
 _SECONDS: Final = 2.0
 _PATIENCE_SECONDS: Final = 20.0

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tasks.formats.csv import split_row
 from tasks.formats.csv_rows import header_pattern, trim_rows
 from tasks.formats.guess import DELIMITERS
 from tasks.inspection.columns import Column, describe_texts
+from tasks.inspection.documents import read_documents
 from tasks.inspection.guesses import ENOUGH, Guess, Values, is_enough
 from tasks.printable import excerpt
 from tasks.settings.column_types import TEXT, ColumnType, parse_type
@@ -142,7 +144,7 @@ class _Table:
         """Find the row that names the columns, and return the names: the first row of a partition, as of a file."""
         partitions = values.records.column("partition").to_pylist()
         first = [row for row in self._rows if row == 0 or partitions[row - 1] != partitions[row]]
-        others = {row: fields for row, fields in self._rows.items() if row not in first}
+        others = dict(islice(((row, f) for row, f in self._rows.items() if row not in first), _TRIED_VALUES))
         if not others:
             return None
         types = [parse_type(column.type) for column in self._describe(names, others)]
@@ -253,7 +255,9 @@ class TextGuesser:
         columns = format_columns({"line": parse_type(column.type or "text")})
         # No text has this delimiter, so that a line is one field.
         settings = {"format": "csv", "columns": columns, "delimiter": "\\x1f", "csv_quote": "none"}
-        return Guess("lines of text", settings, [column], misfits)
+        documents = len(read_documents(values)[0])
+        notes = [f"{documents:,} of them are JSON"] if documents else []
+        return Guess("lines of text", settings, [column], misfits, notes)
 
 
 def is_line(row: bytes) -> bool:

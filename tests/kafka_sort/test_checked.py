@@ -13,6 +13,7 @@ from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
 from tests.cluster import Cluster
 from tests.command import Command, Outcome
+from tests.registry_server import serve_registry
 
 NOWHERE = Connection("127.0.0.1:1")
 
@@ -120,3 +121,25 @@ def test_types_that_the_first_run_finds() -> None:
         "a": "int",
         "b": None,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["check", "sort"])
+def test_credentials_of_a_registry(cluster: Cluster, command: Command, write: Write, verb: str) -> None:
+    """Those in the connection's file count for the checks as well."""
+    pytest.importorskip("confluent_kafka.schema_registry")
+    source = cluster.make_topic()
+    with serve_registry() as registry:
+        registry.want_basic("me", "hunter2")
+        file = write(
+            f'source-topic = "{source}"\nformat = "avro"\nsorts = ["a"]\nschema-registry = "{registry.address}"'
+        )
+        secrets = command.workdir.parent / "secret.properties"
+        secrets.touch(0o600)
+        secrets.write_text("schema.registry.basic.auth.user.info=me:hunter2")
+        flags = ("--job", str(file), "--workdir", str(command.workdir))
+        refused = command.start_flags(verb, *flags).finish()
+        assert refused.status == 2
+        assert "refuses the credentials" in refused.err
+        done = command.start_flags(verb, *flags, "--kafka-config", str(secrets)).finish()
+    assert done.status == 0, done.err

@@ -135,6 +135,7 @@ def test_revoked_while_it_runs(secure: Secure, sorter: Sorter, point: str, row: 
     assert_sorted(secure.cluster, job)
 
 
+@pytest.mark.slow
 def test_to_inspect_takes_read_on_the_topic(secure: Secure, sorter: Sorter) -> None:
     """An inspection needs Read on its topic and nothing else; without DescribeConfigs it says what it cannot tell."""
     source = secure.cluster.make_topic()

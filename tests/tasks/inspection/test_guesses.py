@@ -105,6 +105,12 @@ def test_names_that_are_data() -> None:
     assert len(found.settings["columns"]) <= LONGEST_SETTING
 
 
+def test_lines_and_documents() -> None:
+    """Where some lines are JSON and others are not, all are lines, and the number of documents is told."""
+    found = guess([b'{"a": 1}', b"one line", b"2", b"a line, of text", b"{}"])
+    assert (found.name, found.notes) == ("lines of text", ["2 of them are JSON"])
+
+
 def test_deep_and_large_documents() -> None:
     """What is looked at of one document is bounded."""
     deep = b'{"a":' * 400 + b"1" + b"}" * 400
