@@ -32,6 +32,7 @@ _NO_TEXT: Final = re.compile(rb"(?i)[ \t]*(?:[-.]?[0-9]|[0-9a-f]{4}|-?nan|-?inf|
 _TIMES: Final = 978_307_200, 4_102_444_800
 _UNITS: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _SHOWN_LETTERS: Final = 40
+_LONGEST_NAME: Final = 500
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ class Column:
 
 
 def _can_be_written(name: str) -> bool:
-    """Whether a sort reads the name as it is written: names in data may hold anything."""
+    """Whether a sort reads the name as it is written: names in data may hold anything, and be of any length."""
+    if len(name) > _LONGEST_NAME:
+        return False
     try:
         ((key,), _) = parse_sort(name)
     except ValueError:

@@ -25,7 +25,8 @@ _NEARLY_ALL: Final = 0.9
 _HEAVY: Final = 0.2
 # Of fewer records nothing can be told.
 _FEWEST_HEAVY: Final = 10
-_MOST_DEAD: Final = 0.5
+# A first run is refused at half of its own sample.
+_MOST_DEAD: Final = 0.4
 _BY_TIME: Final = "@timestamp"
 
 
@@ -54,18 +55,14 @@ class Seen:
 def propose_job(seen: Seen, taken: Collection[str]) -> Proposal:
     """Propose a job over the topic. `taken`: the names of all topics."""
     candidates = rank_columns(seen)
-    chosen = candidates[0] if candidates else None
-    term = _BY_TIME if chosen is None else write_term(chosen, seen.keys)
-    if chosen is None and seen.times.absent:
-        term += ":nulls-last"
-    others = [(write_term(column, seen.keys), column) for column in candidates[1:]]
-    proposal = Proposal(_make_settings(seen, term, seen.guess.settings, taken), term, others)
-    return proposal if _is_valid(proposal) else _propose_less(seen, taken)
-
-
-def _propose_less(seen: Seen, taken: Collection[str]) -> Proposal:
-    """Propose a job that names nothing of the data: what they hold cannot be written as settings."""
-    return Proposal(_make_settings(seen, _BY_TIME, {"format": "none"}, taken), _BY_TIME)
+    by_time = f"{_BY_TIME}{':nulls-last' * bool(seen.times.absent)}"
+    terms = [(write_term(column, seen.keys), column) for column in candidates]
+    term = terms[0][0] if terms else by_time
+    proposal = Proposal(_make_settings(seen, term, seen.guess.settings, taken), term, terms[1:])
+    if _is_valid(proposal):
+        return proposal
+    # The data hold something that settings cannot: this job names nothing of them.
+    return Proposal(_make_settings(seen, by_time, {"format": "none"}, taken), by_time)
 
 
 def _is_valid(proposal: Proposal) -> bool:
