@@ -6,7 +6,7 @@ record of a run: others are refused before any work.
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,6 +18,7 @@ from tasks.kafka.topics import (
     EARLIEST,
     LATEST,
     Topic,
+    add_partitions,
     describe_topic,
     describe_topics,
     group_offsets,
@@ -39,10 +40,20 @@ def check_outputs(job: Job, admin: AdminClient) -> None:
         wanted[topic.name].check(topic, topic_settings(admin, topic.name))
 
 
+def check_output_partitions(job: Job, source: Topic) -> None:
+    """Raise SettingsError if new outputs would have fewer partitions than the source, by which records are placed."""
+    if job.partition_by == "source" and job.output_partitions and job.output_partitions < len(source.partitions):
+        raise SettingsError(
+            f"--output-partitions {job.output_partitions} is below the {len(source.partitions)} partitions of source "
+            f"{source.name}, and --partition-by source gives each its own: leave it out, or raise it"
+        )
+
+
 def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
     """Return the rules of each topic that the job writes to, except its ledger."""
     source = topic_settings(admin, job.source_topic)
-    outputs = output_rules(source, keep_timestamps=job.timestamps == "keep")
+    new_keys = job.output_key == "sort"
+    outputs = output_rules(source, keep_timestamps=job.timestamps == "keep", new_keys=new_keys)
     return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
 
 
@@ -53,6 +64,7 @@ def _outputs(job: Job) -> list[str]:
 def check_former_runs(owner: Owner) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = owner.job, owner.ledger
+    _check_hashed(owner)
     if job.append:
         return
     if ledger.last is not None and ledger.placed:
@@ -66,7 +78,8 @@ def check_former_runs(owner: Owner) -> None:
 def prepare_outputs(owner: Owner) -> Target:
     """Return the outputs as they are now; absent ones and an absent dead-letter topic are created.
 
-    A property that puts a promise at risk is reported.
+    With `--partition-by source` an output gets the partitions that it lacks. A property that puts a promise at risk is
+    reported.
     """
     job, admin = owner.job, owner.admin
     source, wanted = describe_topic(admin, job.source_topic), _rules(job, admin)
@@ -76,8 +89,34 @@ def prepare_outputs(owner: Owner) -> Target:
         if name not in found:
             count = 1 if name == job.dead_letters else partitions
             found[name] = rules.make(admin, name, count, job.replication_factor)
+    _check_hashed(owner)
+    if source is not None and job.partition_by == "source":
+        _add_partitions(admin, [found[name] for name in _outputs(job)], len(source.partitions))
     _tell_risks(admin, wanted, found)
-    return KafkaTopics.note(admin, _outputs(job), job.request_timeout)
+    return KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by)
+
+
+def _add_partitions(admin: AdminClient, outputs: Iterable[Topic], count: int) -> None:
+    for topic in outputs:
+        if len(topic.partitions) < count:
+            add_partitions(admin, topic.name, count)
+            get_logger().info("partitions added, as the source has", topic=topic.name, partitions=count)
+
+
+def _check_hashed(owner: Owner) -> None:
+    """Raise SettingsError if the outputs have more partitions than those over which the last run hashed its keys."""
+    last = owner.ledger.last
+    if last is None or not owner.ledger.placed or owner.job.partition_by != "hash":
+        return
+    topics = describe_topics(owner.admin, _outputs(owner.job))
+    for sort in last.sorts:
+        topic = topics.get(sort.topic)
+        if topic and topic.id == sort.topic_id and len(topic.partitions) != sort.partition_count:
+            raise SettingsError(
+                f"output {sort.topic} has {len(topic.partitions)} partitions, and had {sort.partition_count} in run "
+                f"{last.run} of job {last.job}: --partition-by hash would place equal keys in two of them; sort the "
+                "source again into another output, with another --job-name"
+            )
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
