@@ -16,7 +16,7 @@ from tasks.ownership import Owner
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
-from tasks.settings.connection import Connection
+from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import require_source
@@ -30,7 +30,8 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
     Budget.of(job)
     # A schema may lack what the job names.
-    check_format(job)
+    with use_connection(connection):
+        check_format(job)
     check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)

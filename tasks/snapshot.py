@@ -162,7 +162,9 @@ def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
 
 def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     """Estimate the bytes a run needs in the work folder: chunks, spill of the sorts at once, parts of all sorts."""
-    values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
+    # Chunks and parts have the record keys of the outputs besides, if these are made of sort keys.
+    overhead = _RECORD_OVERHEAD_BYTES * (2 if job.output_key == "sort" else 1)
+    values = snapshot.span * (snapshot.mean_record_bytes + overhead)
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
 
 

@@ -30,7 +30,8 @@ from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_counts, cut_rows
 from tasks.sorting.order import Order, Term
-from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys, count_values
+from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
+from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
 from tasks.types.base import KeyType
 from tasks.types.registry import key_type
@@ -73,12 +74,11 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, key_order = record_columns(job, chunks, request.placement.key), order_of(job, sort)
+    columns, order = record_columns(job, chunks, request.placement.key), order_of(job, sort)
     partition = request.placement.partition
-    order = key_order.behind(partition) if partition else key_order
     budget = Budget.of(job)
     division = Division(
-        order,
+        order.behind(partition) if partition else order,
         columns,
         budget.part_bytes,
         _threads(job),
@@ -89,31 +89,34 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     with _connect(request) as connection:
         for i, part in enumerate(divided):
             path = request.folder / f"order-{number:03}-{i:05}.u32"
-            parts.append(_order_part(connection, part, order, path))
+            parts.append(_order_part(connection, part, order, partition, path))
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
-    keys = SortedKeys(parts, key_order.columns)
+    keys = SortedKeys(parts, order.columns)
     if partition:
-        ranges = cut_counts(keys, count_values(parts, partition, request.partitions))
+        ranges = cut_counts(keys, count_partitions(parts, partition, request.partitions))
     else:
         ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = tuple(_recorded(key_order, _key_types(job, sort), r) for r in ranges)
+    ranges = tuple(_recorded(order, _key_types(job, sort), r) for r in ranges)
     reach("after-sort")
     key = request.placement.key
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
 
 
-def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, path: Path) -> SortedPart:
-    """Write the numbers of the part's rows in their order."""
+def _order_part(
+    connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, partition: str, path: Path
+) -> SortedPart:
+    """Write the numbers of the part's rows in their order, behind the column of partitions, if there is one."""
     context, groups, rows = current_run(), RowGroups(files), 0
     meter = context.progress.meter("sort")
     unfinished = name_unfinished(path)
     try:
         with unfinished.open("wb") as sink, context.stop.interrupting(connection.interrupt):
+            writer: OrderWriter = PartitionedOrder(sink, groups, partition) if partition else PlainOrder(sink)
             for numbers in _ordered(connection, groups, order):
                 context.stop.check()
-                sink.write(numbers.data)
+                writer.write(numbers)
                 rows += len(numbers)
                 meter.add(len(numbers))
         os.replace(unfinished, path)

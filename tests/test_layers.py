@@ -27,9 +27,9 @@ LAYERS = (
     "tasks.observe",
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
-    "tasks.inference tasks.outputs tasks.preflight tasks.replacement tasks.sample",
+    "tasks.fill tasks.inference tasks.inspection tasks.outputs tasks.preflight tasks.replacement tasks.sample",
     # The stages.
-    "tasks.dump tasks.generate tasks.publish tasks.snapshot tasks.sort",
+    "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.run tasks.runners tasks.task_runs",
     "tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",

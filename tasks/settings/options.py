@@ -24,7 +24,7 @@ SAMPLE_TOPIC = "source"
 SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
 
-_LONGEST_SETTING = 10_000
+LONGEST_SETTING = 10_000
 
 
 class JobOptions(BaseModel):
@@ -196,8 +196,8 @@ class JobOptions(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_a_size_for_people(cls, value: Any) -> Any:
-        if len(str(value)) > _LONGEST_SETTING:
-            raise ValueError(f"is longer than {_LONGEST_SETTING:,} letters")
+        if len(str(value)) > LONGEST_SETTING:
+            raise ValueError(f"is longer than {LONGEST_SETTING:,} letters")
         return value
 
     @field_validator("source_topic", "job_name", "dead_letter_topic")

@@ -169,16 +169,6 @@ def _join(arrays: Iterator[pa.Array], rows: int, most_bytes: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), rows, [bitmap, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def count_values(parts: Sequence[SortedPart], column: str, values: int) -> list[int]:
-    """Count the rows of each value of a column, integers 0 to `values` - 1, over all parts."""
-    counts = np.zeros(values, np.int64)
-    for part in parts:
-        groups = RowGroups(part.files)
-        for i in range(len(groups)):
-            counts += np.bincount(np.asarray(groups.read(i, [column]).column(0)), minlength=values)
-    return [int(count) for count in counts]
-
-
 class SortedKeys(Sequence[Key]):
     """The keys of a sort's rows in their order, read from its parts one at a time."""
 

@@ -70,7 +70,7 @@ def shown_flags(command: str) -> set[str]:
 
 def test_the_help_of_verify_lists_what_it_uses() -> None:
     """It takes those of `sort` as well, so that one set of flags fits both."""
-    unused = {"--sort", "--columns", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
+    unused = {"--columns", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
     assert unused <= shown_flags("sort")
     assert not unused & shown_flags("verify")
     assert {"--runs", "--job", "--job-name", "--workdir", "--request-timeout", "-X"} <= shown_flags("verify")
