@@ -24,7 +24,7 @@ from tasks.observe.logs import configure_logging, json_wanted
 from tasks.printable import printable
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
-from tasks.settings.streaming import Streaming, load_streaming
+from tasks.settings.streaming import Streaming, check_streamable, load_streaming
 from tasks.signals import holding
 
 # Prefect reads these when it is imported. The commands import it late, because that takes seconds.
@@ -136,6 +136,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
     _start(flags, PREFECT_DEFAULTS | STREAM_DEFAULTS)
     job = load_job(_given(Job, flags), os.environ, job_file)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    check_streamable(job)
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 

@@ -19,7 +19,7 @@ from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
-from tasks.source import require_source
+from tasks.source import check_end, require_source
 from tasks.workdir import check_folder
 
 # Settings of a job that decide what its outputs hold: fixed by its first run.
@@ -29,6 +29,7 @@ _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --
 def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
     Budget.of(job)
+    check_end(job)
     # A schema may lack what the job names.
     check_format(job)
     check_folder(job)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from confluent_kafka import KafkaError
@@ -288,11 +289,16 @@ def _record(
         started=publication.started.isoformat(timespec="milliseconds"),
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=seconds,
-        options={"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps},
+        options=_recorded_options(job),
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
     )
+
+
+def _recorded_options(job: Job) -> dict[str, Any]:
+    options = {"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps}
+    return options if job.end is None else {**options, "end": job.end}
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:

@@ -96,6 +96,12 @@ class RunRecord:
         return self.options.get("timestamps") == "keep"
 
     @property
+    def end(self) -> str | None:
+        """The time before which the run was asked to read records; None if it was to read all."""
+        end = self.options.get("end")
+        return None if end in {None, "now"} else str(end)
+
+    @property
     def is_mostly_dead(self) -> bool:
         """Whether more than half of the records that the run read are dead letters."""
         return 2 * self.dead_letters > self.records

@@ -23,7 +23,14 @@ from tasks.ownership import Owner
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
-from tasks.source import SourceTruncatedError, check_leaders, check_same_topic, require_source, start_offsets
+from tasks.source import (
+    SourceTruncatedError,
+    check_leaders,
+    check_same_topic,
+    end_offsets,
+    require_source,
+    start_offsets,
+)
 from tasks.workdir import free_bytes
 
 # The rates that the plan of a publication assumes: far below the measured ones (2,000,000 records/s, 100 MB/s), since
@@ -71,12 +78,14 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     source = require_source(owner.admin, job.source_topic)
     check_same_topic(source, last)
     check_leaders(source, job, last)
-    ranges, lost = _ranges(owner, replace(source, partitions=source.led))
+    ranges, lost, lag = _ranges(owner, replace(source, partitions=source.led))
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    run, lag = (last.run if last else 0) + 1, {r.partition: r.span for r in ranges}
-    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag)
+    behind = sum(lag.values()) - sum(r.span for r in ranges)
+    snapshot = Snapshot(
+        (last.run if last else 0) + 1, source.id, ranges, lost, source.leaderless, lag=lag, behind_end=behind
+    )
     snapshot = cap_offsets(snapshot, job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
@@ -105,22 +114,27 @@ def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
     return types
 
 
-def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
-    """Return ranges from the last run's ends, or the log's starts, to the last stable offsets; and what was lost."""
+def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...], dict[int, int]]:
+    """Return ranges from the last run's ends, or the log's starts, to the job's end; what was lost; and the lag.
+
+    The end is the last stable offset, or lies before it where the job asks for less, but never before the start.
+    """
     starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
     log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
-    ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
+    latest = list_offsets(owner.admin, source.name, source.partitions, LATEST)
     lost = find_lost(starts, log_starts)
     if lost and not owner.job.skip_lost:
         raise SourceLostError(source.name, lost)
-    ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
-    for r in ranges:
+    whole = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
+    for r in whole:
         if r.end < r.start:
             raise SourceTruncatedError(
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
-    return ranges, lost
+    ends = end_offsets(owner.admin, owner.job, source, latest)
+    ranges = tuple(replace(r, end=max(r.start, ends[r.partition])) for r in whole)
+    return ranges, lost, {r.partition: r.span for r in whole}
 
 
 def records_start(job: Job, ledger: Ledger) -> bool:
@@ -202,6 +216,8 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
         log = get_logger()
         needed = snapshot.disk_bytes // MB
         log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges), disk_needed_mb=needed)
+        if owner.job.end_moment is not None:
+            log.info("the snapshot ends where it was told to", end=owner.job.end, offsets_behind=snapshot.behind_end)
         if snapshot.capped:
             log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
         for lost in snapshot.lost:

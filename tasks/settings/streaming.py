@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from tasks.errors import SettingsError
-from tasks.settings.job import STREAM_TABLE
+from tasks.settings.job import STREAM_TABLE, Job
 from tasks.settings.load import load_model, read_job_file, underscored
 from tasks.settings.patterns import order_fields
 from tasks.settings.sorts import parse_size
@@ -53,6 +53,15 @@ class Streaming(BaseModel):
         if value is not None and parse_size(value) < 1:
             raise ValueError(f"{value!r} is no size of a batch: write for example 64MB")
         return value
+
+
+def check_streamable(job: Job) -> None:
+    """Raise SettingsError if a setting of the job makes no sense for a stream."""
+    if job.end == "now":
+        raise SettingsError(
+            "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "
+            "--end that is a time"
+        )
 
 
 def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:
