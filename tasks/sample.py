@@ -7,41 +7,33 @@ It would turn all into dead letters, move its offsets on, and be bound to the wr
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message
 
 from tasks.errors import SettingsError, TransientError
 from tasks.formats.guess import SHOWN_BYTES, guess_format
 from tasks.formats.kinds import find_kinds, note_texts, usual_types
 from tasks.formats.registry import make_format
-from tasks.kafka.clients import make_consumer, record_bytes, translate
+from tasks.kafka.clients import make_consumer, record_bytes
 from tasks.kafka.fetch import Block
+from tasks.kafka.windows import FETCH_WAIT_MS, plan_windows, read_windows
 from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import Owner
 from tasks.printable import printable
-from tasks.run_context import current_run
 from tasks.settings.job import Job
 
 # Records in all, over all partitions.
 _RECORDS = 600
 _SIZED_SECONDS = 0.5
 _JUDGED_SECONDS = 10.0
-_CONSUME_RECORDS = 100
-_CONSUME_SECONDS = 0.05
-# A fetch that waits at one partition's end delays the others.
-_FETCH_WAIT_MS = 10
 _SHOWN_REASONS = 3
 _SHOWN_LETTERS = 60
 # Format → the settings that decide what a record's keys are.
 _WAYS_OUT = {"csv": "--columns, --delimiter", "json": "--format, --sort"}
 # An integer in a column of the type `time`.
 _BARE_TIME = re.compile(r"is not a time: '?\s*-?[0-9]{5,}\s*'?$")
-
-# Partition → offsets [start, end) from which records are taken.
-Windows = Mapping[int, tuple[int, int]]
 
 
 class MostlyDeadLettersError(SettingsError):
@@ -101,11 +93,11 @@ def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
     judged = is_judged(owner) or bool(owner.job.untyped)
     topic, seconds = owner.job.source_topic, _JUDGED_SECONDS if judged else _SIZED_SECONDS
     deadline, records = time.monotonic() + seconds, list[SampledRecord]()
-    limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": _FETCH_WAIT_MS}
+    limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
     consumer = make_consumer(owner.connection, owner.job.group, **limits)
     try:
         for windows in plan_windows(ranges, _RECORDS, thorough=judged):
-            for messages in _read_windows(consumer, topic, windows, deadline):
+            for messages in read_windows(consumer, topic, windows, deadline):
                 records += _parse(owner.job, messages) if judged else map(_sized, messages)
         if owner.job.untyped and not records:
             records += _find_first(consumer, owner.job, ranges, deadline)
@@ -122,39 +114,8 @@ def _find_first(
     """Find the first records of ranges whose sampled offsets hold none, as behind an aborted transaction."""
     whole = {r.partition: (r.start, r.end) for r in ranges}
     return next(
-        (_parse(job, found) for found in _read_windows(consumer, job.source_topic, whole, deadline) if found), ()
+        (_parse(job, found) for found in read_windows(consumer, job.source_topic, whole, deadline) if found), ()
     )
-
-
-def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
-    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end."""
-    turns = 3 if thorough else 1
-    size = max(1, most // (turns * len(ranges)))
-    for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
-        yield {r.partition: window for r, window in zip(ranges, turn, strict=True) if window is not None}
-
-
-def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
-    if r.span <= size * turns:
-        return [(r.start, r.end)]
-    starts = (r.start, r.start + (r.span - size) // 2, r.end - size)
-    return [(start, start + size) for start in starts[:turns]]
-
-
-def _read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:
-    """Read the windows' messages. A window is read when the position is at its end: some offsets hold no record."""
-    left = dict(windows)
-    consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in windows.items()])
-    while left and time.monotonic() < deadline:
-        current_run().stop.check()
-        messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
-        if error := next(filter(None, map(Message.error, messages)), None):
-            raise translate(f"reading source {topic}", error)
-        yield [m for m in messages if (m.offset() or 0) < windows[m.partition() or 0][1]]
-        positions = consumer.position([TopicPartition(topic, partition) for partition in left])
-        if read := [p.partition for p in positions if p.offset >= left[p.partition][1]]:
-            consumer.incremental_unassign([TopicPartition(topic, partition) for partition in read])
-            left = {partition: window for partition, window in left.items() if partition not in read}
 
 
 def _sized(message: Message, reason: str = "", seen: Mapping[str, str] | None = None) -> SampledRecord:

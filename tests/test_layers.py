@@ -17,8 +17,8 @@ LAYERS = (
     "tasks.signals",
     # The data that the stages hand each other, and the errors.
     (
-        "tasks.arrow tasks.checksum tasks.database tasks.errors tasks.failpoints tasks.manifests tasks.people "
-        "tasks.printable"
+        "tasks.arrow tasks.checksum tasks.database tasks.errors tasks.failpoints tasks.manifests tasks.murmur2 "
+        "tasks.people tasks.printable"
     ),
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",

@@ -7,10 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tasks.kafka.topics import describe_topic
-from tasks.manifests import OffsetRange
 from tasks.observe.report import headline
 from tasks.publish import publish_and_commit
-from tasks.sample import MostlyDeadLettersError, plan_windows
+from tasks.sample import MostlyDeadLettersError
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
 from tests.cluster import Cluster, Record, sample_values
@@ -133,20 +132,6 @@ def test_what_is_judged(cluster: Cluster, tmp_path: Path) -> None:
     assert judge(cluster, tmp_path, [*bad[:1000], *good[:2000]])
     # The records that the next run reads do not count.
     assert judge(cluster, tmp_path, [*good[:100], *bad[:2000]], max_records=100)
-
-
-def test_what_is_sampled() -> None:
-    """The sample has a bounded number of records over all ranges; a small range is read once, and whole."""
-    small, large = OffsetRange(0, 5, 15), OffsetRange(3, 1000, 2001)
-    assert list(plan_windows([small, large], 600, thorough=True)) == [
-        {0: (5, 15), 3: (1000, 1100)},
-        {3: (1450, 1550)},
-        {3: (1901, 2001)},
-    ]
-    assert list(plan_windows([large], 600, thorough=False)) == [{3: (1000, 1600)}]
-    many = [OffsetRange(p, 0, 10**9) for p in range(1000)]
-    turns = list(plan_windows(many, 600, thorough=True))
-    assert [sum(end - start for start, end in turn.values()) for turn in turns] == [1000, 1000, 1000]
 
 
 def test_a_later_run_of_dead_letters(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Windows of offsets: a few records from the beginning, the middle and the end of ranges, read side by side.
+
+What is read is bounded by the windows, and not by the topic.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from tasks.kafka.clients import translate
+from tasks.manifests import OffsetRange
+from tasks.run_context import current_run
+
+_CONSUME_RECORDS = 100
+_CONSUME_SECONDS = 0.05
+# A fetch that waits at one partition's end delays the others.
+FETCH_WAIT_MS = 10
+
+# Partition → offsets [start, end) from which records are taken.
+Windows = Mapping[int, tuple[int, int]]
+
+
+def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
+    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end."""
+    turns = 3 if thorough else 1
+    size = max(1, most // (turns * len(ranges)))
+    for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
+        yield {r.partition: window for r, window in zip(ranges, turn, strict=True) if window is not None}
+
+
+def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
+    if r.span <= size * turns:
+        return [(r.start, r.end)]
+    starts = (r.start, r.start + (r.span - size) // 2, r.end - size)
+    return [(start, start + size) for start in starts[:turns]]
+
+
+def read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:
+    """Read the windows' messages. A window is read when the position is at its end: some offsets hold no record."""
+    left = dict(windows)
+    consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in windows.items()])
+    while left and time.monotonic() < deadline:
+        current_run().stop.check()
+        messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
+        if error := next(filter(None, map(Message.error, messages)), None):
+            raise translate(f"reading source {topic}", error)
+        yield [m for m in messages if (m.offset() or 0) < windows[m.partition() or 0][1]]
+        positions = consumer.position([TopicPartition(topic, partition) for partition in left])
+        if read := [p.partition for p in positions if p.offset >= left[p.partition][1]]:
+            consumer.incremental_unassign([TopicPartition(topic, partition) for partition in read])
+            left = {partition: window for partition, window in left.items() if partition not in read}
