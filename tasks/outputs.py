@@ -25,7 +25,7 @@ from tasks.kafka.topics import (
     topic_settings,
 )
 from tasks.observe.logs import get_logger
-from tasks.ownership import Owner
+from tasks.ownership import JobView, Owner
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
@@ -50,16 +50,16 @@ def _outputs(job: Job) -> list[str]:
     return [sort.topic for sort in job.sort_list]
 
 
-def check_former_runs(owner: Owner) -> None:
+def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
-    job, ledger = owner.job, owner.ledger
+    job, ledger = view.job, view.ledger
     if job.append:
         return
     if ledger.last is not None and ledger.placed:
-        _check_same_outputs(owner.admin, ledger.last)
-    elif problem := _find_former_run(owner):
+        _check_same_outputs(view.admin, ledger.last)
+    elif problem := _find_former_run(view):
         # If we were away for long, the ledger was read before a successor's first run, which then is what was found.
-        owner.require_current_ledger()
+        view.require_current_ledger()
         raise SettingsError(problem)
 
 
@@ -102,16 +102,16 @@ def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
             )
 
 
-def _find_former_run(owner: Owner) -> str | None:
+def _find_former_run(view: JobView) -> str | None:
     """Return a sign of a run that the ledger does not have, and what to do; None if there is none."""
-    job, admin = owner.job, owner.admin
-    if owner.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
+    job, admin = view.job, view.admin
+    if view.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
         return (
             f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
             "go on behind these offsets with --start group --append, or sort all again (--append or another --job-name)"
         )
     for topic in describe_topics(admin, _outputs(job)).values():
-        if _holds_records(owner, topic):
+        if _holds_records(view, topic):
             return (
                 f"output {topic.name} holds records, and job {job.name} has no run in its ledger that wrote any: "
                 "its ledger was lost, or something else writes there; empty the topic, choose another, "
@@ -120,16 +120,16 @@ def _find_former_run(owner: Owner) -> str | None:
     return None
 
 
-def _holds_records(owner: Owner, topic: Topic) -> bool:
+def _holds_records(view: JobView, topic: Topic) -> bool:
     """Whether a `read_committed` reader finds any record. Records of aborted runs do not count."""
-    admin = owner.admin
+    admin = view.admin
     ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
     starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
     left = {p for p in topic.partitions if ends[p] > starts[p]}
     if not left:
         return False
-    consumer = make_consumer(owner.connection, owner.job.group, **{"auto.offset.reset": "earliest"})
-    deadline = time.monotonic() + owner.job.request_timeout
+    consumer = make_consumer(view.connection, view.job.group, **{"auto.offset.reset": "earliest"})
+    deadline = time.monotonic() + view.job.request_timeout
     try:
         consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])
         while left and time.monotonic() < deadline:

@@ -19,7 +19,7 @@ from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
-from tasks.ownership import Owner
+from tasks.ownership import JobView, Owner
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
@@ -67,18 +67,18 @@ class BatchLimits:
     mean_record_bytes: float = 0.0
 
 
-def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
+def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     """Take the next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
     `limits`: those of a micro-batch. MostlyDeadLettersError if this is the job's first run and few of its records are
     of the job's format; SettingsError if a type is not given and cannot be inferred.
     """
     reach("before-snapshot")
-    job, last = owner.job, owner.ledger.last
-    source = require_source(owner.admin, job.source_topic)
+    job, last = view.job, view.ledger.last
+    source = require_source(view.admin, job.source_topic)
     check_same_topic(source, last)
     check_leaders(source, job, last)
-    ranges, lost, lag = _ranges(owner, replace(source, partitions=source.led))
+    ranges, lost, lag = _ranges(view, replace(source, partitions=source.led))
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
@@ -90,40 +90,40 @@ def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
-    sample = Sample() if known and not (is_judged(owner) or job.untyped) else take_sample(owner, snapshot)
+    sample = Sample() if known and not (is_judged(view) or job.untyped) else take_sample(view, snapshot)
     mean = known or sample.mean_record_bytes
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
-    snapshot = fit_transaction(snapshot, len(job.sort_list), owner.transaction_seconds)
+    snapshot = fit_transaction(snapshot, len(job.sort_list), view.transaction_seconds)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
-    snapshot = replace(snapshot, types=_judge(owner, sample.within(snapshot)))
+    snapshot = replace(snapshot, types=_judge(view, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
 
 
-def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
+def _judge(view: JobView, sample: Sample) -> Mapping[str, str]:
     """Return the types that the sample tells; raise if the job's settings do not fit it."""
-    job = owner.job
+    job = view.job
     refuse_unlike(job, sample)
-    if is_judged(owner):
+    if is_judged(view):
         refuse_mostly_dead(job, sample)
     types = infer_types(job, sample)
     warn_of_types(job, sample, types)
     return types
 
 
-def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...], dict[int, int]]:
+def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...], dict[int, int]]:
     """Return ranges from the last run's ends, or the log's starts, to the job's end; what was lost; and the lag.
 
     The end is the last stable offset, or lies before it where the job asks for less, but never before the start.
     """
-    starts = start_offsets(owner.admin, owner.job, owner.ledger.last, source)
-    log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
-    latest = list_offsets(owner.admin, source.name, source.partitions, LATEST)
+    starts = start_offsets(view.admin, view.job, view.ledger.last, source)
+    log_starts = list_offsets(view.admin, source.name, source.partitions, EARLIEST)
+    latest = list_offsets(view.admin, source.name, source.partitions, LATEST)
     lost = find_lost(starts, log_starts)
-    if lost and not owner.job.skip_lost:
+    if lost and not view.job.skip_lost:
         raise SourceLostError(source.name, lost)
     whole = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
     for r in whole:
@@ -132,7 +132,7 @@ def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
-    ends = end_offsets(owner.admin, owner.job, source, latest)
+    ends = end_offsets(view.admin, view.job, source, latest)
     ranges = tuple(replace(r, end=max(r.start, ends[r.partition])) for r in whole)
     return ranges, lost, {r.partition: r.span for r in whole}
 
