@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel
 
 from kafka_sort.environment import prepare_environment, require_room_for_prefect
-from kafka_sort.options import connection_options, job_options, stream_options, verify_options
+from kafka_sort.options import connection_options, job_options, output_option, stream_options, verify_options
 from kafka_sort.prefect_server import start_prefect
 from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
@@ -104,14 +104,22 @@ def generate(records: int, seed: int, topic: str, partitions: int, record_format
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and change nothing.")
+@output_option
 @job_options
 @connection_options
 @DEBUG
-def sort(job_file: Path | None, **flags: Any) -> None:
+def sort(*, job_file: Path | None, dry_run: bool, output: str, **flags: Any) -> int | None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    if dry_run:
+        from kafka_sort.plan import print_plan
+
+        with use_connection(connection):
+            print_plan(job, connection, output)
+        return 0
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
@@ -122,6 +130,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
 
     with use_connection(connection):
         run_sort(job)
+    return None
 
 
 @cli.command()

@@ -7,13 +7,14 @@ record of a run: others are refused before any work.
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
 from tasks.kafka.clients import make_consumer, translate
-from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, output_rules
+from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, ledger_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
     LATEST,
@@ -69,15 +70,43 @@ def prepare_outputs(owner: Owner) -> Target:
     A property that puts a promise at risk is reported.
     """
     job, admin = owner.job, owner.admin
-    source, wanted = describe_topic(admin, job.source_topic), _rules(job, admin)
-    partitions = job.output_partitions or (len(source.partitions) if source else 1)
+    wanted = _rules(job, admin)
     found = describe_topics(admin, list(wanted))
-    for name, rules in wanted.items():
-        if name not in found:
-            count = 1 if name == job.dead_letters else partitions
-            found[name] = rules.make(admin, name, count, job.replication_factor)
+    for name, partitions in _absent(job, admin, found).items():
+        found[name] = wanted[name].make(admin, name, partitions, job.replication_factor)
     _tell_risks(admin, wanted, found)
     return KafkaTopics.note(admin, _outputs(job), job.request_timeout)
+
+
+def _absent(job: Job, admin: AdminClient, found: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the topics that a run would create, with their numbers of partitions."""
+    source = describe_topic(admin, job.source_topic)
+    partitions = job.output_partitions or (len(source.partitions) if source else 1)
+    wanted = dict.fromkeys(_outputs(job), partitions) | {job.dead_letters: 1}
+    return {name: count for name, count in wanted.items() if name not in found}
+
+
+@dataclass(frozen=True)
+class PlannedTopics:
+    """Topics that a run would write to, by name, with their numbers of partitions; and those it would create first."""
+
+    partitions: Mapping[str, int]
+    created: tuple[str, ...]
+
+
+def plan_topics(view: JobView) -> PlannedTopics:
+    """Look at the topics that a run would write to, its ledger among them; nothing is created.
+
+    The error of a creation that Kafka would refuse comes now: it is asked to check, and not to create.
+    """
+    job, admin = view.job, view.admin
+    rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
+    found = describe_topics(admin, list(rules))
+    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, admin, found)
+    for name, partitions in absent.items():
+        rules[name].check_make(admin, name, partitions, job.replication_factor)
+    there = {name: len(topic.partitions) for name, topic in found.items()}
+    return PlannedTopics(there | absent, tuple(absent))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
@@ -105,7 +134,7 @@ def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
 def _find_former_run(view: JobView) -> str | None:
     """Return a sign of a run that the ledger does not have, and what to do; None if there is none."""
     job, admin = view.job, view.admin
-    if view.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
+    if view.ledger.last is None and job.start != "group" and _group_has_offsets(view):
         return (
             f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
             "go on behind these offsets with --start group --append, or sort all again (--append or another --job-name)"
@@ -118,6 +147,12 @@ def _find_former_run(view: JobView) -> str | None:
                 "or permit it with --append"
             )
     return None
+
+
+def _group_has_offsets(view: JobView) -> bool:
+    source = describe_topic(view.admin, view.job.source_topic)
+    partitions = source.partitions if source else ()
+    return bool(group_offsets(view.connection, view.job.group, view.job.source_topic, partitions))
 
 
 def _holds_records(view: JobView, topic: Topic) -> bool:

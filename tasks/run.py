@@ -22,7 +22,7 @@ from tasks.ownership import Owner
 from tasks.publish import Publication
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
-from tasks.snapshot import BatchLimits, records_start
+from tasks.snapshot import BatchLimits, has_work
 from tasks.sort import SortRequest
 from tasks.targets.base import Target
 
@@ -76,7 +76,7 @@ class Run:
 
     def has_work(self, snapshot: Snapshot) -> bool:
         """Whether there is something to publish, or at least to record."""
-        return bool(snapshot.span or snapshot.lost) or records_start(self.owner.job, self.owner.ledger)
+        return has_work(self.owner.job, self.owner.ledger, snapshot)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
         """Do step 5, dump and sort: afterwards all is there for publishing."""

@@ -119,7 +119,7 @@ def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tupl
 
     The end is the last stable offset, or lies before it where the job asks for less, but never before the start.
     """
-    starts = start_offsets(view.admin, view.job, view.ledger.last, source)
+    starts = start_offsets(view, source)
     log_starts = list_offsets(view.admin, source.name, source.partitions, EARLIEST)
     latest = list_offsets(view.admin, source.name, source.partitions, LATEST)
     lost = find_lost(starts, log_starts)
@@ -140,6 +140,11 @@ def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tupl
 def records_start(job: Job, ledger: Ledger) -> bool:
     """Whether a run that read nothing is recorded: a job's first position must not move with each start."""
     return ledger.last is None and not job.starts_at_beginning
+
+
+def has_work(job: Job, ledger: Ledger, snapshot: Snapshot) -> bool:
+    """Whether there is something to publish, or at least to record."""
+    return bool(snapshot.span or snapshot.lost) or records_start(job, ledger)
 
 
 def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
@@ -229,12 +234,18 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
     return snapshot
 
 
+def held_back(view: JobView, snapshot: Snapshot) -> dict[int, int]:
+    """Return partition → offsets from the first open transaction on, which no run can read yet."""
+    topic = view.job.source_topic
+    partitions = [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
+    stable = list_offsets(view.admin, topic, partitions, LATEST)
+    ends = list_offsets(view.admin, topic, partitions, LATEST, committed=False)
+    return {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}
+
+
 def _warn_of_open_transactions(owner: Owner, snapshot: Snapshot) -> None:
     """Warn that the snapshot ends before open transactions, and before all that lies behind them."""
-    job, partitions = owner.job, [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
-    stable = list_offsets(owner.admin, job.source_topic, partitions, LATEST)
-    ends = list_offsets(owner.admin, job.source_topic, partitions, LATEST, committed=False)
-    if held := {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}:
+    if held := held_back(owner, snapshot):
         get_logger().warning(
             "an open transaction of another producer holds offsets of the source back, a later run takes them",
             offsets=sum(held.values()),
@@ -248,7 +259,7 @@ def _warn_of_group_offsets(owner: Owner) -> None:
     if last is None:
         return
     try:
-        found: object = group_offsets(owner.admin, job.group, job.source_topic)
+        found: object = group_offsets(owner.connection, job.group, job.source_topic, last.ends)
     except KafkaTerminalError as error:
         found = str(error)
     if found != last.ends:

@@ -89,11 +89,16 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
-    keys = SortedKeys(parts, order.columns)
-    ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = tuple(_recorded(order, _key_types(job, sort), r) for r in ranges)
+    ranges = cut_ranges(job, sort, SortedKeys(parts, order.columns), request.partitions)
     reach("after-sort")
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
+
+
+def cut_ranges(job: Job, sort: Sort, keys: Sequence[Key], partitions: int) -> tuple[KeyRange, ...]:
+    """Cut the sorted rows, whose keys are `keys`, for the output's partitions; the ranges' keys are for the ledger."""
+    order, types = order_of(job, sort), _key_types(job, sort)
+    ranges = cut_rows(keys, partitions, split_heavy_keys=job.split_heavy_keys)
+    return tuple(_recorded(order, types, r) for r in ranges)
 
 
 def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, path: Path) -> SortedPart:

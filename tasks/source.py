@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from tasks.errors import SettingsError, TerminalError
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, group_offsets, list_offsets
 from tasks.manifests import Snapshot
+from tasks.ownership import JobView
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.settings.moments import epoch_millis
@@ -85,20 +86,22 @@ def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
     )
 
 
-def start_offsets(admin: AdminClient, job: Job, last: RunRecord | None, source: Topic) -> dict[int, int]:
+def start_offsets(view: JobView, source: Topic) -> dict[int, int]:
     """Return where each partition goes on; one that the ledger does not know is read from its beginning."""
+    last = view.ledger.last
     if last is None:
-        return _first_starts(admin, job, source)
+        return _first_starts(view, source)
     new = [p for p in source.partitions if p not in last.ends]
-    return last.ends | list_offsets(admin, source.name, new, EARLIEST)
+    return last.ends | list_offsets(view.admin, source.name, new, EARLIEST)
 
 
-def _first_starts(admin: AdminClient, job: Job, source: Topic) -> dict[int, int]:
+def _first_starts(view: JobView, source: Topic) -> dict[int, int]:
+    job, admin = view.job, view.admin
     earliest = list_offsets(admin, source.name, source.partitions, EARLIEST)
     if job.start is None or job.starts_at_beginning:
         return earliest
     if job.start == "group":
-        return earliest | group_offsets(admin, job.group, source.name)
+        return earliest | group_offsets(view.connection, job.group, source.name, source.partitions)
     latest = list_offsets(admin, source.name, source.partitions, LATEST)
     return latest if job.start_moment is None else offsets_at(admin, source, job.start_moment, latest)
 

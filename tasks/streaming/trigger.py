@@ -129,6 +129,6 @@ class BatchTrigger:
             check_leaders(source, job, last)
             self._stats.note_skipped(source.leaderless)
             self._source = replace(source, partitions=source.led)
-            self._starts = start_offsets(self._owner.admin, job, last, self._source)
+            self._starts = start_offsets(self._owner, self._source)
             self._described = time.monotonic()
         return self._source
