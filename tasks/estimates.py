@@ -5,7 +5,7 @@ is within a factor of 1.5 of the real run. Seconds without a former run of the j
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -25,8 +25,9 @@ _PARSER_FACTOR: Final = 4
 _SORT_FACTOR: Final = 2
 # Columns of a chunk that hold the record itself.
 _RECORD: Final = ("value", "key", "headers", "timestamp")
-# Former runs that tell the speed: those of a size like this run's.
-_NEAREST: Final = 3
+# Runs are alike in size within this difference of logarithms; so many of them tell the speed.
+_ALIKE: Final = 0.5
+_MOST_ALIKE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ _RATES: Final[Mapping[str, Rate]] = {
 
 @dataclass(frozen=True)
 class Estimates:
-    """What a run is expected to take. `seconds`: of its stages; `is_rough`: no former run of the job tells the speed.
+    """The expected needs of a run. `seconds`: of its stages; `is_rough`: no former run of the job tells the speed.
 
     `memory_bytes`: the peak of the process. `disk_bytes`: in the work folder, of which the spill of a sort is no part.
     """
@@ -67,18 +68,22 @@ class Estimates:
 
 
 def estimate_run(job: Job, snapshot: Snapshot, survey: Survey, former: Iterable[RunRecord]) -> Estimates:
-    """Estimate the run that reads this snapshot. `former`: the job's runs in its ledger."""
+    """Estimate the run that reads this snapshot. `former`: the job's runs in its ledger.
+
+    If the survey has met no record, as on a slow cluster, size and disk are the snapshot's own, which are safe bounds.
+    """
+    mean = survey.mean_record_bytes or snapshot.mean_record_bytes
     records = round(snapshot.span * survey.share)
     rows = round(records * survey.placed_share)
-    timed = [run for run in former if run.placed and run.seconds.keys() >= _RATES.keys()]
+    alike = find_alike(former, rows)
     return Estimates(
         records=records,
         dead_letters=records - rows,
-        record_bytes=round(records * survey.mean_record_bytes),
-        disk_bytes=round(_disk(job, survey, rows) + (records - rows) * survey.mean_record_bytes),
+        record_bytes=round(records * mean),
+        disk_bytes=round(_disk(job, survey, rows) + (records - rows) * mean) if survey.records else snapshot.disk_bytes,
         memory_bytes=min(round(_memory(job, survey, rows)), job.memory_bytes),
-        seconds=sum(_seconds(stage, job, survey, rows, timed) for stage in _RATES),
-        is_rough=not timed,
+        seconds=sum(_seconds(stage, job, survey, rows, alike) for stage in _RATES),
+        is_rough=not alike,
     )
 
 
@@ -109,13 +114,21 @@ def _memory(job: Job, survey: Survey, rows: int) -> float:
     return BASE_BYTES + max(dump, sort, publish)
 
 
-def _seconds(stage: str, job: Job, survey: Survey, rows: int, timed: Iterable[RunRecord]) -> float:
+def _seconds(stage: str, job: Job, survey: Survey, rows: int, former: Sequence[RunRecord]) -> float:
     """Return the time of a stage: by the rates, and by how much former runs of a like size differed from them."""
 
     def by_rate(placed: int) -> float:
         times = 1 if stage == "dump" else len(job.sort_list)
         return _RATES[stage].seconds(placed * times, survey.mean_record_bytes)
 
-    nearest = sorted(timed, key=lambda run: (round(abs(math.log(run.placed / max(rows, 1))), 1), -run.run))[:_NEAREST]
-    ratios = [run.seconds[stage] / by_rate(run.placed) for run in nearest]
+    ratios = [run.seconds[stage] / by_rate(run.placed) for run in former]
     return by_rate(rows) * (median(ratios) if ratios else 1.0)
+
+
+def find_alike(former: Iterable[RunRecord], rows: int) -> list[RunRecord]:
+    """Return the newest of the runs that are nearest in size to so many rows, and that have the times of all stages."""
+    timed = [run for run in former if run.placed and run.seconds.keys() >= _RATES.keys()]
+    distances = {run.run: abs(math.log(run.placed / max(rows, 1))) for run in timed}
+    nearest = min(distances.values(), default=0.0)
+    alike = [run for run in timed if distances[run.run] <= nearest + _ALIKE]
+    return sorted(alike, key=lambda run: run.run)[-_MOST_ALIKE:]

@@ -34,7 +34,7 @@ _WINDOW_RECORDS: Final = 50
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found. `offsets`: how many were looked at. `rows`: the records that sorts can place, as in a chunk.
+    """The records that were found. `offsets`: how many were looked at. `rows`: what sorts can place, as in a chunk.
 
     `column_bytes`: column of a chunk → bytes of these rows in it.
     """
