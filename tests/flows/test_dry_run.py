@@ -72,6 +72,7 @@ def names_of(facts: dict[str, Any], path: str = "") -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_a_dry_run_that_is_refused(cluster: Cluster, command: Command) -> None:
     """What a run refuses is refused in the same way: one line, exit 2, nothing on standard output."""
     source = cluster.make_topic(1)
