@@ -38,7 +38,7 @@ from tasks.manifests import Dumped, SortedRows
 from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease
-from tasks.publish import write_sorted
+from tasks.publish import Publication, write_sorted
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner
@@ -105,6 +105,8 @@ class Stages:
             memory_limit=self._arguments.memory_limit,
             dump_concurrency=1 if self._arguments.profile else self._arguments.dump_concurrency,
             sort_concurrency=self._arguments.sort_concurrency,
+            partition_by=self._arguments.partition_by,
+            output_key=self._arguments.output_key,
         )
 
     def run(self, folder: Path) -> None:
@@ -114,23 +116,24 @@ class Stages:
         with own_job(job, self._connection) as owner:
             with self.measured("fence and ledger", 0):
                 owner.fence()
-            run = Run(owner, MeasuredRunner(self, job), partial(prepare_outputs, owner), uuid4().hex)
+            run = Run(owner, MeasuredRunner(self, job), lambda _: prepare_outputs(owner), uuid4().hex)
             publication = run.prepare(run.take_snapshot(), folder)
             with self.measured("publish", sum(done.rows for done in publication.sorts)):
                 run.publish(publication)
             sorts = publication.sorts
-            self._publish_plain(owner, sorts, publication.checksum)
+            self._publish_plain(owner, publication)
         if shutil.which("kcat"):
             self._kcat(folder, sorts)
 
-    def _publish_plain(self, owner: Owner, sorts: tuple[SortedRows, ...], checksum: int) -> None:
+    def _publish_plain(self, owner: Owner, publication: Publication) -> None:
+        sorts = publication.sorts
         for done in sorts:
             create_topic(self._admin, f"{done.sort}-plain", PARTITIONS)
         sender, gatherer = make_plain_sender(self._connection, owner.budget.producer_queue_bytes), RowGatherer()
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
                 write = partial(send_columns, sender, f"{done.sort}-plain")
-                write_sorted(write, done, gatherer, checksum, lambda _: None)
+                write_sorted(write, done, gatherer, publication.published(done.key), lambda _: None)
             sender.flush()
         sender.close()
 
@@ -206,6 +209,8 @@ def main() -> None:
     parser.add_argument("--memory-limit", default="2GB")
     parser.add_argument("--dump-concurrency", type=int, default=2)
     parser.add_argument("--sort-concurrency", type=int, default=1)
+    parser.add_argument("--partition-by", choices=["range", "hash", "source"], default="range")
+    parser.add_argument("--output-key", choices=["keep", "sort", "none"], default="keep")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("bench/out/stages.json"))
     arguments = parser.parse_args()

@@ -53,7 +53,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
         take_up_job(owner)
         check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
-        run = Run(owner, PrefectRunner(job, context.stop), partial(prepare_outputs, owner), attempt)
+        run = Run(owner, PrefectRunner(job, context.stop), lambda _: prepare_outputs(owner), attempt)
         done = run_job(run, folder, show_plan=partial(show_plan, job))
     shown = published(job, done.record) if done.record else nothing_new(job)
     require_none_skipped(job, done.snapshot)

@@ -15,7 +15,14 @@ import click
 from pydantic import BaseModel
 
 from kafka_sort.environment import prepare_environment, require_room_for_prefect
-from kafka_sort.options import connection_options, job_options, output_option, stream_options, verify_options
+from kafka_sort.options import (
+    connection_options,
+    job_options,
+    load_options,
+    output_option,
+    stream_options,
+    verify_options,
+)
 from kafka_sort.prefect_server import start_prefect
 from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
@@ -101,6 +108,19 @@ def generate(records: int, seed: int, topic: str, partitions: int, record_format
         if not json_wanted():
             schema = f"; their schema is {SCHEMAS[record_format]}" if record_format in SCHEMAS else ""
             click.echo(f"generated {records:,} records in {topic}{schema}")
+
+
+@cli.command()
+@load_options
+@connection_options
+@DEBUG
+def load(**flags: Any) -> None:
+    """Append the lines of FILEs to a topic; - is standard input. Files may be compressed by gzip or zstd."""
+    connection = _connection(flags)
+    configure_logging(terminal=True)
+    from kafka_sort.load import run_load
+
+    run_load(connection, flags)
 
 
 @cli.command()

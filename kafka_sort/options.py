@@ -100,6 +100,37 @@ def _default(info: FieldInfo) -> str:
     )
 
 
+def load_options(command: F) -> F:
+    """Add the files that are loaded, and the flags that say how they are read."""
+    whole = click.IntRange(min=1)
+    options = (
+        click.argument("files", nargs=-1, required=True, metavar="FILE..."),
+        click.option("--topic", required=True, help="Topic to append to; created if it is absent."),
+        click.option("--partitions", default=4, show_default=True, type=whole, help="Partitions, if created."),
+        click.option("--replication-factor", type=whole, help="Replicas, if created; default: the broker's."),
+        click.option(
+            "--format",
+            "record_format",
+            type=click.Choice(["csv", "json", "lines"]),
+            help="csv: a row may go on within quotes. json: a document a line. lines: any text. Default: by the files' "
+            "names and the other flags.",
+        ),
+        click.option("--skip-header", is_flag=True, help="The first line of each file is no record."),
+        click.option("--key", metavar="COLUMN", help="Column of CSV, or path into JSON, that is the record's key."),
+        click.option("--columns", help="CSV: names of the fields of a row in their order, if no header line has them."),
+        click.option("--delimiter", help="CSV: delimiter of two fields; default: comma, or tab for files .tsv."),
+        click.option(
+            "--csv-quote", type=click.Choice(["double", "none"]), default="double", help="none: a quote is text."
+        ),
+        click.option(
+            "--from-line", default=1, type=whole, metavar="N", help="Begin at line N of the first file, to go on."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def output_option(command: F) -> F:
     """Add `--output table|json`."""
     text = "Standard output: tables for a person, or one JSON object (docs/output.md)."

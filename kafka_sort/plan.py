@@ -6,7 +6,7 @@ from typing import Any
 from kafka_sort.tables import print_json, print_table
 from tasks.estimates import Estimates
 from tasks.manifests import Key, KeyRange
-from tasks.observe.report import format_duration
+from tasks.observe.progress import format_duration
 from tasks.plan import PlannedOutput, RunPlan, plan_run
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
@@ -65,6 +65,8 @@ def _rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         yield f"type of {key.name}", f"{key.type}{', by a sample' if key.name in snapshot.types else ''}"
     if plan.created:
         yield "topics to create", ", ".join(plan.created)
+    if plan.grown:
+        yield "topics to give more partitions", ", ".join(plan.grown)
 
 
 def _output_rows(plan: RunPlan, output: PlannedOutput) -> Iterator[tuple[str, ...]]:
@@ -117,6 +119,7 @@ def plan_facts(plan: RunPlan) -> dict[str, Any]:
         ],
         "outputs": [_output_facts(plan, output) for output in plan.outputs],
         "creates": list(plan.created),
+        "adds_partitions": list(plan.grown),
     }
 
 

@@ -51,3 +51,16 @@ def binary_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer | 
     if offsets is None or len(array) == 0:
         return np.zeros(len(array) + 1, np.int32), None
     return np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1], data
+
+
+def slice_text(
+    text: pa.Buffer, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], there: npt.NDArray[np.bool_]
+) -> pa.Array:
+    """Return slices of a text as binary; null where `there` is false. Starts and ends ascend, also there."""
+    # An array of the slices and all between them needs no copy of the bytes; Arrow takes every second entry of it.
+    edges = np.zeros(2 * len(starts) + 1, np.int32)
+    edges[0:-1:2], edges[1::2] = starts, ends
+    if len(starts):
+        edges[-1] = edges[-2]
+    pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, [None, pa.py_buffer(edges), text])
+    return pieces.take(pa.array(np.arange(0, len(edges) - 1, 2), mask=None if there.all() else ~there))

@@ -113,6 +113,7 @@ class ChunkFolder:
                     "dead_letter_path": fields["dead_letter_path"] and Path(fields["dead_letter_path"]),
                     "range": OffsetRange(**fields["range"]),
                     "lost": tuple(LostRange(**item) for item in fields["lost"]),
+                    "published": tuple((key, checksum) for key, checksum in fields["published"]),
                     "times": tuple(fields["times"]),
                     "schemas": tuple((name, digest) for name, digest in fields["schemas"]),
                 }

@@ -32,6 +32,7 @@ from tasks.kafka.range_reader import RangeReader
 from tasks.keys import chunk_schema, encode_keys
 from tasks.manifests import Chunk, Dumped, OffsetRange
 from tasks.observe.logs import get_logger, log_context
+from tasks.placement import OutputColumns, Placements
 from tasks.run_context import Meter, current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
@@ -55,6 +56,7 @@ class DumpRequest:
     topic_id: str
     range: OffsetRange
     folder: Path
+    placements: Placements = field(default_factory=Placements)
 
     @property
     def files(self) -> ChunkFolder:
@@ -73,8 +75,8 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
     try:
         with own as pool, pool.take() as reader:
-            fmt = make_format(request.job)
-            chunks = tuple(_take_chunk(request, offsets, reader, fmt) for offsets in split_range(request.range))
+            making = _Making(make_format(request.job), OutputColumns(request.job, request.placements))
+            chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in split_range(request.range))
     except OSError as error:
         where = f"{request.job.source_topic}/{request.range.partition}"
         raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
@@ -82,7 +84,15 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     return Dumped(request.range, chunks, time.monotonic() - began)
 
 
-def _take_chunk(request: DumpRequest, offsets: OffsetRange, reader: RangeReader, fmt: RecordFormat) -> Chunk:
+@dataclass(frozen=True)
+class _Making:
+    """Makes rows of chunks out of records. Both parts are made once a task, since a format may hold a cache."""
+
+    fmt: RecordFormat
+    outputs: OutputColumns
+
+
+def _take_chunk(request: DumpRequest, offsets: OffsetRange, reader: RangeReader, making: _Making) -> Chunk:
     """Return the chunk of these offsets: a former attempt's, or a new one."""
     meter = current_run().progress.meter("dump")
     chunk = request.files.find(offsets)
@@ -91,7 +101,7 @@ def _take_chunk(request: DumpRequest, offsets: OffsetRange, reader: RangeReader,
         return chunk
     reach("before-dump-chunk")
     with _paused_gc():
-        chunk = _dump_chunk(request, offsets, reader, fmt, meter)
+        chunk = _dump_chunk(request, offsets, reader, making, meter)
     reach("after-dump-chunk")
     return chunk
 
@@ -111,15 +121,16 @@ def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
 
 
 def _dump_chunk(
-    request: DumpRequest, offsets: OffsetRange, reader: RangeReader, fmt: RecordFormat, meter: Meter
+    request: DumpRequest, offsets: OffsetRange, reader: RangeReader, making: _Making, meter: Meter
 ) -> Chunk:
-    target, tally = request.files.path(offsets), _Tally()
+    target, tally = request.files.path(offsets), _Tally(dict.fromkeys(request.placements.record_keys, 0))
     buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
-    rows = TableWriter(target, chunk_schema(request.job.key_columns))
+    rows = TableWriter(target, request.placements.extend(chunk_schema(request.job.key_columns)))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
         for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
-            table, rejects = group.split(request.job, fmt)
+            table, rejects = group.split(request.job, making.fmt)
+            table = making.outputs.add(table, offsets.partition)
             tally.add(table, group.times)
             rows.write(table)
             dead.write(rejects)
@@ -140,8 +151,9 @@ def _dump_chunk(
         file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
         record_bytes=tally.record_bytes,
         lost=reader.take_lost(),
+        published=tuple((key, checksum % 2**64) for key, checksum in tally.published.items()),
         times=tuple(tally.times),
-        schemas=used_schemas(fmt),
+        schemas=used_schemas(making.fmt),
     )
     request.files.write_manifest(chunk)
     return chunk
@@ -149,6 +161,9 @@ def _dump_chunk(
 
 @dataclass
 class _Tally:
+    """The facts of a chunk. `published`: column of record keys → checksum of the records with these keys."""
+
+    published: dict[str, int] = field(default_factory=dict)
     records: int = 0
     record_bytes: int = 0
     largest_bytes: int = 0
@@ -160,13 +175,18 @@ class _Tally:
     def add(self, table: pa.Table, times: list[int]) -> None:
         value, key, headers = (table.column(name).chunk(0) for name in ("value", "key", "headers"))
         with_keys, with_headers = key.null_count < len(key), headers.null_count < len(headers)
-        hashes = hash_records(value, key if with_keys else None, headers if with_headers else None)
+        checksum = _sum(value, key, headers)
         self.records += table.num_rows
-        sizes = sum(_sizes(column) for column in (value, key, headers))
+        # The largest record is that of the source, or that of an output.
+        keys = {name: table.column(name).chunk(0) if name else None for name in self.published}
+        largest_key = np.max([_sizes(column) for column in (key, *keys.values()) if column is not None], axis=0)
+        sizes = _sizes(value) + largest_key + _sizes(headers)
+        for name, column in keys.items():
+            self.published[name] += checksum if name == "key" else _sum(value, column, headers)
         self.record_bytes += sum(map(_total_bytes, (value, key, *headers.flatten().flatten())))
         self.largest_bytes = max(self.largest_bytes, int(np.max(sizes, initial=0)))
         self.times += times
-        self.checksum += sum_hashes(hashes)
+        self.checksum += checksum
         self.has_keys |= with_keys
         self.has_headers |= with_headers
 
@@ -229,6 +249,14 @@ class RowGroup:
         rows = group.take(pa.array(indexes, pa.int64()))
         rows = rows.append_column("reason", pa.array([rejected[i] for i in indexes], pa.string()))
         return rows.select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
+
+
+def _sum(value: pa.Array, key: pa.Array | None, headers: pa.Array) -> int:
+    """Return the checksum of records; `key` is None if they have no keys."""
+    with_keys = key is not None and key.null_count < len(key)
+    return sum_hashes(
+        hash_records(value, key if with_keys else None, None if headers.null_count == len(headers) else headers)
+    )
 
 
 def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:

@@ -23,8 +23,6 @@ _ROW_BYTES: Final = 8
 # A parser has copies of what it parses; DuckDB's rows are larger than their columns.
 _PARSER_FACTOR: Final = 4
 _SORT_FACTOR: Final = 2
-# Columns of a chunk that hold the record itself.
-_RECORD: Final = ("value", "key", "headers", "timestamp")
 # Runs are alike in size within this difference of logarithms; so many of them tell the speed.
 _ALIKE: Final = 0.5
 _MOST_ALIKE: Final = 3
@@ -87,18 +85,30 @@ def estimate_run(job: Job, snapshot: Snapshot, survey: Survey, former: Iterable[
     )
 
 
-def _loaded_row(survey: Survey) -> float:
-    """Return the bytes of a row in the memory of a part."""
-    return survey.row_bytes(*_RECORD) + _ROW_BYTES
+@dataclass(frozen=True)
+class _RowSizes:
+    """Bytes of a row in one sort: `loaded` into the memory of a part, in the `part`'s file, and of its `key`."""
+
+    loaded: float
+    part: float
+    key: float
+
+
+def _row_sizes(job: Job, survey: Survey) -> list[_RowSizes]:
+    sizes = []
+    for sort, place in zip(job.sort_list, survey.placements.of_sorts, strict=True):
+        # The columns of an output's record, and those by which its rows are ordered.
+        record = survey.row_bytes(*filter(None, ("value", place.key, "headers", "timestamp")))
+        key = survey.row_bytes(*filter(None, (place.partition, *order_of(job, sort).columns)))
+        sizes.append(_RowSizes(record + _ROW_BYTES, record + key, key))
+    return sizes
 
 
 def _disk(job: Job, survey: Survey, rows: int) -> float:
-    """Return the bytes of chunks and orders, and, if the records do not fit the memory, of the parts of each sort."""
-    orders = rows * _NUMBER_BYTES * len(job.sort_list)
-    parts = 0.0
-    if rows * _loaded_row(survey) > Budget.of(job).part_bytes:
-        parts = sum(rows * survey.row_bytes(*_RECORD, *order_of(job, sort).columns) for sort in job.sort_list)
-    return rows * survey.row_bytes() + orders + parts
+    """Return the bytes of chunks and orders, and of the parts of each sort whose records do not fit the memory."""
+    most, sizes = Budget.of(job).part_bytes, _row_sizes(job, survey)
+    parts = sum(rows * size.part for size in sizes if rows * size.loaded > most)
+    return rows * (survey.row_bytes() + _NUMBER_BYTES * len(sizes)) + parts
 
 
 def _memory(job: Job, survey: Survey, rows: int) -> float:
@@ -106,10 +116,11 @@ def _memory(job: Job, survey: Survey, rows: int) -> float:
     budget, size = Budget.of(job), rows * survey.mean_record_bytes
     fetched = budget.consumer_queue_bytes + _PARSER_FACTOR * budget.chunk_buffer_bytes
     dump = min(job.dump_concurrency * fetched, _PARSER_FACTOR * size)
-    loaded = min(rows * _loaded_row(survey), budget.part_bytes)
-    in_part = loaded / max(_loaded_row(survey), 1.0)
-    keys = max(survey.row_bytes(*order_of(job, sort).columns) for sort in job.sort_list) + _ROW_BYTES
-    sort = min(in_part * keys * _SORT_FACTOR, budget.duckdb_bytes) * job.sort_concurrency
+    sizes = _row_sizes(job, survey)
+    row, key = max(size.loaded for size in sizes), max(size.key for size in sizes) + _ROW_BYTES
+    loaded = min(rows * row, budget.part_bytes)
+    in_part = loaded / row
+    sort = min(in_part * key * _SORT_FACTOR, budget.duckdb_bytes) * job.sort_concurrency
     publish = loaded + in_part * _NUMBER_BYTES + min(budget.producer_queue_bytes, size * len(job.sort_list))
     return BASE_BYTES + max(dump, sort, publish)
 

@@ -80,16 +80,16 @@ def type_columns(
     `columns`: values as text (binary), or of an Arrow type that the key's type accepts; all rows of the block, null
     where a record has no such key. `rejected`: rows that the format itself refuses; their keys are not looked at.
     """
-    encoded, refused = dict[str, pa.Array](), dict[int, str]()
+    encoded, refused = dict[str, pa.Array](), dict(rejected or {})
     for key in keys:
-        column, reasons = key_type(key.type).encode(columns[key.name])
+        encoded[key.name], reasons = key_type(key.type).encode(columns[key.name])
         if columns[key.name].null_count and not key.nulls:
             absent = np.flatnonzero(np.asarray(columns[key.name].is_null())).tolist()
             reasons = dict.fromkeys(absent, "is null") | reasons
-        encoded[key.name] = column
+        label = key.label if reasons else ""
         # The first column that refuses a record gives the reason.
-        refused = {row: f"{key.label} {reason}" for row, reason in reasons.items()} | refused
-    parsed = Parsed(encoded, refused | dict(rejected or {}))
+        refused |= {row: f"{label} {reason}" for row, reason in reasons.items() if row not in refused}
+    parsed = Parsed(encoded, refused)
     rows = parsed.accepted(max(map(len, encoded.values()), default=0))
     return parsed if rows is None else parsed.take(pa.array(rows))
 

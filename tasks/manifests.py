@@ -70,7 +70,8 @@ class Snapshot:
 class Chunk:
     """Manifest of one Parquet chunk: the records of `range`, in offset order, whole.
 
-    `record_bytes`: keys, values and headers together. `times`: timestamps (ms) of about every thousandth record.
+    `record_bytes`: keys, values and headers together. `published`: the checksums of the records as the outputs have
+    them, by the column of their record keys. `times`: timestamps (ms) of about every thousandth record.
     `schemas`: ids of a schema registry that were used until then, each with the SHA-256 of its text.
     """
 
@@ -86,6 +87,7 @@ class Chunk:
     file_bytes: int = 0
     record_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
+    published: tuple[tuple[str, int], ...] = ()
     # The choice depends on how the records came, block by block.
     times: tuple[int, ...] = field(default=(), compare=False)
     # A retry has a format of its own, which has met fewer of them.
@@ -153,7 +155,8 @@ class SortedPart:
 class SortedRows:
     """Manifest of the sort named `sort`: its rows in total order, part by part, and their division among partitions.
 
-    `columns`: of a record. `batch_rows`: how many records may be gathered at once. `seconds`: the time sorting took.
+    `columns`: of a record; `key`: the one of its record key, empty if it has none. `batch_rows`: how many records may
+    be gathered at once. `seconds`: the time sorting took.
     """
 
     sort: str
@@ -163,6 +166,7 @@ class SortedRows:
     batch_rows: int
     ranges: tuple[KeyRange, ...] = ()
     seconds: float = 0.0
+    key: str = "key"
 
     @property
     def files(self) -> frozenset[Path]:

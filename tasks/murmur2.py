@@ -51,8 +51,8 @@ def _padded(data: pa.Buffer | None, end: int) -> npt.NDArray[np.uint8]:
 
 def _place_block(buffer: npt.NDArray[np.uint8], starts: Numbers, lengths: Numbers, partitions: int) -> Numbers:
     """Return the partition of each key: the longest are asked one by one, all others are hashed side by side."""
-    # Long keys first: the keys that have a further word are then the first ones.
-    order = np.argsort(-lengths, kind="stable")
+    # Long keys first: the keys that have a further word are then the first ones. Sorting 16 bits takes a third.
+    order = np.argsort(np.maximum(-lengths, -_SIDE_BY_SIDE_BYTES - 1).astype(np.int16), kind="stable")
     long, short = np.split(order, [int(np.count_nonzero(lengths > _SIDE_BY_SIDE_BYTES))])
     found = np.empty(len(starts), np.int64)
     found[short] = (_hash_side_by_side(buffer, starts[short], lengths[short]) & _POSITIVE).astype(np.int64) % partitions
@@ -75,7 +75,7 @@ def _hash_side_by_side(buffer: npt.NDArray[np.uint8], starts: Numbers, lengths: 
         mixed = words[starts[:count] + _WORD * i] * _M
         mixed = (mixed ^ (mixed >> np.uint32(24))) * _M
         hashes[:count] = hashes[:count] * _M ^ mixed
-    rest = lengths % _WORD
+    rest = lengths & (_WORD - 1)
     last = (hashes ^ (words[starts + lengths - rest] & _MASKS[rest])) * _M
     hashes = np.where(rest > 0, last, hashes)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * _M

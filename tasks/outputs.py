@@ -19,6 +19,7 @@ from tasks.kafka.topics import (
     EARLIEST,
     LATEST,
     Topic,
+    add_partitions,
     describe_topic,
     describe_topics,
     group_offsets,
@@ -40,10 +41,20 @@ def check_outputs(job: Job, admin: AdminClient) -> None:
         wanted[topic.name].check(topic, topic_settings(admin, topic.name))
 
 
+def check_output_partitions(job: Job, source: Topic) -> None:
+    """Raise SettingsError if new outputs would have fewer partitions than the source, by which records are placed."""
+    if job.partition_by == "source" and job.output_partitions and job.output_partitions < len(source.partitions):
+        raise SettingsError(
+            f"--output-partitions {job.output_partitions} is below the {len(source.partitions)} partitions of source "
+            f"{source.name}, and --partition-by source gives each its own: leave it out, or raise it"
+        )
+
+
 def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
     """Return the rules of each topic that the job writes to, except its ledger."""
     source = topic_settings(admin, job.source_topic)
-    outputs = output_rules(source, keep_timestamps=job.timestamps == "keep")
+    new_keys = job.output_key == "sort"
+    outputs = output_rules(source, keep_timestamps=job.timestamps == "keep", new_keys=new_keys)
     return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
 
 
@@ -54,6 +65,7 @@ def _outputs(job: Job) -> list[str]:
 def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = view.job, view.ledger
+    _check_hashed(view)
     if job.append:
         return
     if ledger.last is not None and ledger.placed:
@@ -67,46 +79,82 @@ def check_former_runs(view: JobView) -> None:
 def prepare_outputs(owner: Owner) -> Target:
     """Return the outputs as they are now; absent ones and an absent dead-letter topic are created.
 
-    A property that puts a promise at risk is reported.
+    With `--partition-by source` an output gets the partitions that it lacks. A property that puts a promise at risk is
+    reported.
     """
     job, admin = owner.job, owner.admin
-    wanted = _rules(job, admin)
+    wanted, source = _rules(job, admin), describe_topic(admin, job.source_topic)
     found = describe_topics(admin, list(wanted))
-    for name, partitions in _absent(job, admin, found).items():
+    for name, partitions in _absent(job, source, found).items():
         found[name] = wanted[name].make(admin, name, partitions, job.replication_factor)
+    _check_hashed(owner)
+    for name, partitions in _short(job, source, found).items():
+        add_partitions(admin, name, partitions)
+        get_logger().info("partitions added, as the source has", topic=name, partitions=partitions)
     _tell_risks(admin, wanted, found)
-    return KafkaTopics.note(admin, _outputs(job), job.request_timeout)
+    return KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by)
 
 
-def _absent(job: Job, admin: AdminClient, found: Mapping[str, Topic]) -> dict[str, int]:
-    """Return the topics that a run would create, with their numbers of partitions."""
-    source = describe_topic(admin, job.source_topic)
+def _check_hashed(view: JobView) -> None:
+    """Raise SettingsError if the outputs have more partitions than those over which the last run hashed its keys."""
+    last = view.ledger.last
+    if last is None or not view.ledger.placed or view.job.partition_by != "hash":
+        return
+    topics = describe_topics(view.admin, _outputs(view.job))
+    for sort in last.sorts:
+        topic = topics.get(sort.topic)
+        if topic and topic.id == sort.topic_id and len(topic.partitions) != sort.partition_count:
+            raise SettingsError(
+                f"output {sort.topic} has {len(topic.partitions)} partitions, and had {sort.partition_count} in run "
+                f"{last.run} of job {last.job}: --partition-by hash would place equal keys in two of them; sort the "
+                "source again into another output, with another --job-name"
+            )
+
+
+def _absent(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the topics that a run creates, with their numbers of partitions."""
     partitions = job.output_partitions or (len(source.partitions) if source else 1)
     wanted = dict.fromkeys(_outputs(job), partitions) | {job.dead_letters: 1}
     return {name: count for name, count in wanted.items() if name not in found}
 
 
+def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the outputs to which a run adds partitions, with their numbers then."""
+    if job.partition_by != "source" or source is None:
+        return {}
+    count = len(source.partitions)
+    return {name: count for name in _outputs(job) if name in found and len(found[name].partitions) < count}
+
+
 @dataclass(frozen=True)
 class PlannedTopics:
-    """Topics that a run would write to, by name, with their numbers of partitions; and those it would create first."""
+    """Topics that a run would write to, by name, with their numbers of partitions then.
+
+    `created`, `grown`: those that it would create first, or give more partitions.
+    """
 
     partitions: Mapping[str, int]
     created: tuple[str, ...]
+    grown: tuple[str, ...]
 
 
 def plan_topics(view: JobView) -> PlannedTopics:
-    """Look at the topics that a run would write to, its ledger among them; nothing is created.
+    """Look at the topics that a run would write to, its ledger among them; nothing is changed.
 
-    The error of a creation that Kafka would refuse comes now: it is asked to check, and not to create.
+    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
     """
     job, admin = view.job, view.admin
+    source = describe_topic(admin, job.source_topic)
     rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
     found = describe_topics(admin, list(rules))
-    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, admin, found)
+    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
     for name, partitions in absent.items():
         rules[name].check_make(admin, name, partitions, job.replication_factor)
+    short = _short(job, source, found)
+    for name, partitions in short.items():
+        add_partitions(admin, name, partitions, only_check=True)
     there = {name: len(topic.partitions) for name, topic in found.items()}
-    return PlannedTopics(there | absent, tuple(absent))
+    return PlannedTopics(there | absent | short, tuple(absent), tuple(short))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:

@@ -4,9 +4,9 @@ Kafka says which operations a principal has on a topic or a group (KIP-430). It 
 or for topics that do not exist yet: those are reported one by one, when they are needed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -23,19 +23,33 @@ Needs = Mapping[str, Operations]
 
 _READ = frozenset({AclOperation.READ})
 _SORT = frozenset({AclOperation.READ, AclOperation.DESCRIBE_CONFIGS})
+_ALTER = frozenset({AclOperation.ALTER})
 _WRITE = frozenset({AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS})
 
 
 def check_permissions(job: Job, admin: AdminClient) -> None:
     """Raise NotPermittedError, which names every operation that the job needs for sorting and does not have."""
-    outputs = [*(sort.topic for sort in job.sort_list), job.dead_letters]
-    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, **dict.fromkeys(outputs, _WRITE)}
+    outputs = [sort.topic for sort in job.sort_list]
+    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE}
+    topics = {**topics, **dict.fromkeys((*outputs, job.dead_letters), _WRITE)}
+    if job.partition_by == "source":
+        topics = {**topics, **dict.fromkeys(_find_short(admin, job.source_topic, outputs), _WRITE | _ALTER)}
     _check(job, admin, topics, dict.fromkeys((job.group, job.owner_group), _READ))
 
 
 def check_reading(job: Job, admin: AdminClient, topics: Iterable[str]) -> None:
     """Raise NotPermittedError, which names what is missing to read these topics, as verification does."""
     _check(job, admin, dict.fromkeys(topics, _READ), {job.group: frozenset({AclOperation.DESCRIBE})})
+
+
+def _find_short(admin: AdminClient, source: str, outputs: Sequence[str]) -> list[str]:
+    """Return the outputs that have fewer partitions than the source; those that cannot be seen are not short."""
+    answers = admin.describe_topics(TopicCollection([source, *outputs]), request_timeout=_REQUEST_TIMEOUT)
+    counts = {}
+    for name, answer in answers.items():
+        with suppress(KafkaException):
+            counts[name] = len(await_answer(answer, _REQUEST_TIMEOUT).partitions)
+    return [name for name in outputs if name in counts and counts[name] < counts.get(source, 0)]
 
 
 @contextmanager

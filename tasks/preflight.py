@@ -11,7 +11,7 @@ from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, check_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
-from tasks.outputs import check_outputs
+from tasks.outputs import check_output_partitions, check_outputs
 from tasks.ownership import JobView
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
@@ -39,6 +39,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     written = [*(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger]
     require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
+    check_output_partitions(job, source)
     check_outputs(job, admin)
     check_ledger(admin, job.ledger)
 
@@ -75,6 +76,8 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
         return
     then, now = {"source": last.source_topic}, {"source": job.source_topic}
     if ledger.placed:
+        then |= {"partition-by": last.partition_by, "output-key": last.output_key}
+        now |= {"partition-by": job.partition_by, "output-key": job.output_key}
         then |= {"sorts": ", ".join(f"{sort.columns}={sort.topic}" for sort in last.sorts), **_options(last.format)}
         now |= {"sorts": ", ".join(map(str, job.sort_list)), **_options(describe_format(job))}
     for name in then | now:

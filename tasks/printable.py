@@ -11,3 +11,8 @@ def excerpt(data: bytes, most: int = 40) -> str:
     # A character has four bytes at most: only what is shown is decoded.
     text = printable(data[: 4 * most].decode("utf-8", "backslashreplace"))
     return f"'{text}'" if len(text) <= most else f"'{text[:most]}…'"
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as `1 line` or `2,000 lines`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -34,7 +34,7 @@ from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
-from tasks.run_record import FORMAT, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import FEATURES, FORMAT, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
@@ -42,6 +42,8 @@ from tasks.source import check_source_unchanged
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
+# The options of a job that a run record keeps.
+_OPTIONS = ("append", "split_heavy_keys", "timestamps", "partition_by", "output_key")
 _VERSION = version("kafka-sorting-pipeline")
 
 
@@ -108,8 +110,12 @@ class Publication:
 
     @property
     def checksum(self) -> int:
-        """The checksum of each sort's rows, as the dump read them."""
+        """The checksum of the records that each sort places, as the source has them."""
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
+
+    def published(self, key: str) -> int:
+        """Return the checksum of the records to publish, whose record keys are in this column."""
+        return sum(dict(chunk.published)[key] for chunk in self.chunks) % 2**64
 
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
@@ -190,7 +196,8 @@ def _write_rows(job: Job, writing: Writing, publication: Publication) -> list[Se
     """Write the rows of all sorts, one sort after the other, and return what was sent of each."""
     meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
     for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
-        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, publication.checksum, meter.add)
+        expected = publication.published(rows.key)
+        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
         sent.append(Sent(rows, sort.columns, total))
     return sent
 
@@ -222,7 +229,7 @@ def write_sorted(
     for batch in _gathered(sort, gatherer):
         current_run().stop.check()
         reach("before-publish-batch")
-        columns = {name: batch.column(name) for name in batch.schema.names}
+        columns = {"key" if name == sort.key else name: batch.column(name) for name in batch.schema.names}
         for key_range, part in _cut_batch(sort.ranges, rows, batch.num_rows):
             write(key_range.partition, {name: column[part] for name, column in columns.items()})
         total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
@@ -293,11 +300,12 @@ def _record(
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
+        requires=tuple(feature for feature, option, default in FEATURES if getattr(job, option) != default),
     )
 
 
 def _recorded_options(job: Job) -> dict[str, Any]:
-    options = {"append": job.append, "split_heavy_keys": job.split_heavy_keys, "timestamps": job.timestamps}
+    options = {name: getattr(job, name) for name in _OPTIONS}
     return options if job.end is None else {**options, "end": job.end}
 
 

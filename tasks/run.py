@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from tasks.manifests import Chunk, Dumped, Snapshot, SortedRows
 from tasks.observe.logs import log_context
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
+from tasks.placement import Placements, place_outputs
 from tasks.publish import Publication
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
@@ -51,20 +51,15 @@ class Runner(Protocol):
 class Run:
     """An owned job on its way through one run. `attempt`: its name in the ledger.
 
-    `open_target`: creates absent outputs. It is called once there is work to do, so that a run that refuses what it
-    would read leaves no topic.
+    `open_target`: creates absent outputs, and partitions that the snapshot needs. It is called once there is work to
+    do, so that a run that refuses what it would read leaves no topic.
     """
 
     owner: Owner
     runner: Runner
-    open_target: Callable[[], Target]
+    open_target: Callable[[Snapshot], Target]
     attempt: str
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-    @cached_property
-    def target(self) -> Target:
-        """The outputs as they are when the run begins to work."""
-        return self.open_target()
 
     def take_snapshot(self, limits: BatchLimits | None = None) -> Snapshot:
         """Do step 4. `limits`: those of a micro-batch."""
@@ -80,9 +75,10 @@ class Run:
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
         """Do step 5, dump and sort: afterwards all is there for publishing."""
-        target = self.target
-        chunks = self._dump(snapshot, folder)
-        sorts = self._sort(snapshot, chunks, folder)
+        job, target = self.owner.job, self.open_target(snapshot)
+        placements = place_outputs(job, [target.partitions(sort.name) for sort in job.sort_list])
+        chunks = self._dump(snapshot, folder, placements)
+        sorts = self._sort(snapshot, folder, placements, chunks)
         return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
@@ -93,11 +89,9 @@ class Run:
         current_metrics().count_committed(record, publication.record_bytes)
         return record
 
-    def _dump(self, snapshot: Snapshot, folder: Path) -> tuple[Chunk, ...]:
-        job = self.owner.job
-        requests = [
-            DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder) for r in snapshot.ranges if r.span
-        ]
+    def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:
+        job, ranges = self.owner.job, [r for r in snapshot.ranges if r.span]
+        requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder, placements) for r in ranges]
         with _stage("dump", snapshot, snapshot.span):
             dumped = self.runner.dump(requests)
         for part in dumped:
@@ -108,9 +102,12 @@ class Run:
         describe_schemas(self.owner.recorded_format, chunks)
         return chunks
 
-    def _sort(self, snapshot: Snapshot, chunks: tuple[Chunk, ...], folder: Path) -> tuple[SortedRows, ...]:
-        job, target = self.owner.job, self.target
-        requests = [SortRequest(job, s, chunks, target.partitions(s.name), folder) for s in job.sort_list]
+    def _sort(
+        self, snapshot: Snapshot, folder: Path, placements: Placements, chunks: tuple[Chunk, ...]
+    ) -> tuple[SortedRows, ...]:
+        job = self.owner.job
+        placed = zip(job.sort_list, placements.of_sorts, strict=True)
+        requests = [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
         with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
             sorts = tuple(self.runner.sort(requests))
         drop_divided(chunks, sorts)

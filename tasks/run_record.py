@@ -12,8 +12,11 @@ from typing import Any, Final, Self, TypeVar
 from tasks.manifests import Key, LostRange
 
 FORMAT: Final = 2
+# Features that a record requires if an option of its job has another value than the default: a version that does not
+# know them would place records elsewhere, or with other keys.
+FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "output_key", "keep"))
 # The features that a record may require and from which this version can go on.
-UNDERSTOOD: Final[frozenset[str]] = frozenset()
+UNDERSTOOD: Final[frozenset[str]] = frozenset(feature for feature, _, _ in FEATURES)
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
@@ -47,13 +50,17 @@ class WrittenRange:
 
 @dataclass(frozen=True)
 class WrittenSort:
-    """One sort and its output. `checksum`: of the written records, in hexadecimal; empty in format 1."""
+    """One sort and its output. `checksum`: of the written records, in hexadecimal; empty in format 1.
+
+    `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the record.
+    """
 
     topic: str
     topic_id: str
     columns: str
     partitions: tuple[WrittenRange, ...]
     checksum: str = ""
+    partition_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,16 @@ class RunRecord:
         """The time before which the run was asked to read records; None if it was to read all."""
         end = self.options.get("end")
         return None if end in {None, "now"} else str(end)
+
+    @property
+    def partition_by(self) -> str:
+        """The way to a record's partition: range, hash or source."""
+        return str(self.options.get("partition_by", "range"))
+
+    @property
+    def output_key(self) -> str:
+        """The record keys of the outputs: keep, sort or none."""
+        return str(self.options.get("output_key", "keep"))
 
     @property
     def is_mostly_dead(self) -> bool:

@@ -7,9 +7,9 @@ integers as integers. DuckDB orders keys and row numbers, one part of the run at
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -22,13 +22,15 @@ from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
 from tasks.manifests import Chunk, Key, KeyRange, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
+from tasks.placement import Placement
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound, encode_key
-from tasks.sorting.cuts import cut_rows
+from tasks.sorting.cuts import cut_counts, cut_rows
 from tasks.sorting.order import Order, Term
+from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
 from tasks.types.base import KeyType
@@ -52,6 +54,7 @@ class SortRequest:
     chunks: tuple[Chunk, ...]
     partitions: int
     folder: Path
+    placement: Placement = field(default_factory=Placement)
 
 
 def sort_chunks(request: SortRequest) -> SortedRows:
@@ -71,10 +74,11 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, order = record_columns(job, chunks), order_of(job, sort)
+    columns, order = record_columns(job, chunks, request.placement.key), order_of(job, sort)
+    partition = request.placement.partition
     budget = Budget.of(job)
     division = Division(
-        order,
+        order.behind(partition) if partition else order,
         columns,
         budget.part_bytes,
         _threads(job),
@@ -85,32 +89,40 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     with _connect(request) as connection:
         for i, part in enumerate(divided):
             path = request.folder / f"order-{number:03}-{i:05}.u32"
-            parts.append(_order_part(connection, part, order, path))
+            parts.append(_order_part(connection, part, order, partition, path))
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
-    ranges = cut_ranges(job, sort, SortedKeys(parts, order.columns), request.partitions)
+    keys = SortedKeys(parts, order.columns)
+    if partition:
+        ranges = cut_counts(keys, count_partitions(parts, partition, request.partitions))
+    else:
+        ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
+    ranges = record_ranges(job, sort, ranges)
     reach("after-sort")
-    return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges)
+    key = request.placement.key
+    return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
 
 
-def cut_ranges(job: Job, sort: Sort, keys: Sequence[Key], partitions: int) -> tuple[KeyRange, ...]:
-    """Cut the sorted rows, whose keys are `keys`, for the output's partitions; the ranges' keys are for the ledger."""
+def record_ranges(job: Job, sort: Sort, ranges: Iterable[KeyRange]) -> tuple[KeyRange, ...]:
+    """Return the ranges as the ledger has them: their keys for a person, and encoded."""
     order, types = order_of(job, sort), _key_types(job, sort)
-    ranges = cut_rows(keys, partitions, split_heavy_keys=job.split_heavy_keys)
     return tuple(_recorded(order, types, r) for r in ranges)
 
 
-def _order_part(connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, path: Path) -> SortedPart:
-    """Write the numbers of the part's rows in their order."""
+def _order_part(
+    connection: duckdb.DuckDBPyConnection, files: tuple[Path, ...], order: Order, partition: str, path: Path
+) -> SortedPart:
+    """Write the numbers of the part's rows in their order, behind the column of partitions, if there is one."""
     context, groups, rows = current_run(), RowGroups(files), 0
     meter = context.progress.meter("sort")
     unfinished = name_unfinished(path)
     try:
         with unfinished.open("wb") as sink, context.stop.interrupting(connection.interrupt):
+            writer: OrderWriter = PartitionedOrder(sink, groups, partition) if partition else PlainOrder(sink)
             for numbers in _ordered(connection, groups, order):
                 context.stop.check()
-                sink.write(numbers.data)
+                writer.write(numbers)
                 rows += len(numbers)
                 meter.add(len(numbers))
         os.replace(unfinished, path)
@@ -149,11 +161,11 @@ def order_of(job: Job, sort: Sort) -> Order:
     return Order(tuple(terms))
 
 
-def record_columns(job: Job, chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Return the columns that any record of the run has."""
+def record_columns(job: Job, chunks: Sequence[Chunk], key: str = "key") -> tuple[str, ...]:
+    """Return the columns that any record of the run has. `key`: the column of record keys; empty for none."""
     wanted = {
         "value": True,
-        "key": any(chunk.has_keys for chunk in chunks),
+        key: any(chunk.has_keys for chunk in chunks) if key == "key" else bool(key),
         "headers": any(chunk.has_headers for chunk in chunks),
         "timestamp": job.timestamps == "keep",
     }

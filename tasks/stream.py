@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,7 +28,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
-from tasks.manifests import Chunk
+from tasks.manifests import Chunk, Snapshot
 from tasks.observe.logs import get_logger
 from tasks.observe.metrics import category_of, current_metrics
 from tasks.outputs import check_former_runs, prepare_outputs
@@ -64,7 +63,7 @@ class StreamCancelledError(KafkaSortError):
     action = "Start again when it suits: it goes on behind the last batch."
 
 
-@dataclass(frozen=True)
+@dataclass
 class OwnedStream:
     """The resources of a stream while it owns the job."""
 
@@ -74,11 +73,13 @@ class OwnedStream:
     # Its threads live on from batch to batch, as consumers and producer do: allocators keep memory for each ended
     # thread.
     runner: Runner
+    _target: Target | None = None
 
-    @cached_property
-    def target(self) -> Target:
-        """The outputs, as the first batch with work finds or creates them."""
-        return prepare_outputs(self.owner)
+    def open_target(self, snapshot: Snapshot) -> Target:
+        """Return the outputs as the first batch finds or creates them; once they lack a partition, as they are then."""
+        if self._target is None or not self._target.takes(snapshot):
+            self._target = prepare_outputs(self.owner)
+        return self._target
 
 
 class Stream:
@@ -269,7 +270,7 @@ def _sort_batch(stream: OwnedStream, limits: BatchLimits, attempt: str) -> RunRe
     # If the producer saw an error since the last batch, it is replaced here: check the lease, fence, read the ledger.
     owner.healthy_producer()
     with _batch_folder(stream.folder) as folder:
-        return run_job(Run(owner, stream.runner, lambda: stream.target, attempt), folder, limits)
+        return run_job(Run(owner, stream.runner, stream.open_target, attempt), folder, limits)
 
 
 @contextmanager

@@ -5,9 +5,9 @@ What is read is bounded in records, bytes and seconds, and not by the topic. Not
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from tasks.kafka.windows import FETCH_WAIT_MS, plan_windows, read_windows
 from tasks.keys import chunk_schema
 from tasks.manifests import OffsetRange, Snapshot
 from tasks.ownership import JobView
+from tasks.placement import OutputColumns, Placements
 from tasks.settings.job import Job
 
 _RECORDS: Final = 16_000
@@ -36,7 +37,7 @@ _WINDOW_RECORDS: Final = 50
 class Survey:
     """The records that were found. `offsets`: how many were looked at. `rows`: what sorts can place, as in a chunk.
 
-    `column_bytes`: column of a chunk → bytes of these rows in it.
+    `column_bytes`: column of a chunk → bytes of these rows in it. `placements`: of the job's sorts.
     """
 
     offsets: int
@@ -44,6 +45,7 @@ class Survey:
     record_bytes: int
     rows: pa.Table
     column_bytes: Mapping[str, int]
+    placements: Placements = field(default_factory=Placements)
 
     @property
     def share(self) -> float:
@@ -65,7 +67,7 @@ class Survey:
         return sum(self.column_bytes[name] for name in columns or self.column_bytes) / max(len(self.rows), 1)
 
 
-def take_survey(view: JobView, snapshot: Snapshot) -> Survey:
+def take_survey(view: JobView, snapshot: Snapshot, placements: Placements) -> Survey:
     """Survey the ranges of the snapshot, by the types that the job has by now."""
     groups: dict[int, RowGroup] = {}
     offsets = records = size = 0
@@ -75,8 +77,8 @@ def take_survey(view: JobView, snapshot: Snapshot) -> Survey:
         size += sum(map(record_bytes, messages))
         for partition, of_one in _by_partition(messages).items():
             groups.setdefault(partition, RowGroup(partition)).add(Block.of(of_one))
-    rows = _parse(view.job, groups.values())
-    return Survey(offsets, records, size, rows, column_bytes(rows))
+    rows = _parse(view.job, placements, groups)
+    return Survey(offsets, records, size, rows, column_bytes(rows), placements)
 
 
 def _read(view: JobView, snapshot: Snapshot) -> Iterator[tuple[Mapping[int, tuple[int, int]], list[Message]]]:
@@ -112,7 +114,8 @@ def _by_partition(messages: Sequence[Message]) -> dict[int, list[Message]]:
     return found
 
 
-def _parse(job: Job, groups: Iterable[RowGroup]) -> pa.Table:
+def _parse(job: Job, placements: Placements, groups: Mapping[int, RowGroup]) -> pa.Table:
     """Return the rows as the dump writes them, in order of arrival."""
-    fmt, schema = make_format(job), chunk_schema(job.key_columns)
-    return pa.concat_tables([schema.empty_table(), *(group.split(job, fmt)[0] for group in groups)])
+    fmt, outputs = make_format(job), OutputColumns(job, placements)
+    tables = [outputs.add(groups[partition].split(job, fmt)[0], partition) for partition in sorted(groups)]
+    return pa.concat_tables([placements.extend(chunk_schema(job.key_columns)).empty_table(), *tables])

@@ -44,7 +44,7 @@ def prepare(owner: Owner, folder: Path, attempt: str | None = None) -> Publicati
     attempt = attempt or uuid4().hex
     folder = folder / attempt
     folder.mkdir()
-    run = Run(owner, ThreadRunner(), lambda: prepare_outputs(owner), attempt)
+    run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), attempt)
     return run.prepare(run.take_snapshot(), folder)
 
 

@@ -5,6 +5,7 @@ A recipe has a topic before and after, or commands that are run one after the ot
 
 import re
 import shlex
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -21,8 +22,11 @@ _RECIPE = re.compile(
     r".*?^```sh\n(?P<command>.*?)^```\n.*?^```topic\n(?P<sorted>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
 )
+# The file that the commands name may stand in front of them.
 _COMMANDS = re.compile(
-    r"^## (?P<title>.+?)\n(?:(?!^## ).*\n)*?^```commands\n(?P<commands>(?:.*\n)*?)^```\n", re.MULTILINE
+    r"^## (?P<title>.+?)\n(?:(?!^## ).*\n)*?"
+    r"(?:^```file (?P<file>.+)\n(?P<text>(?:(?!^```).*\n)*)^```\n\n)?^```commands\n(?P<commands>(?:.*\n)*?)^```\n",
+    re.MULTILINE,
 )
 _LINE = re.compile(r"(?:\[(?P<headers>[^\]=]+=[^\]]*)\] )?(?:(?P<key>.+?) →)? ?(?P<value>.*)")
 RECIPES = [match.groupdict() for match in _RECIPE.finditer(text_of("docs/recipes.md"))]
@@ -62,28 +66,31 @@ def test_recipe(recipe: dict[str, str], cluster: Cluster, command: Command) -> N
     assert not any(run.unverifiable for run in verified.runs)
 
 
-def renamed(flags: list[str], topic: str) -> list[str]:
-    """Return the flags for another topic, and with schemas where they are installed."""
-    schemas = {path.name: str(path) for path in SCHEMAS.values()}
+def renamed(flags: list[str], topic: str, files: dict[str, str]) -> list[str]:
+    """Return the flags for another topic, and with files where they are."""
     names = {i + 1 for i, flag in enumerate(flags) if flag in {"--topic", "--source-topic"}}
-    return [topic if i in names else schemas.get(flag, flag) for i, flag in enumerate(flags)]
+    return [topic if i in names else files.get(flag, flag) for i, flag in enumerate(flags)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", SEQUENCES, ids=[recipe["title"] for recipe in SEQUENCES])
-def test_commands(recipe: dict[str, str], command: Command) -> None:
+def test_commands(recipe: dict[str, str], command: Command, tmp_path: Path) -> None:
     """Each command ends well; the last one verifies, and judges the order too."""
     topic = f"people-{uuid4().hex[:6]}"
     lines = [shlex.split(line) for line in recipe["commands"].splitlines()]
-    assert [(program, verb) for program, verb, *_ in lines] == [
-        ("kafka-sort", v) for v in ("generate", "sort", "verify")
-    ]
-    place = {"generate": [], "sort": ["--workdir", str(command.workdir)], "verify": []}
+    files = {path.name: str(path) for path in SCHEMAS.values()}
+    if recipe["file"]:
+        path = tmp_path / recipe["file"]
+        path.write_text(recipe["text"])
+        files[path.name] = str(path)
+    first, records = ("load", "3") if recipe["file"] else ("generate", "2,000")
+    assert [(program, verb) for program, verb, *_ in lines] == [("kafka-sort", v) for v in (first, "sort", "verify")]
+    place = {first: [], "sort": ["--workdir", str(command.workdir)], "verify": []}
     made, done, checked = (
-        command.start_flags(verb, *place[verb], *renamed(flags, topic)).finish() for _, verb, *flags in lines
+        command.start_flags(verb, *place[verb], *renamed(flags, topic, files)).finish() for _, verb, *flags in lines
     )
     assert made.status == 0, made.err
     assert done.status == 0, done.err
     assert checked.status == 0, checked.err
-    assert "1 run, 2,000 records read, no difference" in checked.out
+    assert f"1 run, {records} records read, no difference" in checked.out
     assert "not verifiable:" not in checked.out + checked.err

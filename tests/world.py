@@ -157,7 +157,7 @@ class World:
             ranges = tuple(WrittenRange(p, firsts[p], firsts[p] + n - 1, n) for p, n in counts.items() if n)
             found = describe_topic(self.admin, topic)
             assert found is not None
-            written.append(WrittenSort(topic, found.id, columns, ranges))
+            written.append(WrittenSort(topic, found.id, columns, ranges, partition_count=OUTPUT_PARTITIONS))
         self.send(self.dead_letters, self.letters(rows) if letters is None else letters)
         record = replace(self.record(rows, tuple(written)), **changes)  # type: ignore[arg-type]  # named by the test
         payload = record.to_json()

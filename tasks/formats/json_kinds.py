@@ -82,6 +82,18 @@ class Tokens:
             return self.present
         return np.asarray(pc.match_substring_regex(self.texts, _INTEGER).fill_null(False))
 
+    def are_strings(self) -> Mask:
+        """Find strings."""
+        return np.asarray(self.starts == ord('"'))
+
+    def are_bools(self) -> Mask:
+        """Find true and false."""
+        return np.asarray((self.starts == ord("t")) | (self.starts == ord("f")))
+
+    def are_zeros(self) -> Mask:
+        """Find the integer 0."""
+        return np.asarray(pc.equal(self.texts, "0").fill_null(False))
+
     def are_numbers(self) -> Mask:
         """Find numbers."""
         return np.asarray((self.starts - np.uint8(_DIGITS[0]) <= 9) | (self.starts == ord("-")))
@@ -90,8 +102,8 @@ class Tokens:
 _FITTING: Final[Mapping[str, Callable[[Tokens], Mask]]] = {
     "integer": Tokens.are_integers,
     "number": Tokens.are_numbers,
-    "bool": lambda tokens: (tokens.starts == ord("t")) | (tokens.starts == ord("f")),
-    "string": lambda tokens: tokens.starts == ord('"'),
+    "bool": Tokens.are_bools,
+    "string": Tokens.are_strings,
 }
 
 

@@ -5,7 +5,7 @@ RFC 8259 says, or not exactly: those are found by a search, and read strictly, o
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,7 +19,14 @@ from tasks.arrow import binary_buffers, one_chunk
 from tasks.database import open_cursor
 from tasks.formats.base import EMPTY_VALUE, NULL_VALUE, RejectedError
 from tasks.formats.json_kinds import Kind, Tokens, kind_of, unquote_tokens
-from tasks.formats.json_search import BLURRED_DIGITS, find_broken, find_lenient, find_long_numbers, strip_marks
+from tasks.formats.json_search import (
+    BLURRED_DIGITS,
+    find_broken,
+    find_illegible,
+    find_lenient,
+    find_long_numbers,
+    strip_marks,
+)
 from tasks.formats.json_strict import read_tokens
 from tasks.printable import excerpt
 from tasks.settings.paths import Path
@@ -88,21 +95,42 @@ class JsonReader:
 
         `values`: binary, null where a record has none. The columns have all rows, with null where there is no key.
         """
-        parts = [self._read_block(values.slice(start, end - start)) for start, end in _split(values)]
-        columns = {
-            column.key.name: pa.concat_arrays([part[0][i] for part in parts]) for i, column in enumerate(self._columns)
-        }
+        columns, rejected = self._read_blocks(values, self._read_block)
+        return {column.key.name: columns[i] for i, column in enumerate(self._columns)}, rejected
+
+    def read_scalar(self, values: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+        """Return the texts at the only path (binary), and index → reason of values that are no JSON.
+
+        Strings are without escapes, numbers as they are written; all else but true and false is null.
+        """
+        (column,), rejected = self._read_blocks(values, self._read_scalar_block)
+        return column, rejected
+
+    def _read_blocks(
+        self, values: pa.Array, read: Callable[[pa.Array], tuple[list[pa.Array], dict[int, str]]]
+    ) -> tuple[list[pa.Array], dict[int, str]]:
+        parts = [read(values.slice(start, end - start)) for start, end in _split(values)]
+        columns = [pa.concat_arrays(pieces) for pieces in zip(*(part[0] for part in parts), strict=True)]
         starts = np.cumsum([0, *(len(part[0][0]) for part in parts)]).tolist()
         rejected = {
             start + row: reason for start, part in zip(starts, parts, strict=False) for row, reason in part[1].items()
         }
         return columns, rejected
 
+    def _read_scalar_block(self, values: pa.Array) -> tuple[list[pa.Array], dict[int, str]]:
+        texts, rejected = self._read_tokens(values, strip_marks(values))
+        tokens = Tokens(texts[0])
+        # The fast parser writes these in a way of its own.
+        written = tokens.are_numbers() & ~tokens.are_integers() | _match(values, tokens.are_zeros(), r"-0")
+        if written.any():
+            tokens = Tokens(self._patch(values, texts, [0], written, rejected)[0])
+        strings, others = tokens.are_strings(), tokens.are_numbers() | tokens.are_bools()
+        column = unquote_tokens(tokens.texts, strings, self._unescape)
+        return [pc.if_else(pa.array(others), tokens.texts.view(pa.binary()), column)], rejected
+
     def _read_block(self, values: pa.Array) -> tuple[list[pa.Array], dict[int, str]]:
         rows = strip_marks(values)
-        texts, unread = self._read_fast(rows)
-        rejected: dict[int, str] = {}
-        texts = self._patch(values, texts, range(len(texts)), unread, rejected)
+        texts, rejected = self._read_tokens(values, rows)
         for i, column in enumerate(self._columns):
             if column.is_exact and (blurred := _find_blurred(rows, texts[i], column)).any():
                 texts = self._patch(values, texts, [i], blurred, rejected)
@@ -111,6 +139,12 @@ class JsonReader:
         ]
         return columns, rejected
 
+    def _read_tokens(self, values: pa.Array, rows: pa.Array) -> tuple[list[pa.Array], dict[int, str]]:
+        """Return the tokens at each path; `rows` are the values without marks."""
+        texts, unread = self._read_fast(rows)
+        rejected: dict[int, str] = {}
+        return self._patch(values, texts, range(len(texts)), unread, rejected), rejected
+
     def _read_fast(self, rows: pa.Array) -> tuple[list[pa.Array], Mask]:
         """Return the tokens at each path (string), and the rows that must be read strictly."""
         if not self._is_fast:
@@ -118,14 +152,20 @@ class JsonReader:
         asked = np.asarray(rows.is_valid()) & ~find_lenient(rows)
         if not self._has_root:
             asked &= ~find_broken(rows)
+        columns = [one_chunk(column) for column in self._read_asked(rows, asked).columns]
+        return columns[:-1], np.asarray(columns[-1])
+
+    def _read_asked(self, rows: pa.Array, asked: Mask) -> pa.Table:
         view = _text_view(rows, asked)
         try:
-            table = self._query("json_extract(v, $1)", view)
+            return self._query("json_extract(v, $1)", view)
         except (duckdb.Error, UnicodeDecodeError):
-            # Some value is not JSON, or not UTF-8. This costs a second parse, for this block alone.
-            table = self._query("CASE WHEN json_valid(v) THEN json_extract(v, $1) END", view)
-        columns = [one_chunk(column) for column in table.columns]
-        return columns[:-1], np.asarray(columns[-1])
+            # Without the values that are not UTF-8 the others may take one parse after all.
+            illegible = asked & find_illegible(rows)
+        if illegible.any():
+            return self._read_asked(rows, asked & ~illegible)
+        # Some value is not JSON. This costs a second parse, for this block alone.
+        return self._query("CASE WHEN json_valid(v) THEN json_extract(v, $1) END", view)
 
     def _query(self, tokens: str, view: pa.Array) -> pa.Table:
         """Return a column for each path, and whether the row was not read."""
@@ -198,9 +238,12 @@ class JsonReader:
         for row in np.flatnonzero(~fits & ~empty).tolist():
             if row not in rejected:
                 rejected[row] = self._explain(column, values[row].as_py())
-        for row in np.flatnonzero(empty).tolist() if not column.key.nulls else ():
-            reason = "is null" if tokens.present[row] else "is missing"
-            rejected.setdefault(row, f"{column.key.label} {reason}")
+        if column.key.nulls:
+            return
+        label = column.key.label
+        for row in np.flatnonzero(empty).tolist():
+            if row not in rejected:
+                rejected[row] = f"{label} is {'null' if tokens.present[row] else 'missing'}"
 
     def _explain(self, column: Column, value: bytes) -> str:
         """Say what a key is in place of its type."""

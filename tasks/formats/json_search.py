@@ -29,6 +29,8 @@ _LENIENT: Final = r'(?is)\A(?:[^"]|"(?:[^"\\]|\\.)*")*(?:nan|inf|,[ \t\r\n]*[}\]
 # With fewer digits a double has the same decimal value.
 BLURRED_DIGITS: Final = 16
 _STRIDE = 4
+# Of one in so many values each is looked at: a parse of all takes as long.
+_LOOKED_AT = 8
 
 
 def strip_marks(values: pa.Array) -> pa.Array:
@@ -66,6 +68,24 @@ def find_broken(values: pa.Array) -> Mask:
     # An opening bracket and its closing one differ by 2; blanks may stand around.
     closed = (last - first == 2) & ((first | 0x20) == ord("{"))
     return np.asarray(~(closed | (first <= ord(" ")) | (last <= ord(" "))) | (np.diff(edges) == 0))
+
+
+def find_illegible(values: pa.Array) -> Mask:
+    """Find values that are not UTF-8, if few are beyond ASCII; of many it finds none."""
+    found = ~np.asarray(pc.string_is_ascii(values.view(pa.string())).fill_null(True))
+    if np.count_nonzero(found) * _LOOKED_AT > len(found):
+        return np.zeros(len(found), np.bool_)
+    for row in np.flatnonzero(found).tolist():
+        found[row] = not _is_legible(values[row].as_buffer())
+    return found
+
+
+def _is_legible(value: pa.Buffer) -> bool:
+    try:
+        str(memoryview(value), "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def find_long_numbers(values: pa.Array) -> Mask:

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from tasks.formats.base import RejectedError
 from tasks.printable import excerpt
@@ -26,6 +27,20 @@ _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
+# What orjson says of text that is certainly no JSON, and how a dead letter says it. Of a number that it cannot read it
+# says other things, and the strict parser decides.
+_CERTAIN: Final = {
+    "unexpected end of data": "unexpected end",
+    "unexpected content after document": "extra data",
+    "trailing comma is not allowed": "trailing comma",
+    "number with leading zero is not allowed": "leading zero",
+    "unexpected control character in string": "control character in a string",
+    **{
+        f"unexpected character, expected {what}": f"expecting {what}"
+        for what in ("a JSON value", "a string key", "':' after key", "',' or '}'", "',' or ']'")
+    },
+}
+_LITERAL = re.compile("NaN|Infinity")
 # A parsed value takes a multiple of its size, and the GIL lets one thread parse at a time anyway.
 _parsing = threading.Lock()
 
@@ -76,6 +91,8 @@ def _parse(value: bytes) -> Any:
         raise _refusal(value, "not UTF-8", error.start + _mark(value)) from None
     if (place := find_nesting(value)) is not None:
         raise _refusal(value, f"more than {MOST_LEVELS} levels of nesting", place)
+    if quick := _explain(text):
+        raise _refusal(value, quick[0], _place(value, text, quick[1]))
     try:
         root = _decode(text)
     except json.JSONDecodeError as error:
@@ -88,6 +105,17 @@ def _parse(value: bytes) -> Any:
         if match[1]:
             raise _refusal(value, "half of a surrogate pair", _place(value, text, match.start()))
     return root
+
+
+def _explain(text: str) -> tuple[str, int] | None:
+    """Return what is wrong with a text, and at which character, if that is quickly said."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        literal = _LITERAL.match(text, error.pos) if error.msg.startswith("unexpected") else None
+        what = f"{literal[0]} is no number of JSON" if literal else _CERTAIN.get(error.msg)
+        return (what, error.pos) if what else None
+    return None
 
 
 def _decode(text: str) -> Any:
@@ -104,7 +132,7 @@ def _mark(value: bytes) -> int:
 
 
 def _place(value: bytes, text: str, position: int) -> int:
-    return len(text[:position].encode()) + _mark(value)
+    return (position if text.isascii() else len(text[:position].encode())) + _mark(value)
 
 
 def _refusal(value: bytes, what: str, place: int) -> RejectedError:

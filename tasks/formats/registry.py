@@ -29,14 +29,14 @@ def _make_csv(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
 
 
 def _make_avro(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
-    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    given = {key.name: key.type for key in keys if job.given_type(key.name)}
     return AvroFormat(job.schema_content, keys, given, f"--avro-schema {job.avro_schema}")
 
 
 def _make_protobuf(job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
     with needing_extra("--format protobuf", "protobuf"):
         from tasks.formats.protobuf.format import ProtobufFormat
-    given = {key.name: kind for key in keys if (kind := job.given_type(key.name))}
+    given = {key.name: key.type for key in keys if job.given_type(key.name)}
     where = f"--protobuf-descriptor {job.protobuf_descriptor}"
     return ProtobufFormat(job.schema_content, job.protobuf_message or "", keys, given, where)
 
@@ -51,15 +51,19 @@ _MAKERS: Final[dict[str, _Maker]] = {
 }
 
 
-def make_format(job: Job) -> RecordFormat:
-    """Make the job's format. It parses values only if a sort names a field of them."""
-    parts = [make(job, keys) for make, keys in _split_keys(job) if keys]
+def make_format(job: Job, keys: Sequence[KeyColumn] | None = None) -> RecordFormat:
+    """Make the job's format. It parses values only if a sort names a field of them.
+
+    `keys`: the key columns to read, with the types to read them as, if these are not all of the job's.
+    """
+    wanted = job.key_columns if keys is None else keys
+    parts = [make(job, keys) for make, keys in _split_keys(job, wanted) if keys]
     return parts[0] if len(parts) == 1 else _Joined(*parts)
 
 
-def _split_keys(job: Job) -> list[tuple[_Maker, list[KeyColumn]]]:
+def _split_keys(job: Job, keys: Sequence[KeyColumn]) -> list[tuple[_Maker, list[KeyColumn]]]:
     """Return the key columns by the part of a record that they are in, with what makes its format."""
-    of_values, of_records = _keys_of_values(job), [key for key in job.key_columns if is_record_field(key.name)]
+    of_values, of_records = _keys_of_values(keys), [key for key in keys if is_record_field(key.name)]
     framed = [key for key in of_records if job.is_registered("key") and record_field(key.name)[0] == "@key"]
     others = [key for key in of_records if key not in framed]
     return [(_make_fields, others), (make_keys, framed), (_make_values, of_values)]
@@ -84,7 +88,7 @@ def describe_format(job: Job) -> Mapping[str, str]:
 
     Any of these facts that a job changes stops it, since it would place its records by other keys.
     """
-    facts = dict(_make_values(job, _keys_of_values(job)).facts())
+    facts = dict(_make_values(job, _keys_of_values(job.key_columns)).facts())
     if job.record_field_types:
         facts["fields"] = format_columns(job.record_field_types, omit=None)
     if job.key_format != "text":
@@ -99,8 +103,8 @@ def check_format(job: Job) -> None:
         open_registry(job.schema_registry).check()
 
 
-def _keys_of_values(job: Job) -> list[KeyColumn]:
-    return [key for key in job.key_columns if not is_record_field(key.name)]
+def _keys_of_values(keys: Sequence[KeyColumn]) -> list[KeyColumn]:
+    return [key for key in keys if not is_record_field(key.name)]
 
 
 class _Joined:

@@ -1,6 +1,6 @@
 """Sends records over one producer, in order: blocks of Arrow columns, or one record at a time.
 
-A block goes through librdkafka's batch call where that can carry it. Successful records are not reported. A failed one
+A block goes through librdkafka's batch call where that can carry it. Records of a block are not reported. A failed one
 is noticed by the transaction, or by the topic's growth. No wait is longer than `timeout` without an answer.
 """
 
@@ -21,6 +21,8 @@ _BATCH_ROWS = 50_000
 
 # Topic and librdkafka's error for a record → the error to raise.
 Explain = Callable[[str, KafkaError], Exception]
+# The error of a record, or None, and the record.
+Report = Callable[[KafkaError | None, object], None]
 
 
 def explain_refusal(topic: str, error: KafkaError) -> Exception:
@@ -72,12 +74,16 @@ class Sender:
         partition: int = -1,
         headers: Headers = (),
         timestamp: int = 0,
+        delivered: Report | None = None,
     ) -> None:
-        """Queue one record; a null value is sent as null."""
+        """Queue one record; a null value is sent as null. `delivered` is called with the answer, in a later wait."""
+        answer = {} if delivered is None else {"on_delivery": delivered}
         while True:
             try:
                 # A swallowed BufferError would be a lost record that no commit reports.
-                self._producer.produce(topic, value, key, partition, headers=list(headers), timestamp=timestamp)
+                self._producer.produce(
+                    topic, value, key, partition, headers=list(headers), timestamp=timestamp, **answer
+                )
             except BufferError:
                 self._wait_for_space()
             except KafkaException as error:

@@ -20,6 +20,8 @@ NO_LIMIT = "9223372036854775807"
 _EVERY_AGE_MS = 10**13
 # A dead letter is its record plus the headers that say why.
 _ERROR_HEADER_BYTES = 65_536
+# A record of the largest size may get a key that it did not have.
+_KEY_BYTES = 65_536
 # A run's record names each output partition: this size is enough for some hundreds of them.
 _LEDGER_RECORD_BYTES = 65_536
 
@@ -120,11 +122,17 @@ def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[
     return {"min.insync.replicas": str(min(wanted, replicas))}
 
 
-def output_rules(source: Settings, *, keep_timestamps: bool) -> TopicRules:
-    """Return the rules of an output. Its retention is the user's choice, unless timestamps of the source are kept."""
+def output_rules(source: Settings, *, keep_timestamps: bool, new_keys: bool = False) -> TopicRules:
+    """Return the rules of an output. Its retention is the user's choice, unless timestamps of the source are kept.
+
+    `new_keys`: records may have larger keys than in the source.
+    """
     kept = (_CREATE_TIME, *_kept_limits(source, "records"))
     times = kept if keep_timestamps else (_ANY_AGE, _finite("retention.ms"))
-    return TopicRules("output", (_DELETE, _as_large_as(source), *times, _finite("retention.bytes"), *_REPLICATION))
+    return TopicRules(
+        "output",
+        (_DELETE, _as_large_as(source, _KEY_BYTES * new_keys), *times, _finite("retention.bytes"), *_REPLICATION),
+    )
 
 
 def dead_letter_rules(source: Settings) -> TopicRules:

@@ -15,7 +15,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from tasks.errors import SettingsError, TransientError
@@ -139,15 +139,38 @@ def create_topic(
 ) -> Topic:
     """Create the topic unless it exists, and wait until it is visible: Kafka answers before a creation propagates."""
     _ask_for(admin, _new_topic(name, partitions, replication_factor, config))
+    return _await_partitions(admin, name, 1, "was created")
+
+
+def _await_partitions(admin: AdminClient, name: str, count: int, what: str) -> Topic:
+    """Return the topic once so many partitions can be used; TransientError if that takes too long."""
     deadline = time.monotonic() + _VISIBLE_TIMEOUT
     while time.monotonic() < deadline:
         topic = describe_topic(admin, name)
-        if topic and topic.partitions and not topic.leaderless:
+        if topic and len(topic.partitions) >= count and not topic.leaderless:
             # The leaders know it a moment later than the controller does.
             list_offsets(admin, name, topic.partitions, EARLIEST)
             return topic
         time.sleep(0.05)
-    raise TransientError(f"topic {name} was created, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+    raise TransientError(f"topic {name} {what}, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
+
+
+def add_partitions(admin: AdminClient, name: str, count: int, *, only_check: bool = False) -> None:
+    """Add partitions to the topic until it has so many, and wait until they are visible.
+
+    `only_check`: Kafka is asked whether it would do so, and nothing is changed.
+    """
+    new = [NewPartitions(name, count)]
+    try:
+        admin.create_partitions(new, operation_timeout=REQUEST_TIMEOUT, validate_only=only_check)[name].result()
+    except KafkaException as error:
+        cause = error.args[0]
+        # Somebody else may have added them.
+        if cause.code() != KafkaError.INVALID_PARTITIONS:
+            refused = " (that needs Alter on it)" * (cause.code() in REFUSALS)
+            raise translate(f"partitions could not be added to topic {name}{refused}", cause) from error
+    if not only_check:
+        _await_partitions(admin, name, count, "got partitions")
 
 
 def check_creation(

@@ -8,7 +8,7 @@ late commit of an older transaction must find a newer epoch, which only `init_tr
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 
@@ -95,6 +95,17 @@ class TransactionalProducer:
                 with attempt:
                     self._producer.init_transactions(self._timeout)
         self.spent = False
+
+    def learn_partitions(self, topics: Mapping[str, int]) -> None:
+        """Wait until the producer knows so many partitions of each topic; KafkaTransientError after too long."""
+        deadline = time.monotonic() + self._timeout
+        with kafka_errors(f"partitions of {', '.join(topics)}"):
+            for topic, count in topics.items():
+                while len(self._producer.list_topics(topic, self._timeout).topics[topic].partitions) < count:
+                    if time.monotonic() > deadline:
+                        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                    _check_stop()
+                    time.sleep(_LOOK_SECONDS)
 
     def poll(self) -> None:
         """Serve callbacks, so that errors are noticed."""

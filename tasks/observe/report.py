@@ -14,8 +14,9 @@ from tasks.errors import CancelledError, RunTimeoutError
 from tasks.manifests import Key, Snapshot
 from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
+from tasks.observe.progress import format_duration, format_progress
 from tasks.printable import printable
-from tasks.run_context import Meter, Progress, current_run
+from tasks.run_context import Progress, current_run
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.workdir import free_bytes
@@ -31,30 +32,12 @@ def artifact_key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration such as `8.3 s` or `2:05 min`."""
-    return f"{seconds:.1f} s" if seconds < 100 else f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
-
-
 def format_count(number: int) -> str:
     """Return a short number for names, such as `9,999`, `10.5k` or `10.0M`."""
     if number < 10_000:
         return f"{number:,}"
     size, unit = next((size, unit) for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")) if number >= size)
     return f"{number / size:.1f}{unit}"
-
-
-def format_progress(meters: Sequence[Meter]) -> str:
-    """Describe the current stage: `sort 1,200,000 of 3,000,000, 800,000/s, 2.3 s left`."""
-    running = [m for m in meters if m.ended is None] or list(meters[-1:])
-    if not running:
-        return "starting"
-    meter = running[-1]
-    parts = [f"{meter.stage} {meter.done:,}" + (f" of {meter.total:,}" if meter.total else "")]
-    parts.append(f"{meter.rate:,.0f}/s")
-    if meter.seconds_left is not None and meter.ended is None:
-        parts.append(f"{format_duration(meter.seconds_left)} left")
-    return ", ".join(parts)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,11 @@ class ColumnType:
     name: str
     parameter: str = ""
 
+    @property
+    def prints_equals_alike(self) -> bool:
+        """Whether equal keys have one printed form. Texts that compare without regard to case keep theirs."""
+        return self.name != "text" or not self.parameter
+
     def __str__(self) -> str:
         return f"{self.name}({self.parameter})" if self.parameter else self.name
 

@@ -125,6 +125,24 @@ class Job(JobColumns):
         return self
 
     @model_validator(mode="after")
+    def _partitions_fit(self) -> Self:
+        """Check that equal record keys of an output go to one partition, if its partitions are not ranges."""
+        if self.partition_by != "range" and self.split_heavy_keys:
+            raise FieldError("split_heavy_keys", f"is for --partition-by range, not {self.partition_by}: leave it out")
+        if self.partition_by != "hash":
+            return self
+        if self.output_key == "none":
+            raise FieldError("partition_by", "hash needs record keys in the outputs: leave --output-key none out")
+        for key in self._sort_keys if self.output_key == "sort" else []:
+            if not self._type_of(key.column).prints_equals_alike:
+                raise FieldError(
+                    "partition_by",
+                    f"hash with --output-key sort cannot take {key.column} as {self._type_of(key.column)}: its equal "
+                    "keys differ as record keys, so they would go to several partitions; use text, or range",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _schema_fits(self) -> Self:
         """Read the schema's file here: what a stage gets has its content, and need not find the file."""
         if self.schema_registry and not (self.is_registered("value") or self.is_registered("key")):

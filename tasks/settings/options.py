@@ -167,6 +167,15 @@ class JobOptions(BaseModel):
     split_heavy_keys: bool = Field(
         False, title="Split heavy keys", description="Let equal keys span partitions, in arrival order, for balance."
     )
+    partition_by: Literal["range", "hash", "source"] = Field(
+        "range",
+        title="Partition by",
+        description="Partition of an output's record: by range of sort keys, by hash of its record key as Kafka's "
+        "Java producer has it, or that of the source.",
+    )
+    output_key: Literal["keep", "sort", "none"] = Field(
+        "keep", title="Output key", description="Keys of the outputs' records: as they were, the sort key, or none."
+    )
     timestamps: Literal["new", "keep"] = Field(
         "new", title="Timestamps", description="Timestamps of the outputs' records: new, or keep."
     )

@@ -1,13 +1,14 @@
-"""Cuts the total order of a sort into output partitions, at exact quantiles of the sorted rows.
+"""Cuts the total order of a sort into output partitions: at exact quantiles of the sorted rows, or at known rows.
 
-The rows are sorted and their number is known, so a quantile is a row number. That needs no sample and no estimate, and
+Where the order begins with the partition, the number of rows in each is known. Else the rows are cut at quantiles. The
+rows are sorted and their number is known, so a quantile is a row number. That needs no sample and no estimate, and
 works for any number, type and direction of key columns. Equal keys stay together by default: a cut inside a run of
 equal keys moves to the nearer end of that run.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 
 from tasks.manifests import Key, KeyRange
 
@@ -19,7 +20,15 @@ def cut_rows(keys: Sequence[Key], partitions: int, *, split_heavy_keys: bool = F
     """
     quantiles = [len(keys) * i // partitions for i in range(1, partitions)]
     inner = quantiles if split_heavy_keys or not keys else [_nearest_key_change(keys, row) for row in quantiles]
-    edges = [0, *inner, len(keys)]
+    return _cut(keys, [0, *inner, len(keys)])
+
+
+def cut_counts(keys: Sequence[Key], counts: Iterable[int]) -> tuple[KeyRange, ...]:
+    """Cut the sorted rows into a range for each output partition, which has so many rows."""
+    return _cut(keys, [0, *accumulate(counts)])
+
+
+def _cut(keys: Sequence[Key], edges: Sequence[int]) -> tuple[KeyRange, ...]:
     return tuple(_key_range(keys, partition, *edge) for partition, edge in enumerate(pairwise(edges)))
 
 

@@ -57,6 +57,10 @@ class Order:
         """The ORDER BY for DuckDB, over a relation that numbers its rows in a column `row`."""
         return ", ".join([*(term.sql for term in self.terms), Term(ROW).sql])
 
+    def behind(self, column: str) -> "Order":
+        """Return the order by this column, ascending, and by these terms behind it."""
+        return Order((Term(column), *self.terms))
+
     def without_flags(self, key: Key) -> Key:
         """Return the key as a person knows it: None where it is null."""
         shown: list[int | str | bytes | None] = []

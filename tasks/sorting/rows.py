@@ -57,6 +57,10 @@ class RowGroups:
         """The number of each file's first row."""
         return [0, *accumulate(meta.num_rows for meta in self._metadata)][:-1]
 
+    def kind(self, column: str) -> pa.DataType:
+        """Return the type of a column; null if there is no row."""
+        return self._metadata[0].schema.to_arrow_schema().field(column).type if self._metadata else pa.null()
+
     def read(self, index: int, columns: Sequence[str]) -> pa.Table:
         """Read one row group."""
         i, group = self._groups[index]
@@ -114,15 +118,20 @@ class RowGatherer:
     def batches(self, rows: SortedRows) -> Iterator[pa.RecordBatch]:
         """Yield all records of a sort in their order; IndexError if an order names a row that does not exist."""
         for part in rows.parts:
-            if part.files != self._files:
-                # The former records go first: there is memory for one part.
-                self._files, self._columns = (), {}
-                self._columns = _load(RowGroups(part.files), rows.columns)
-                self._files = part.files
+            self._hold(part.files, rows.columns)
             order = read_order(part)
             for first in range(0, len(order), rows.batch_rows):
                 numbers = pa.array(order[first : first + rows.batch_rows])
-                yield pa.RecordBatch.from_pydict({name: c.take(numbers) for name, c in self._columns.items()})
+                yield pa.RecordBatch.from_pydict({name: self._columns[name].take(numbers) for name in rows.columns})
+
+    def _hold(self, files: tuple[Path, ...], columns: Sequence[str]) -> None:
+        """Load these columns of a part. The others go first: there is memory for one part."""
+        kept = columns if files == self._files else ()
+        self._columns = {name: column for name, column in self._columns.items() if name in kept}
+        self._files = files
+        if missing := [name for name in columns if name not in self._columns]:
+            groups = RowGroups(files)
+            self._columns |= {name: _load_column(groups, name) for name in missing}
 
 
 def read_order(part: SortedPart) -> RowNumbers:
@@ -130,15 +139,11 @@ def read_order(part: SortedPart) -> RowNumbers:
     return np.fromfile(part.order, np.uint32)
 
 
-def _load(groups: RowGroups, columns: Sequence[str]) -> dict[str, pa.Array]:
-    return {name: _load_column(groups, name) for name in columns}
-
-
 def _load_column(groups: RowGroups, name: str) -> pa.Array:
     threads = (os.cpu_count() or 1) if groups.rows > _FEW_ROWS else 1
     columns = groups.each(lambda i: groups.read(i, [name]).column(0), threads)
     read = (chunk for column in columns for chunk in column.chunks)
-    if name in {"value", "key"}:
+    if pa.types.is_binary(groups.kind(name)):
         return _join(read, groups.rows, sum(groups.size(i, [name]) for i in range(len(groups))))
     return pa.concat_arrays(list(read))
 

@@ -15,7 +15,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from tasks.observe.report import artifact_key, format_duration, stop_if_due
+from tasks.observe.progress import format_duration
+from tasks.observe.report import artifact_key, stop_if_due
 from tasks.streaming.stats import StreamStats, StreamStatus
 
 _STATUS_SECONDS = 10.0

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.errors import TerminalError
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import SortedRows
+from tasks.manifests import Snapshot, SortedRows
 from tasks.run_record import WrittenSort
 
 # The columns of a record: value, and key, headers and timestamp if any record has them.
@@ -46,6 +46,9 @@ class Target(Protocol):
 
     def partitions(self, sort: str) -> int:
         """Return the number of partitions of a sort's output."""
+
+    def takes(self, snapshot: Snapshot) -> bool:
+        """Whether there is a partition for all that the snapshot reads."""
 
     def check(self) -> None:
         """Raise OutputChangedError unless the outputs are still those of the run's beginning."""

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.kafka.sender import Sender
 from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import KeyRange
+from tasks.manifests import KeyRange, Snapshot
 from tasks.run_context import current_run
 from tasks.run_record import WrittenRange, WrittenSort
 from tasks.targets.base import Columns, OutputChangedError, Sent
@@ -27,27 +27,45 @@ _Ends = Mapping[str, Mapping[int, int]]
 
 @dataclass(frozen=True)
 class KafkaTopics:
-    """The output topics by name, with the ids and partitions that they must have when the run publishes."""
+    """The output topics by name, with the ids and partitions that they must have when the run publishes.
+
+    `partition_by`: the setting of the job. By hash the number of partitions must stay; by source it may grow.
+    """
 
     admin: AdminClient
     topics: Mapping[str, Topic]
     request_timeout: float
+    partition_by: str = "range"
 
     @classmethod
-    def note(cls, admin: AdminClient, names: Collection[str], request_timeout: float) -> Self:
+    def note(
+        cls, admin: AdminClient, names: Collection[str], request_timeout: float, partition_by: str = "range"
+    ) -> Self:
         """Note the topics as they are now; OutputChangedError if one is gone."""
-        return cls(admin, _require_topics(admin, names), request_timeout)
+        return cls(admin, _require_topics(admin, names), request_timeout, partition_by)
 
     def partitions(self, sort: str) -> int:
         """Return the number of the topic's partitions."""
         return len(self.topics[sort].partitions)
 
+    def takes(self, snapshot: Snapshot) -> bool:
+        """Whether each source partition has its own, where the job wants that."""
+        fewest = min(len(topic.partitions) for topic in self.topics.values())
+        return self.partition_by != "source" or all(r.partition < fewest for r in snapshot.ranges)
+
     def check(self) -> None:
-        """Raise OutputChangedError if a topic is gone or was recreated."""
+        """Raise OutputChangedError if a topic is gone, was recreated, or has more partitions where that matters."""
         for name, now in _require_topics(self.admin, self.topics).items():
-            if now.id != self.topics[name].id:
+            noted = self.topics[name]
+            if now.id != noted.id:
                 raise OutputChangedError(
                     f"output {name} was deleted and recreated during the run: nothing was published; start again"
+                )
+            if self.partition_by == "hash" and now.partitions != noted.partitions:
+                raise OutputChangedError(
+                    f"output {name} has {len(now.partitions)} partitions, and had {len(noted.partitions)} when the run "
+                    "began: --partition-by hash would place equal keys in two of them; nothing was published; take "
+                    "another output and another --job-name"
                 )
 
     def begin(self, producer: TransactionalProducer) -> "_TopicWriting":
@@ -56,6 +74,9 @@ class KafkaTopics:
         OutputChangedError if a transaction stays open. It is not this job's, which has fenced.
         """
         deadline = time.monotonic() + self.request_timeout
+        if self.partition_by == "source":
+            # What a producer knows of a topic is up to five minutes old.
+            producer.learn_partitions({name: len(topic.partitions) for name, topic in self.topics.items()})
         while True:
             ends, stable = self.ends(), list_all_offsets(self.admin, self._partitions, LATEST)
             if stable == ends:
@@ -100,7 +121,8 @@ class _TopicWriting:
         name = done.rows.sort
         written = [self._check_growth(name, key_range, ends[key_range.partition]) for key_range in done.rows.ranges]
         ranges = tuple(w for w in written if w.count)
-        return WrittenSort(name, self.target.topics[name].id, done.columns, ranges, f"{done.checksum:016x}")
+        topic = self.target.topics[name]
+        return WrittenSort(name, topic.id, done.columns, ranges, f"{done.checksum:016x}", len(topic.partitions))
 
     def _check_growth(self, name: str, r: KeyRange, end: int) -> WrittenRange:
         first = self.firsts[name][r.partition]

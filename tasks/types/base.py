@@ -19,6 +19,10 @@ class KeyType(Protocol):
     def filler(self) -> Any:
         """The stored value in a row that has no key; its flag orders it."""
 
+    @property
+    def is_json(self) -> bool:
+        """Whether a printed form is a JSON value as it is; else it stands there as a string."""
+
     def accepts(self, kind: pa.DataType) -> bool:
         """Whether `encode` takes values of this Arrow type; it always takes binary, the values as text."""
 
@@ -26,4 +30,7 @@ class KeyType(Protocol):
         """Encode values, nulls among them, which stay null. A reason goes on after the column's name."""
 
     def show(self, stored: Any) -> int | str:
-        """Return a stored value as a person knows it."""
+        """Return a stored value as a person knows it: its printed form."""
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the printed forms of stored values (binary), null where null."""

@@ -21,6 +21,7 @@ class BoolType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take booleans beside text."""
@@ -33,6 +34,10 @@ class BoolType:
     def show(self, stored: int) -> str:
         """Return `true` or `false`."""
         return "true" if stored else "false"
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return `true` and `false`."""
+        return stored.cast(pa.bool_()).cast(pa.string()).cast(pa.binary())
 
 
 def _read(texts: pa.Array) -> Encoded:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from tasks.printable import excerpt
 from tasks.types.base import Encoded
 from tasks.types.columns import TextReader, characters, matches, trim
+from tasks.types.printed_decimals import print_decimals
 
 _DIGITS: Final = 38
 _HALF: Final = 19
@@ -41,6 +42,7 @@ class DecimalType:
 
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
+    is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take integers and decimals beside text."""
@@ -60,6 +62,10 @@ class DecimalType:
         if head > _ZERO:
             return _format(digits, head - _ZERO - 1 - _LARGEST_EXPONENT)
         return "-" + _format(10**_DIGITS - digits, _ZERO - 1 - head - _LARGEST_EXPONENT)
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the same for all."""
+        return print_decimals(stored, self.show)
 
 
 def _is_decimal(kind: pa.DataType) -> bool:

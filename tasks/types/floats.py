@@ -29,6 +29,7 @@ class FloatType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take floating-point numbers beside text; integers, of which a double blurs some, are `int` or `decimal`."""
@@ -41,6 +42,28 @@ class FloatType:
     def show(self, stored: int) -> str:
         """Return the shortest text that is this double."""
         return repr(struct.unpack("<d", struct.pack("<q", stored if stored >= 0 else stored ^ _MAGNITUDE))[0])
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the same for all."""
+        bits = np.asarray(stored.fill_null(0))
+        return _print(
+            pa.array((bits ^ ((bits >> 63) & _MAGNITUDE)).view(np.float64), mask=np.asarray(stored.is_null()))
+        )
+
+
+def _print(doubles: pa.Array) -> pa.Array:
+    """Print doubles as Python does. Arrow finds the same digits, and begins exponents elsewhere."""
+    texts, size = doubles.cast(pa.string()), pc.abs(doubles)
+    plain = pc.or_(pc.equal(size, 0), pc.and_(pc.greater_equal(size, 1e-4), pc.less(size, 1e10)))
+    point = pc.and_(plain, pc.invert(pc.match_substring(texts, ".")))
+    texts = pc.if_else(point, pc.binary_join_element_wise(texts, ".0", ""), texts)
+    texts = pc.replace_substring_regex(texts, r"e([+-])([0-9])$", r"e\10\2")
+    between = pc.or_(
+        pc.and_(pc.greater_equal(size, 1e10), pc.less(size, 1e16)),
+        pc.and_(pc.greater_equal(size, 1e-8), pc.less(size, 1e-4)),
+    )
+    others = [repr(number) for number in doubles.filter(between).to_pylist()]
+    return pc.replace_with_mask(texts, between.fill_null(False), pa.array(others, pa.string())).cast(pa.binary())
 
 
 def _order(doubles: pa.Array) -> pa.Array:

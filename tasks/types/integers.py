@@ -35,6 +35,7 @@ class IntegerType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take integers of any width beside text."""
@@ -49,6 +50,10 @@ class IntegerType:
     def show(self, stored: int) -> int:
         """Return the number."""
         return stored
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return decimal digits."""
+        return stored.cast(pa.string()).cast(pa.binary())
 
 
 def read_integers(texts: pa.Array) -> Encoded:

@@ -13,6 +13,7 @@ class TextType:
 
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
+    is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take bytes alone."""
@@ -25,3 +26,7 @@ class TextType:
     def show(self, stored: bytes) -> str:
         """Return the text; bytes that are not UTF-8 appear as escapes."""
         return stored.decode("utf-8", "backslashreplace")
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the bytes of the texts, also of those that are not UTF-8."""
+        return stored

@@ -47,6 +47,7 @@ class TimeType:
     unit: str = ""
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take timestamps and dates beside text, or int64 if there is a unit."""
@@ -66,6 +67,17 @@ class TimeType:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
         part = f"{rest:09}".rstrip("0")
         return f"{moment:%Y-%m-%dT%H:%M:%S}{'.' * bool(part)}{part}Z"
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the same for all."""
+        numbers = np.asarray(stored.fill_null(0))
+        seconds = pa.array(numbers // 10**9).cast(pa.timestamp("s")).cast(pa.string())
+        seconds = pc.binary_replace_slice(seconds, len("YYYY-MM-DD"), len("YYYY-MM-DDT"), "T")
+        # The digit in front keeps the zeros behind it; what is left of it becomes the point.
+        parts = pc.utf8_rtrim(pa.array(numbers % 10**9 + 10**9).cast(pa.string()), "0")
+        parts = pc.if_else(pc.equal(parts, "1"), "", pc.binary_replace_slice(parts, 0, 1, "."))
+        printed = pc.binary_join_element_wise(seconds, parts, "Z", "").cast(pa.binary())
+        return pc.if_else(stored.is_valid(), printed, None)
 
 
 def _scale(numbers: pa.Array, factor: int) -> tuple[pa.Array, list[int]]:

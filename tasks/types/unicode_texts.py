@@ -19,10 +19,11 @@ _UTF8: Final = (
 
 def unicode_reader(encode: Callable[[pa.Array], pa.Array]) -> TextReader:
     """Return the reader that encodes texts by `encode`, from strings to binary."""
-    return TextReader(pa.binary(), lambda texts: encode(texts.cast(pa.string())), _is_utf8, _refuse)
+    return TextReader(pa.binary(), lambda texts: encode(texts.cast(pa.string())), is_utf8, _refuse)
 
 
-def _is_utf8(texts: pa.Array) -> pa.Array:
+def is_utf8(texts: pa.Array) -> pa.Array:
+    """Tell for each text (binary) whether it is UTF-8; null where null."""
     # Arrow matches binary byte by byte.
     return pc.match_substring_regex(texts, _UTF8)
 

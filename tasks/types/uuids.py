@@ -25,6 +25,7 @@ class UuidType:
 
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
+    is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take binary of the fixed size of 16 bytes beside text."""
@@ -37,6 +38,17 @@ class UuidType:
     def show(self, stored: bytes) -> str:
         """Return the digits in groups of 8, 4, 4, 4 and 12."""
         return str(uuid.UUID(bytes=stored))
+
+    def print_all(self, stored: pa.Array) -> pa.Array:
+        """Return the same for all."""
+        present = stored.drop_null()
+        digits = np.frombuffer(binascii.hexlify(characters(present).data), np.uint8).reshape(-1, _BARE)
+        printed = np.full((len(digits), _BARE + len(_DASHES)), ord("-"), np.uint8)
+        printed[:, np.setdiff1d(np.arange(printed.shape[1]), _DASHES)] = digits
+        found = pa.Array.from_buffers(
+            pa.binary(printed.shape[1]), len(printed), [None, pa.py_buffer(printed.tobytes())]
+        )
+        return _spread(found.cast(pa.binary()), stored)
 
 
 def _encode_all(texts: pa.Array) -> pa.Array:

@@ -1,8 +1,8 @@
 """The keys of whole records: fields of their values, and record fields, joined in the order of each sort."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from tasks.verification.formats.base import Columns, Request, Wanted
 from tasks.verification.formats.record_fields import RecordFields
@@ -20,10 +20,16 @@ _ColumnKeys = Sequence[bytes | None]
 
 @dataclass(frozen=True)
 class Encoded:
-    """`keys`: for each sort, one key a record that can be sorted; `rejected`: indexes of those that cannot."""
+    """`keys`: for each sort, one key a record that can be sorted; `rejected`: indexes of those that cannot.
+
+    `columns`: the keys of each column that a sort names, before its direction; `values`: what they were made of. Both
+    are None where a record has none.
+    """
 
     keys: list[Keys]
     rejected: list[int]
+    columns: Mapping[Column, _ColumnKeys] = field(default_factory=dict)
+    values: Mapping[Column, Sequence[Any]] = field(default_factory=dict)
 
 
 class RecordKeys:
@@ -68,10 +74,15 @@ class RecordKeys:
         columns = _encode(self._of_values, values_left, refused, complete=values.complete)
         columns |= _encode(self._of_records, records.columns, refused, complete=records.complete)
         columns = {column: _without(keys, refused) for column, keys in columns.items()}
+        encoders = (
+            *zip(self._of_values, values_left, strict=True),
+            *zip(self._of_records, records.columns, strict=True),
+        )
+        raw = {encoder.wanted.column: _without(items, refused) for encoder, items in encoders}
         kept = _without(kept, refused)
         parts = [[_place(key, columns[key.column]) for key in sort] for sort in self._sorts]
         rejected = sorted(set(range(len(block))).difference(kept)) if len(kept) < len(block) else []
-        return Encoded([_join(part, len(kept)) for part in parts], rejected)
+        return Encoded([_join(part, len(kept)) for part in parts], rejected, columns, raw)
 
 
 def _without(items: Sequence[T], indexes: Collection[int]) -> Sequence[T]:

@@ -12,7 +12,9 @@ from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.verification.compare import Kind, Mismatch, compare_spills
 from tasks.verification.content import digest_all
+from tasks.verification.forms import OutputForm, lead_digests, lead_keys
 from tasks.verification.keys import RecordKeys
+from tasks.verification.partitions import Partitions
 from tasks.verification.plan import OutputPlan, PartitionPlan
 from tasks.verification.reading import Block, TopicReader, await_stable
 from tasks.verification.report import Findings, Place
@@ -55,12 +57,19 @@ class OutputCheck:
     """
 
     def __init__(
-        self, tools: Tools, record: RunRecord, plan: OutputPlan, judge: Judge | None, findings: Findings
+        self,
+        tools: Tools,
+        record: RunRecord,
+        plan: OutputPlan,
+        form: OutputForm,
+        judge: Judge | None,
+        findings: Findings,
     ) -> None:
         self._tools = tools
         self._record = record
         self._plan = plan
         self._topic = plan.sort.topic
+        self._form = form
         self._judge = judge
         # Records are compared key by key, and in order of arrival within each.
         self._keyed = judge.encoder if judge and judge.is_whole else None
@@ -152,10 +161,15 @@ class OutputCheck:
                 self._findings.add("the record was written by no run of the job", Place(plan.partition, offset))
 
     def _check_block(self, block: Block, spill: Spill) -> None:
+        for i, partition in self._form.find_misplaced(block)[: self._findings.limit]:
+            self._findings.add(f"the record belongs to partition {partition} by its key", _place(block, i))
         if self._judge is None:
-            spill.add(make_unkeyed_rows(block, self._record))
+            spill.add(self._make_rows(block))
         else:
             self._check_keys(block, self._judge, spill)
+
+    def _make_rows(self, block: Block, keys: Keys | None = None) -> Rows:
+        return make_record_rows(self._form.find(block), keys, self._form.are(block), self._record)
 
     def _check_keys(self, block: Block, judge: Judge, spill: Spill) -> None:
         encoded = judge.encoder.encode(block)
@@ -163,10 +177,8 @@ class OutputCheck:
             self._findings.add("the record cannot be sorted: it is no row of the format", _place(block, i))
         block, keys = block.without(encoded.rejected), encoded.keys[0]
         if keys:
-            self._check_order(block, keys)
-            spill.add(
-                make_keyed_rows(block, keys, self._record) if judge.is_whole else make_unkeyed_rows(block, self._record)
-            )
+            self._check_order(block, lead_keys(keys, self._form.are(block)))
+            spill.add(self._make_rows(block, keys if judge.is_whole else None))
 
     def _check_order(self, block: Block, keys: Keys) -> None:
         self._blocks.append((keys[0], _place(block, 0)))
@@ -207,7 +219,8 @@ class OutputCheck:
         block = next(self._tools.reader.read(self._topic, start.partition, start.offset, end))
         encoded = encoder.encode(block)
         block = block.without(encoded.rejected)
-        behind = [index for index, other in enumerate(encoded.keys[0]) if other > key]
+        keys = lead_keys(encoded.keys[0], self._form.are(block))
+        behind = [index for index, other in enumerate(keys) if other > key]
         return _place(block, behind[0]) if behind else Place(start.partition, int(block.offsets[-1]) + 1)
 
     def _describe(self, mismatch: Mismatch) -> str:
@@ -227,16 +240,14 @@ class OutputCheck:
         return f"{self._record.source_topic}/{place.partition} offset {place.offset}" if place else ""
 
 
-def make_keyed_rows(block: Block, keys: Keys, record: RunRecord) -> Rows:
-    """Make rows for comparison key by key."""
-    times = block.times() if record.keeps_timestamps else None
-    return make_rows(digest_all(keys), block.digests(), block.partition, block.offsets, times)
+def make_record_rows(block: Block, keys: Keys | None, partitions: Partitions | None, record: RunRecord) -> Rows:
+    """Make rows for comparison key by key; if keys are None, a record's content stands for its key.
 
-
-def make_unkeyed_rows(block: Block, record: RunRecord) -> Rows:
-    """Make rows for comparison without keys: a record's content stands for its key."""
+    `partitions`: the output's partitions of the records, where these matter.
+    """
     contents, times = block.digests(), block.times() if record.keeps_timestamps else None
-    return make_rows(contents, contents, block.partition, block.offsets, times)
+    digests = lead_digests(contents if keys is None else digest_all(keys), partitions)
+    return make_rows(digests, contents, block.partition, block.offsets, times)
 
 
 def _place(block: Block, index: int) -> Place:

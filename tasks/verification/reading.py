@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -73,10 +74,19 @@ class Block:
 
     def times(self) -> npt.NDArray[np.int64]:
         """The timestamps in ms; -1 or 0 if a record has none. Each costs a call, so they are read only if compared."""
+        return self._times
+
+    @cached_property
+    def _times(self) -> npt.NDArray[np.int64]:
         return np.array([message.timestamp()[1] for message in self.messages], np.int64)
 
     def digests(self) -> Digests:
         """Return one digest a record, over value, key and headers."""
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> Digests:
+        # Sorts with the same record keys share them.
         return digest_records(self.values, self.keys, self.headers)
 
 

@@ -12,16 +12,16 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import TransientError
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
 from tasks.run_record import ReadRange
-from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
 from tasks.verification.formats.schemas import NO_SCHEMAS, NoSchemaError, Schemas
+from tasks.verification.forms import OutputForm, lead_keys
 from tasks.verification.keys import RecordKeys
-from tasks.verification.outputs import Judge, OutputCheck, Tools, make_unkeyed_rows
+from tasks.verification.outputs import Judge, OutputCheck, Tools, make_record_rows
 from tasks.verification.plan import RunPlan
 from tasks.verification.reading import Block, TopicReader, paused_collection
 from tasks.verification.report import Findings, Place, RunVerification, collect
-from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets, make_rows
-from tasks.verification.terms import OLDEST_RULES, RULES, SortKey, carried, read_sort
+from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets
+from tasks.verification.terms import OLDEST_RULES, RULES, SortKey, carried, is_carried, read_sort
 
 # What is said of a run whose keys cannot be judged.
 _CHECKED = (
@@ -115,6 +115,13 @@ class RunCheck:
     def _encoder(self, *sorts: SortKey) -> RecordKeys:
         return RecordKeys(self._facts, sorts, self._keys, self._schemas)
 
+    def _form(self, index: int) -> OutputForm:
+        sort = self._keys[index] if self._judged else None
+        return OutputForm.of(self._record, self._record.sorts[index], sort)
+
+    def _carried(self, sort: SortKey) -> SortKey:
+        return carried(sort, self._record.output_key)
+
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
         if not self._find_source():
@@ -132,16 +139,19 @@ class RunCheck:
             return self._add_unjudged(block, dead)
         encoded = encoder.encode(block)
         block = dead.take_rejected(block, encoded.rejected)
-        contents, times = block.digests(), block.times() if self._record.keeps_timestamps else None
-        for spill, sort, keys in zip(self._spills, self._keys, encoded.keys, strict=True):
-            digests = digest_all(keys) if carried(sort) == sort else contents
-            spill.add(make_rows(digests, contents, block.partition, block.offsets, times))
+        for index, (spill, keys) in enumerate(zip(self._spills, encoded.keys, strict=True)):
+            form = self._form(index)
+            expected = form.expect(block, encoded)
+            whole = self._carried(self._keys[index]) == self._keys[index]
+            spill.add(make_record_rows(expected, keys if whole else None, form.belong(expected), self._record))
         return None
 
     def _add_unjudged(self, block: Block, dead: DeadLetterCheck) -> None:
-        rows = make_unkeyed_rows(dead.take_rejected(block, dead.find_named(block)), self._record)
-        for spill in self._spills:
-            spill.add(rows)
+        block = dead.take_rejected(block, dead.find_named(block))
+        for index, spill in enumerate(self._spills):
+            form = self._form(index)
+            expected = form.expect(block, None)
+            spill.add(make_record_rows(expected, None, form.belong(expected), self._record))
 
     def _find_source(self) -> bool:
         name = self._record.source_topic
@@ -191,24 +201,31 @@ class RunCheck:
     def _check_output(self, index: int, whole: bool) -> None:  # noqa: FBT001  # private, named at the call
         plan, source = self._plan.outputs[index], self._spills[index]
         judge = self._judge(index) if self._judged else None
-        check = OutputCheck(self._tools, self._record, plan, judge, self._findings[plan.sort.topic])
+        form, findings = self._form(index), self._findings[plan.sort.topic]
+        if form.has_unknown_keys:
+            self._tools.unverifiable.append(f"{plan.sort.topic}: its record keys, which are made of its sort keys")
+        check = OutputCheck(self._tools, self._record, plan, form, judge, findings)
         with self._make_spill() as spill:
             check.check(source if whole else None, spill, lambda place: self._find_key(index, place))
 
     def _judge(self, index: int) -> Judge:
         """Return the judge of an output; note what its records do not tell of its order."""
         sort, topic = self._keys[index], self._record.sorts[index].topic
-        known = carried(sort)
+        known = self._carried(sort)
         if len(known) < len(sort):
             lost = ", ".join(key.name for key in sort[len(known) :])
             what = f"its order by {lost}, which its records do not have; their contents were compared"
             self._tools.unverifiable.append(f"{topic}: {what}")
-        return Judge(self._encoder(known), is_whole=len(known) == len(sort))
+        # A record of the output is judged without the fields that it has of its own.
+        others = [[key for key in other if is_carried(key.column, self._record.output_key)] for other in self._keys]
+        encoder = RecordKeys(self._facts, [known], [tuple(other) for other in others], self._schemas)
+        return Judge(encoder, is_whole=len(known) == len(sort))
 
     def _find_key(self, index: int, place: Place) -> bytes:
-        """Return the encoded key of a source record."""
-        encoder = self._encoder(self._keys[index])
+        """Return the encoded key of a source record, behind the partition where it matters."""
+        encoder, form = self._encoder(self._keys[index]), self._form(index)
         topic, offset = self._record.source_topic, place.offset
         for block in self._tools.reader.read(topic, place.partition, offset, offset + 1):
-            return encoder.encode(block).keys[0][0]
+            encoded = encoder.encode(block)
+            return lead_keys(encoded.keys[0], form.belong(form.expect(block, encoded)))[0]
         raise TransientError(f"{topic}/{place.partition} offset {offset} was removed during verification")

@@ -73,9 +73,14 @@ def read_sort(columns: str, facts: Mapping[str, str]) -> SortKey:
     return tuple(_read_term(term, kinds, is_csv=is_csv) for term in _split(columns, ","))
 
 
-def carried(sort: SortKey) -> SortKey:
+def carried(sort: SortKey, output_key: str = "keep") -> SortKey:
     """Return the columns, from the most significant one, that an output's records have as their sources have them."""
-    return tuple(takewhile(lambda key: key.column.field not in _OWN_FIELDS, sort))
+    return tuple(takewhile(lambda key: is_carried(key.column, output_key), sort))
+
+
+def is_carried(column: Column, output_key: str) -> bool:
+    """Whether an output's records have the column as their sources have it. `output_key`: keep, sort or none."""
+    return column.field not in _OWN_FIELDS and (column.field != "@key" or output_key == "keep")
 
 
 def _read_term(term: str, kinds: Kinds, *, is_csv: bool) -> KeyColumn:

@@ -12,7 +12,7 @@ from tasks.kafka.ledger import LAST, run_key
 from tasks.kafka.topics import describe_topic
 from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job
-from tests.cluster import Cluster, Record, expected, wait_for
+from tests.cluster import Cluster, Record, assert_expected, wait_for
 
 _FOLLOW_SECONDS = 0.1
 # A broker that was away writes the markers of a commit, which it answered earlier, once it is itself again.
@@ -109,15 +109,14 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
     assert last.ends == cluster.ends(job.source_topic)
     source = cluster.read(job.source_topic)
     outputs = {sort.topic: read_settled(cluster, sort.topic) for sort in job.sort_list}
-    for number, record in ledger.runs.items():
+    for record in ledger.runs.values():
         ranges = {r.partition: (r.start, r.end) for r in record.read}
         read = [
             r for r in source if r.partition in ranges and ranges[r.partition][0] <= r.offset < ranges[r.partition][1]
         ]
         assert len(read) == record.records
         for sort, written in zip(job.sort_list, record.sorts, strict=True):
-            part = in_run(written, outputs[sort.topic])
-            assert part == expected(sort, read), f"run {number} of {sort.topic} is not the expected sequence"
+            assert_expected(job, sort, written, read, in_run(written, outputs[sort.topic]))
     good = sum(record.records - record.dead_letters for record in ledger.runs.values())
     assert {topic: len(records) for topic, records in outputs.items()} == dict.fromkeys(outputs, good)
     letters = sum(record.dead_letters for record in ledger.runs.values())

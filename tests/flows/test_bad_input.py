@@ -85,6 +85,21 @@ SETTINGS = {
     ),
     "end in the past, start latest": (["--start", "latest", "--end", "2026-02-01"], ["--end 2026-02-01", "latest"]),
     "timestamps": (["--timestamps", "old"], ["timestamps"]),
+    "partitions of another kind": (["--partition-by", "size"], ["'size'", "range", "hash", "source"]),
+    "hash without keys": (["--partition-by", "hash", "--output-key", "none"], ["--partition-by", "--output-key none"]),
+    "hash of equal texts that differ": (
+        ["--partition-by", "hash", "--output-key", "sort", "--sort", "name:text(nocase)"],
+        ["--partition-by", "name as text(nocase)"],
+    ),
+    "hash of a language": (
+        ["--partition-by", "hash", "--output-key", "sort", "--sort", "id", "--sort", "id:desc,name:text(de)"],
+        ["--partition-by", "name as text(de)"],
+    ),
+    "hash with split keys": (
+        ["--partition-by", "hash", "--split-heavy-keys"],
+        ["--split-heavy-keys", "--partition-by range"],
+    ),
+    "source with split keys": (["--partition-by", "source", "--split-heavy-keys"], ["--split-heavy-keys"]),
     "number is a word": (["--max-records", "many"], ["many"]),
     "unknown flag": (["--no-such-flag"], ["--no-such-flag"]),
     "an argument too many": (["source"], ["source"]),
@@ -198,7 +213,15 @@ def colliding_dead_letters(cluster: Cluster, source: str) -> tuple[list[str], li
     return ["--dead-letter-topic", f"{source}_dead"], [there, f"{source}_dead", "collides"]
 
 
+def fewer_than_the_source(_: Cluster, source: str) -> tuple[list[str], list[str]]:
+    return ["--partition-by", "source", "--output-partitions", "3"], [
+        "--output-partitions 3",
+        f"the 4 partitions of source {source}",
+    ]
+
+
 EARLY = [
+    fewer_than_the_source,
     colliding_output,
     colliding_dead_letters,
     unknown_topic,

@@ -42,6 +42,7 @@ class Commands:
         lines = {
             "broker": ["--port", "0"],
             "generate": [*here, "--topic", f"{self.source}-made", "--records", "200000"],
+            "load": [*here, "--topic", f"{self.source}-loaded", str(self.folder / "lines.txt")],
             "sort": job,
             "stream": [*job, "--max-runtime", "3"],
             "verify": job,
@@ -63,12 +64,13 @@ def commands(cluster: Cluster, prefect_server: str, tmp_path: Path) -> Commands:
     temporary.mkdir()
     tmp_path.chmod(0o700)
     made = Commands(cluster, tmp_path, {"PREFECT_API_URL": prefect_server, "TMPDIR": str(temporary)})
+    (tmp_path / "lines.txt").write_bytes(b"a line\n" * 1_000_000)
     made.source = cluster.make_topic()
     assert made.start("sort").finish(120).status == 0
     return made
 
 
-@pytest.mark.parametrize("name", ["broker", "generate", "sort", "stream", "verify", "status", "demo"])
+@pytest.mark.parametrize("name", ["broker", "generate", "load", "sort", "stream", "verify", "status", "demo"])
 def test_at_any_instant(name: str, commands: Commands, tmp_path: Path) -> None:
     """From the first line on: the signal's status, no traceback, no process and no temporary folder left behind."""
     life = life_of(name, commands)
@@ -109,6 +111,7 @@ def assert_stopped(name: str, outcome: Outcome, number: signal.Signals, *, done:
     # All was done and reported: nothing was left to stop.
     reported = {
         "generate": "generated ",
+        "load": "loaded ",
         "sort": "stages",
         "verify": "verified",
         "status": "jobs at",

@@ -4,11 +4,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation, ResourceType
+from confluent_kafka.admin import AclOperation, NewPartitions, ResourceType
 
 from kafka_sort.status import read_status
 from tasks.settings.connection import resolve_connection
-from tests.cluster import assert_sorted
+from tests.cluster import assert_sorted, sample_values, wait_for
 from tests.command import Outcome
 from tests.security.secure import Grant, Secure, Sorter, all_of, rows_of
 
@@ -101,6 +101,26 @@ def test_making_topics_is_named(secure: Secure, sorter: Sorter) -> None:
         with secure.granted([create]):
             outcome = sorter.run(job, *flags)
     assert outcome.status == 0, outcome.err
+
+
+@pytest.mark.slow
+def test_adding_partitions_is_named(secure: Secure, sorter: Sorter) -> None:
+    """Outputs with fewer partitions than the source need Alter by --partition-by source; others do not."""
+    job = sorter.prepare(20, partition_by="source")
+    flags = sorter.flags()
+    with secure.granted(all_of(job)):
+        outcome = sorter.run(job, *flags)
+        assert outcome.status == 0, outcome.err
+        secure.cluster.admin.create_partitions([NewPartitions(job.source_topic, 6)])[job.source_topic].result()
+        wait_for(lambda: len(secure.cluster.ends(job.source_topic)) == 6)
+        secure.cluster.produce(job.source_topic, sample_values(20, seed=2), partitions=6)
+        outputs = [sort.topic for sort in job.sort_list]
+        refused(sorter.run(job, *flags), *(f"Alter on topic {name}" for name in outputs))
+        with secure.granted(Grant("", ResourceType.TOPIC, name, AclOperation.ALTER) for name in outputs):
+            outcome = sorter.run(job, *flags)
+    assert outcome.status == 0, outcome.err
+    assert_sorted(secure.cluster, job, runs=2)
+    assert all(len(secure.cluster.ends(name)) == 6 for name in outputs)
 
 
 REVOKED = [

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.estimates import Estimates, estimate_run, find_alike
 from tasks.manifests import OffsetRange, Snapshot
+from tasks.placement import Placement, Placements
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.survey import Survey
@@ -15,7 +16,8 @@ from tasks.survey import Survey
 # A tenth of 2000 offsets holds no record, and a tenth of the records is dead; a row takes 95 bytes in a chunk.
 NOTHING = dict.fromkeys(("value", "key", "headers", "timestamp", "k0", "k1", "k2"), 0)
 SIZES = NOTHING | {"value": 1620 * 57, "k0": 1620 * 8, "k1": 1620 * 30}
-SURVEY = Survey(2000, 1800, 1800 * 52, pa.table({"k0": range(1620)}), SIZES)
+PLACED = Placements((Placement(), Placement(), Placement()))
+SURVEY = Survey(2000, 1800, 1800 * 52, pa.table({"k0": range(1620)}), SIZES, PLACED)
 
 
 def record(number: int, placed: int, **seconds: float) -> RunRecord:
@@ -29,7 +31,8 @@ def record(number: int, placed: int, **seconds: float) -> RunRecord:
 
 def estimate(offsets: int, *former: RunRecord, survey: Survey = SURVEY, **settings: object) -> Estimates:
     job = Job.model_validate({"sorts": ["id=a", "name=b"], "workdir": Path("/tmp"), **settings})
-    return estimate_run(job, Snapshot(1, "t", (OffsetRange(0, 0, offsets),)), survey, former)
+    placed = replace(survey, placements=Placements((Placement(),) * len(job.sort_list)))
+    return estimate_run(job, Snapshot(1, "t", (OffsetRange(0, 0, offsets),)), placed, former)
 
 
 def test_records() -> None:
@@ -86,7 +89,7 @@ def test_a_run_without_times_tells_nothing() -> None:
 
 def test_nothing_was_looked_at() -> None:
     """If no record could be read in time, each offset counts as one, and the snapshot's own bounds take their place."""
-    empty = Survey(0, 0, 0, pa.table({"k0": pa.array([], pa.int64())}), NOTHING)
+    empty = Survey(0, 0, 0, pa.table({"k0": pa.array([], pa.int64())}), NOTHING, PLACED)
     snapshot = Snapshot(1, "t", (OffsetRange(0, 0, 1000),), mean_record_bytes=50.0, disk_bytes=123_456)
     found = estimate_run(Job(), snapshot, empty, ())
     assert (found.records, found.record_bytes, found.disk_bytes) == (1000, 50_000, 123_456)

@@ -116,7 +116,7 @@ def test_record_i_is_in_partition_i_mod_n(connection: Connection, monkeypatch: p
 
 def test_a_full_queue_loses_nothing(connection: Connection, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """Records that find the queue full are sent later, once, and in order."""
-    monkeypatch.setitem(generate_records.__globals__["_QUEUE"], "queue.buffering.max.messages", 1000)
+    monkeypatch.setattr("tasks.fill.QUEUE_MESSAGES", 1000)
     topic = f"full-{way}"
     generate_records(connection, topic, 5000, 6, 2)
     expected = make_block(6, 0, 5000).to_pylist()
@@ -156,7 +156,7 @@ def test_growth_that_differs_is_an_error(connection: Connection, monkeypatch: py
 def test_records_that_the_broker_refuses_are_an_error(connection: Connection) -> None:
     """A record that Kafka refuses is not ignored in silence."""
     create_topic(make_admin(connection), "refusing", 1, config={"max.message.bytes": "100"})
-    with pytest.raises(TerminalError, match="grew by 0"):
+    with pytest.raises(TerminalError, match="MSG_SIZE_TOO_LARGE"):
         generate_records(connection, "refusing", 1000, 1, 1)
 
 
@@ -187,6 +187,6 @@ def test_wrong_settings_are_found_before_any_work(topic: str, records: int, seed
 
 def test_no_broker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker the error names the address and what to do."""
-    monkeypatch.setattr("tasks.generate.START_SECONDS", 0.5)
+    monkeypatch.setattr("tasks.fill.START_SECONDS", 0.5)
     with pytest.raises(BrokerUnavailableError, match="127.0.0.1:1.*kafka-sort broker"):
         generate_records(Connection("127.0.0.1:1"), "t", 1, 1, 1)

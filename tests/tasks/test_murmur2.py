@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from tasks.murmur2 import partition_of
 from tests.java_partitions import ask_java
+from tests.placed import murmur2
 
 # Apache Kafka, UtilsTest.testMurmur2.
 VECTORS = {
@@ -19,20 +20,6 @@ VECTORS = {
     b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
     b"abc": 479470107,
 }
-MASK = 2**32 - 1
-
-
-def reference(key: bytes) -> int:
-    """Compute Java's murmur2 without its sign, a word at a time in Python integers."""
-    h = 0x9747B28C ^ len(key)
-    whole = len(key) // 4 * 4
-    for i in range(0, whole, 4):
-        k = int.from_bytes(key[i : i + 4], "little") * 0x5BD1E995 & MASK
-        h = (h * 0x5BD1E995 & MASK) ^ ((k ^ k >> 24) * 0x5BD1E995 & MASK)
-    if key[whole:]:
-        h = (h ^ int.from_bytes(key[whole:], "little")) * 0x5BD1E995 & MASK
-    h = (h ^ h >> 13) * 0x5BD1E995 & MASK
-    return (h ^ h >> 15) & 0x7FFFFFFF
 
 
 def partitions_of(keys: list[bytes | None], partitions: int) -> list[int]:
@@ -50,19 +37,19 @@ def test_kafkas_own_vectors(partitions: int) -> None:
 @given(st.lists(st.binary(max_size=30) | st.binary(min_size=250, max_size=300), max_size=20), st.integers(1, 10_000))
 def test_blocks_agree_with_the_definition(keys: list[bytes], partitions: int) -> None:
     """Keys of mixed lengths, hashed side by side or one by one, have the partitions of the definition."""
-    assert partitions_of([*keys], partitions) == [reference(key) % partitions for key in keys]
+    assert partitions_of([*keys], partitions) == [murmur2(key) % partitions for key in keys]
 
 
 def test_a_null_key_has_no_partition() -> None:
     """A null key is -1, unlike an empty one, which is a key."""
-    assert partitions_of([None, b"", b"21", None], 2**31 - 1) == [-1, reference(b""), reference(b"21"), -1]
+    assert partitions_of([None, b"", b"21", None], 2**31 - 1) == [-1, murmur2(b""), murmur2(b"21"), -1]
 
 
 def test_a_slice_has_the_partitions_of_its_copy() -> None:
     """An Arrow slice has an offset into shared buffers, which the hash follows; blocks do not matter either."""
     keys = pa.array([b"%d" % i * (i % 9) for i in range(40_000)], pa.binary())
     part = keys.slice(7, 30_000)
-    assert partition_of(part, 97).tolist() == [reference(key) % 97 for key in part.to_pylist()]
+    assert partition_of(part, 97).tolist() == [murmur2(key) % 97 for key in part.to_pylist()]
 
 
 @pytest.mark.slow

@@ -193,6 +193,25 @@ def test_first_and_last_keys(cluster: Cluster, tmp_path: Path) -> None:
     assert [(r.partition, r.count, r.first_key, r.last_key) for r in output.ranges] == written
 
 
+@pytest.mark.parametrize("scheme", ["hash", "source"])
+def test_partitions_that_are_no_ranges(cluster: Cluster, tmp_path: Path, scheme: str) -> None:
+    """Where another rule than the key's range places records, the plan has the first and last key by that rule.
+
+    An output that lacks partitions of the source is named, and left as it is.
+    """
+    source = cluster.make_topic(3)
+    rows = [Record(v, key=b"k%d" % i, partition=i % 3) for i, v in enumerate(sample_values(90))]
+    cluster.produce_records(source, rows)
+    job = make_job(source, tmp_path, partition_by=scheme, append=True)
+    name = cluster.make_topic(2, job.sort_list[0].topic)
+    planned = plan(cluster, job)
+    assert planned.grown == ((name,) if scheme == "source" else ())
+    assert len(cluster.ends(name)) == 2
+    record = run_once(cluster, job, tmp_path)
+    written = [(w.partition, w.count, w.first_key, w.last_key) for w in record.sorts[0].partitions]
+    assert [(r.partition, r.count, r.first_key, r.last_key) for r in planned.outputs[0].ranges] == written
+
+
 def test_offsets_without_a_record(cluster: Cluster, tmp_path: Path) -> None:
     """Records that were aborted are not counted as such: the sample tells how many offsets hold one."""
     source = cluster.make_topic(1)

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.publish import ContentError, publish_run
@@ -59,5 +61,20 @@ def test_an_order_that_was_altered(
         (part,) = publication.sorts[0].parts
         alter(np.fromfile(part.order, np.uint32)).tofile(part.order)
         with pytest.raises(ContentError, match=said):
+            publish_run(owner, publication)
+    assert cluster.count(job) == 0
+
+
+def test_record_keys_that_were_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
+    """The keys that outputs get are guarded as the records are, from the dump on."""
+    job = job.model_copy(update={"output_key": "sort"})
+    with owned(cluster, job) as owner:
+        publication = prepare(owner, tmp_path)
+        path = publication.sorts[0].parts[0].files[0]
+        table = pq.read_table(path)
+        keys = table.column("o0").to_pylist()
+        altered = pa.array([b"1" + keys[0], *keys[1:]], pa.binary())
+        pq.write_table(table.set_column(table.column_names.index("o0"), "o0", altered), path)
+        with pytest.raises(ContentError, match="checksum"):
             publish_run(owner, publication)
     assert cluster.count(job) == 0

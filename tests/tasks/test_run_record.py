@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, strategies as st
 
 from tasks.run_record import EarlierRuns, RunRecord, WrittenRange, WrittenSort
@@ -32,6 +33,28 @@ def test_a_record_of_format_1_is_read_as_it_is() -> None:
     assert (record.run, record.records, record.ends) == (2, 20, {0: 25, 1: 7})
     assert record.sorts[0].partitions[1] == WrittenRange(1, 2, 10, 9, (72,), (99,))
     assert (record.ledger, record.requires, record.sorts[0].checksum) == (1, (), "")
+
+
+# The bytes of a ledger of format 2, from before outputs had partitions by hash and record keys of their own.
+FORMAT_2 = (
+    b'{"job":"orders","run":3,"attempt":"0b65","source_topic":"orders","source_topic_id":"Zk1w","format":{"columns":'
+    b'"id:int,name","name":"csv","delimiter":",","rules":"2"},"read":[{"partition":0,"start":25,"end":30}],"lost":[],'
+    b'"records":5,"dead_letter_topic":"orders-dead-letters","dead_letters":0,"checksum":{"name":'
+    b'"multilinear64-fmix64-sum","sum":"00000000000000ff"},"sorts":[{"topic":"orders-by-id","topic_id":"b3Jk",'
+    b'"columns":"id","partitions":[{"partition":0,"first":15,"last":19,"count":5,"first_key":[3],"last_key":[71],'
+    b'"first_bound":"gAAAAAAAAAM=","last_bound":"gAAAAAAAAEc="}],"checksum":"00000000000000ff"}],"started":'
+    b'"2026-11-20T10:00:00.000+00:00","published":"2026-11-20T10:00:02.000+00:00","seconds":{"dump":0.5},"options":'
+    b'{"append":false,"split_heavy_keys":false,"timestamps":"new"},"version":"0.1.0","skipped":[],"ledger":2,'
+    b'"requires":[]}'
+)
+
+
+@pytest.mark.parametrize("data", [FORMAT_1, FORMAT_2])
+def test_former_records_are_of_ranges_with_the_sources_keys(data: bytes) -> None:
+    """A record that says nothing of partitions and record keys is one of what there was then."""
+    record = RunRecord.from_json(data)
+    assert (record.partition_by, record.output_key, record.requires) == ("range", "keep", ())
+    assert record.sorts[0].partition_count == 0
 
 
 def test_a_record_comes_back() -> None:

@@ -23,11 +23,13 @@ from tasks.formats.registry import make_format
 from tasks.kafka.fetch import Block
 from tasks.keys import chunk_schema, encode_keys
 from tasks.manifests import Chunk, OffsetRange, SortedRows
+from tasks.placement import OutputColumns, place_outputs
 from tasks.run_context import run_context
 from tasks.settings.budget import MB, Budget
 from tasks.settings.job import Job
 from tasks.sort import SortRequest, sort_chunks
 from tasks.sorting.rows import RowGatherer
+from tests.placed import murmur2
 
 Row = tuple[int, bytes]
 
@@ -271,6 +273,45 @@ def test_rows_that_do_not_fit_are_sorted_part_by_part(chunks: list[list[Row]], b
     assert sum(sizes) == len(expected)
     # A row takes 8 bytes beside its own.
     assert max(sizes, default=0) <= max(1, most_bytes // 8)
+
+
+def sort_hashed(
+    chunks: Sequence[Sequence[Row]], by: str, partitions: int
+) -> tuple[SortedRows, list[bytes], list[bytes]]:
+    """Return the rows of a sort by hash of its own keys, with their values and their record keys."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base = Job(source_topic="s", columns="id:int,name", sorts=[f"{by}=o"], workdir=folder)
+        job = base.model_copy(update={"partition_by": "hash", "output_key": "sort"})
+        placements, found = place_outputs(job, [partitions]), write_chunks(job, chunks, folder)
+        outputs = OutputColumns(job, placements)
+        for chunk in (chunk for chunk in found if chunk.path is not None):
+            rows = outputs.add(pq.read_table(chunk.path).combine_chunks(), chunk.range.partition)
+            pq.write_table(rows, chunk.path, row_group_size=7)
+        file = sort_chunks(SortRequest(job, job.sort_list[0], found, partitions, folder, placements.of_sorts[0]))
+        batches = list(RowGatherer().batches(file))
+    values, keys = ([item for batch in batches for item in batch.column(name).to_pylist()] for name in ("value", "o0"))
+    return file, values, keys
+
+
+@settings(SLOW, max_examples=15)
+@given(
+    st.lists(PART_ROWS, min_size=1, max_size=3), st.sampled_from(["id", "name:desc,id"]), st.sampled_from([1000, 10**6])
+)
+def test_partitions_lead_the_order(chunks: list[list[Row]], by: str, most_bytes: int) -> None:
+    """By hash of the sort key, each partition has its rows in order, also if they do not fit the memory."""
+    with patch("tasks.sort.Budget.of", lambda _: Budget(200 * MB, 16 * MB, 16 * MB, 8 * MB, most_bytes)):
+        file, values, keys = sort_hashed(chunks, by, 3)
+    arrived = [row for rows in chunks for row in rows]
+    ordered = [value_of(row) for row in sorted(arrived, key=ORDERS[by])]
+    assert sorted(values) == sorted(ordered)
+    assert [r.partition for r in file.ranges] == [0, 1, 2]
+    assert [i for r in file.ranges for i in range(r.first_row, r.end_row)] == list(range(len(values)))
+    for r in file.ranges:
+        inside = values[r.first_row : r.end_row]
+        assert {murmur2(key) % 3 for key in keys[r.first_row : r.end_row]} <= {r.partition}
+        # Equal rows have equal keys, so they are all here or none is.
+        assert inside == [value for value in ordered if value in set(inside)]
 
 
 def test_a_sort_keeps_no_memory() -> None:

@@ -18,6 +18,7 @@ from tasks.settings.job import Job
 from tasks.source import SourceRecreatedError
 from tasks.streaming import trigger
 from tasks.streaming.trigger import Pace
+from tasks.targets.base import OutputChangedError
 from tests.cluster import Cluster, Record, assert_every_run, sample_values, wait_for
 from tests.stages import make_job, make_stream, owned, serve, serving
 
@@ -99,6 +100,39 @@ def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypa
         cluster.produce_records(job.source_topic, [Record(v, partition=5) for v in sample_values(5, seed=2)])
         wait_for(lambda: stream.stats.status().records == 25)
     assert_every_run(cluster, job)
+
+
+def test_partitions_that_are_added_have_their_own(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --partition-by source the outputs of a running stream get the partitions that the source got."""
+    monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.2)
+    job = job.model_copy(update={"partition_by": "source"})
+    cluster.produce(job.source_topic, sample_values(20))
+    stream = make_stream(cluster, job)
+    with serving(cluster, stream):
+        wait_for(lambda: stream.stats.batches >= 1)
+        cluster.admin.create_partitions([NewPartitions(job.source_topic, 6)])[job.source_topic].result()
+        wait_for(lambda: len((describe_topic(cluster.admin, job.source_topic) or Topic("", "", ())).partitions) == 6)
+        cluster.produce_records(job.source_topic, [Record(v, partition=5) for v in sample_values(5, seed=2)])
+        wait_for(lambda: stream.stats.status().records == 25)
+    assert_every_run(cluster, job)
+    assert {r.partition for r in cluster.read(job.sort_list[0].topic)} == {0, 1, 2, 3, 5}
+
+
+@pytest.mark.slow
+def test_an_output_of_hashes_that_gets_partitions_ends_the_stream(cluster: Cluster, job: Job) -> None:
+    """Equal keys would be in two partitions: the next batch is not published."""
+    job = job.model_copy(update={"partition_by": "hash"})
+    output = job.sort_list[0].topic
+    cluster.produce(job.source_topic, sample_values(20))
+    stream = make_stream(cluster, job)
+    ends = pytest.raises(OutputChangedError, match="has 5 partitions, and had 4 when the run began")
+    with ends, serving(cluster, stream):
+        wait_for(lambda: stream.stats.batches >= 1)
+        cluster.admin.create_partitions([NewPartitions(output, 5)])[output].result()
+        wait_for(lambda: len((describe_topic(cluster.admin, output) or Topic("", "", ())).partitions) == 5)
+        cluster.produce(job.source_topic, sample_values(20, seed=2))
+        wait_for(lambda: stream._owned is None)
+    assert cluster.count(job, committed=False) == 20
 
 
 @pytest.mark.slow

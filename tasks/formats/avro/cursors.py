@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.arrow import binary_buffers
+from tasks.formats.varints import MOST_BYTES, make_words, unpack_varints
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -20,7 +21,6 @@ Mask = npt.NDArray[np.bool_]
 PAD = 16
 # Fewer cursors than this are slower side by side than one after the other: a step costs some 30 µs, and a walk 1 µs.
 FEW = 32
-_MOST_BYTES = 10
 
 ENDS = "ends too early, after {size} bytes"
 OVERLONG = "has an integer of more than 10 bytes at byte {at}"
@@ -57,7 +57,7 @@ class Block:
         edges = offsets.astype(np.int64) + (PAD - first)
         self.starts, self.ends = edges[:-1] + starts, edges[1:]
         # All eight bytes from each byte on, as one number.
-        self.words = np.ndarray((len(self.data) - 7,), "<u8", self.data, strides=(1,))
+        self.words = make_words(self.data)
         self.count = len(values)
         self.dropped = np.zeros(self.count, np.bool_)
         self.refused: dict[int, str] = {}
@@ -153,9 +153,9 @@ class Cursors:
         longer = np.flatnonzero(first > 0x7F)
         overlong: npt.NDArray[np.bool_] | None = None
         if len(longer):
-            number[longer], sizes = _unpack(self.block, pos[longer])
+            number[longer], sizes = unpack_varints(data, self.block.words, pos[longer])
             after[longer] += sizes - 1
-            overlong = sizes > _MOST_BYTES
+            overlong = sizes > MOST_BYTES
         over = after > self.end
         if overlong is not None:
             over[longer] |= overlong
@@ -165,36 +165,13 @@ class Cursors:
         return number
 
     def _refuse_varints(self, over: Mask, after: Ints) -> Mask:
-        overlong = over & (self.end - self.pos >= _MOST_BYTES)
+        overlong = over & (self.end - self.pos >= MOST_BYTES)
         self.block.refuse(self.rows[overlong], self.pos[overlong], OVERLONG)
         short = over & ~overlong
         self.block.refuse(self.rows[short], self.pos[short], ENDS)
         self.pos = after
         self.keep(~over)
         return ~over
-
-
-def _unpack(block: Block, pos: Ints) -> tuple[npt.NDArray[np.uint64], Ints]:
-    """Return numbers of several bytes each, and their sizes; a size above 10 is that of none."""
-    word = block.words[pos]
-    # The first byte without the high bit ends a number.
-    stop = ~word & np.uint64(0x8080808080808080)
-    below = stop ^ (stop - np.uint64(1))
-    # Seven bits of each byte move together: in pairs of bytes, then of pairs.
-    word &= below & np.uint64(0x7F7F7F7F7F7F7F7F)
-    word = (word & np.uint64(0x007F007F007F007F)) | ((word & np.uint64(0x7F007F007F007F00)) >> np.uint64(1))
-    word = (word & np.uint64(0x00003FFF00003FFF)) | ((word & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2))
-    word = (word & np.uint64(0x0FFFFFFF)) | ((word & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4))
-    sizes = np.bitwise_count(below).astype(np.int64) >> 3
-    long = np.flatnonzero(stop == 0)
-    if len(long):
-        ninth, tenth = (block.data[pos[long] + i].astype(np.uint64) for i in (8, 9))
-        ends = ninth <= 0x7F
-        word[long] |= ((ninth & np.uint64(0x7F)) << np.uint64(56)) | np.where(
-            ends, np.uint64(0), tenth << np.uint64(63)
-        )
-        sizes[long] = np.where(ends, 9, np.where(tenth <= 0x7F, 10, 11))
-    return word, sizes
 
 
 class MalformedError(ValueError):
@@ -238,7 +215,7 @@ class Walker:
         number, shift = byte & 0x7F, 7
         while byte > 0x7F:
             at += 1
-            if shift == 7 * _MOST_BYTES:
+            if shift == 7 * MOST_BYTES:
                 self.refuse(OVERLONG)
             byte = data[at] if at < len(data) else self._end_early()
             number |= (byte & 0x7F) << shift

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.arrow import slice_text
 from tasks.formats.avro.cursors import PAD, Block, Ints, Mask
 from tasks.formats.avro.schema import Enum, Fixed, Primitive, Type
 
@@ -79,14 +80,8 @@ def _masked(values: npt.NDArray[Any], there: Mask) -> pa.Array:
 
 def _slices(block: Block, starts: Ints, lengths: Ints, there: Mask) -> pa.Array:
     """Return the bytes that lie within each record."""
-    # An array of the slices and all between them needs no copy of the bytes; Arrow takes every second entry of it.
-    edges = np.zeros(2 * len(starts) + 1, np.int32)
-    edges[0:-1:2] = np.where(there, starts, block.starts)
-    edges[1::2] = np.where(there, starts + lengths, block.starts)
-    if len(starts):
-        edges[-1] = edges[-2]
-    pieces = pa.Array.from_buffers(pa.binary(), len(edges) - 1, [None, pa.py_buffer(edges), pa.py_buffer(block.data)])
-    return pieces.take(_masked(np.arange(0, len(edges) - 1, 2), there))
+    starts, ends = (np.where(there, at, block.starts) for at in (starts, starts + lengths))
+    return slice_text(pa.py_buffer(block.data), starts, ends, there)
 
 
 def _decimals(block: Block, starts: Ints, lengths: Ints, there: Mask, kind: pa.DataType) -> pa.Array:

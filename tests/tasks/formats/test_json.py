@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from tasks.formats import json_reader, json_search
 from tasks.formats.json import JsonFormat
 from tasks.formats.json_reader import JsonReader
-from tasks.formats.json_strict import MOST_LEVELS
+from tasks.formats.json_strict import MOST_LEVELS, read_tokens
 from tasks.formats.key_formats import JsonKeys
 from tasks.formats.registry import describe_format, make_format
 from tasks.settings.column_types import ColumnType, parse_type
@@ -157,8 +157,8 @@ BROKEN: list[tuple[bytes, int]] = [
     (b'{"b":nan}', 5),
     (b'{"b":[inf]}', 6),
     (b'{"b":-INF}', 5),
-    (b'{"a":1,}', 7),
-    (b'{"b":[1,2 , ]}', 12),
+    (b'{"a":1,}', 6),
+    (b'{"b":[1,2 , ]}', 10),
     (b'{"a":1}//x', 7),
     (b'{"a":/**/1}', 5),
     (b'{"a":1} {"a":2}', 8),
@@ -169,7 +169,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (b'{"\xc0\x80":1}', 2),
     (b'{"b":"\xed\xa0\x80"}', 6),
     (b'{"b":"\x01"}', 6),
-    (b'{"b":01}', 6),
+    (b'{"b":01}', 5),
     (b'{"b":.5}', 5),
     (b'{"b":+1}', 5),
     (b'{"b":0x10}', 6),
@@ -177,7 +177,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (b"{'a':1}", 1),
     (BOM + BOM + b"{}", 3),
     (b'{"a":1}\x00', 7),
-    (b'{"b":"\xc3\xa9",}', 10),
+    (b'{"b":"\xc3\xa9",}', 9),
     (b" ", 1),
     (b"1,2,3", 1),
     (b'{"b":' + b"[" * MOST_LEVELS + b"]" * MOST_LEVELS + b"}", 4 + MOST_LEVELS),
@@ -205,6 +205,32 @@ def test_what_is_not_json(value: bytes, byte: int) -> None:
     assert reason.startswith("not JSON (")
     assert f"byte {byte})" in reason
     assert good == (b"5",)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1" + "0" * 400, "0." + "1" * 400])
+def test_numbers_beyond_a_double(number: str) -> None:
+    """They are JSON, with all their digits, though the parser that explains refusals cannot read them."""
+    assert read_tokens(f'{{"b":"NaN","a":{number}}}'.encode(), [("a",)]) == [number]
+
+
+def test_values_that_are_not_utf_8_cost_no_second_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are few the others of their block are read by the usual query; where many are beyond ASCII, not."""
+    queries = list[str]()
+    usual = JsonReader._query
+
+    def note(reader: JsonReader, tokens: str, view: pa.Array) -> pa.Table:
+        queries.append(tokens.split("(", maxsplit=1)[0])
+        return usual(reader, tokens, view)
+
+    monkeypatch.setattr(JsonReader, "_query", note)
+    plain, bad, foreign = b'{"a":1}', b'{"a":1,"b":"\xff"}', '{"a":1,"b":"é"}'.encode()
+    few, many = [*[plain] * 98, foreign, bad], [*[foreign] * 99, bad]
+    found = read([("a", "int")], list(few))
+    assert found[:99] == [(b"1",)] * 99
+    assert "not UTF-8, byte 12)" in str(found[99])
+    assert queries == ["json_extract", "json_extract"]
+    assert read([("a", "int")], list(many)) == found
+    assert queries[2:] == ["json_extract", "CASE WHEN json_valid"]
 
 
 def test_missing_and_null() -> None:
@@ -314,7 +340,7 @@ def test_keys_that_are_documents() -> None:
     assert odd == {
         3: "@key is not an integer: an object",
         4: "@key is empty",
-        5: "@key is not JSON (expecting property name enclosed in double quotes, byte 1): '{'",
+        5: "@key is not JSON (unexpected end, byte 1): '{'",
     }
     texts, odd = read_keys(keys, columns[1:])
     assert texts["@key.id"].to_pylist()[:4] == [None, None, None, b"x"]

@@ -96,6 +96,7 @@ def test_a_name_that_leads_nowhere(listeners: Listeners, name: str, words: str) 
     [
         ["status"],
         ["generate", "--records", "1"],
+        ["load", "/dev/null", "--topic", "t"],
         ["sort", "--start-timeout", "4"],
         ["stream", "--start-timeout", "4"],
         ["verify", "--start-timeout", "4"],
@@ -104,7 +105,7 @@ def test_a_name_that_leads_nowhere(listeners: Listeners, name: str, words: str) 
 )
 def test_every_command_says_so(listeners: Listeners, prefect_server: str, tmp_path: Path, arguments: list[str]) -> None:
     """Every command prints one line, with exit status 2."""
-    settings = [] if arguments[0] in {"status", "generate"} else ["--workdir", str(tmp_path / "work")]
+    settings = [] if arguments[0] in {"status", "generate", "load"} else ["--workdir", str(tmp_path / "work")]
     command = [KAFKA_SORT, *arguments, *settings, "--bootstrap-servers", listeners.address("UNKNOWN")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 2, done.stderr

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from tasks.manifests import Key
-from tasks.sorting.cuts import cut_rows
+from tasks.sorting.cuts import cut_counts, cut_rows
 
 KEYS = st.lists(st.tuples(st.integers(0, 9)), max_size=60).map(sorted) | st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from(["a", "b"])), max_size=60
@@ -51,3 +51,13 @@ def test_ranges_name_their_first_and_last_key(keys: list[Key], partitions: int) 
     for r in cut_rows(keys, partitions):
         expected = (keys[r.first_row], keys[r.end_row - 1]) if r.count else (None, None)
         assert (r.first_key, r.last_key) == expected
+
+
+@given(st.lists(st.integers(0, 5), max_size=9))
+def test_ranges_of_known_sizes(counts: list[int]) -> None:
+    """If the partition leads the order, each range has the rows of its partition, and names its own keys."""
+    keys: list[Key] = [(partition, row) for partition, count in enumerate(counts) for row in range(count)]
+    ranges = cut_counts(keys, counts)
+    assert [(r.partition, r.count) for r in ranges] == list(enumerate(counts))
+    for r in (r for r in ranges if r.count):
+        assert (r.first_key, r.last_key) == ((r.partition, 0), (r.partition, r.count - 1))

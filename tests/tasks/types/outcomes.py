@@ -45,6 +45,9 @@ def outcomes(kind: str, column: pa.Array) -> list[Outcome]:
     assert len(stored) == len(column)
     stored.validate(full=True)
     values: list[Outcome] = stored.to_pylist()
+    if parse_type(kind).name != "text":
+        printed = [None if value is None else str(encoder.show(value)).encode() for value in values]
+        assert encoder.print_all(stored).to_pylist() == printed
     for row, reason in reasons.items():
         assert values[row] is None
         values[row] = reason

@@ -1,0 +1,1 @@
+"""From files to records: how a file is opened, cut into lines or rows, and where a row's key is."""

@@ -1,0 +1,92 @@
+"""The form of an output's records by the run's record: the record keys and the partitions that they must have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tasks.run_record import RunRecord, WrittenSort
+from tasks.verification.content import Digests
+from tasks.verification.keys import Encoded
+from tasks.verification.output_keys import make_output_keys
+from tasks.verification.partitions import Partitions, hash_partitions
+from tasks.verification.reading import Block
+from tasks.verification.terms import SortKey
+from tasks.verification.types.base import Keys
+
+# An odd factor: partitions change a digest each in its own way.
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """The form of one output. `sort`: its key columns, None if keys cannot be judged.
+
+    `by`: what decides the partition, range, hash or source; `count`: the number of partitions; `output_key`: keep, sort
+    or none; `key_format`: that of record keys.
+    """
+
+    by: str
+    count: int
+    output_key: str
+    key_format: str
+    sort: SortKey | None
+
+    @classmethod
+    def of(cls, record: RunRecord, written: WrittenSort, sort: SortKey | None) -> "OutputForm":
+        """Return the form that the record tells."""
+        key_format = record.format.get("key_format", "text")
+        return cls(record.partition_by, written.partition_count, record.output_key, key_format, sort)
+
+    @property
+    def has_unknown_keys(self) -> bool:
+        """Whether the record keys of the output, and so the hashes, are made of sort keys that cannot be judged."""
+        return self.output_key == "sort" and self.sort is None
+
+    def expect(self, source: Block, encoded: Encoded | None) -> Block:
+        """Return the records of the source as the output must have them; without keys, if those are unknown."""
+        if self.output_key == "keep":
+            return source
+        if self.sort is None or encoded is None or self.output_key == "none":
+            return replace(source, keys=[None] * len(source))
+        return replace(source, keys=make_output_keys(self.sort, encoded, source.keys, self.key_format))
+
+    def find(self, output: Block) -> Block:
+        """Return records of the output as they are; without keys, if those are unknown."""
+        return replace(output, keys=[None] * len(output)) if self.has_unknown_keys else output
+
+    def belong(self, expected: Block) -> Partitions | None:
+        """Return where each record must be, which comes from the source; None if that is not known, as by range."""
+        if self.by == "hash" and not self.has_unknown_keys:
+            hashed = hash_partitions(expected.keys, self.count)
+            return np.where(hashed < 0, expected.partition % self.count, hashed)
+        return np.full(len(expected), expected.partition) if self.by == "source" else None
+
+    def are(self, output: Block) -> Partitions | None:
+        """Return where each record of the output is; None likewise."""
+        known = self.by == "source" or (self.by == "hash" and not self.has_unknown_keys)
+        return np.full(len(output), output.partition) if known else None
+
+    def find_misplaced(self, output: Block) -> list[tuple[int, int]]:
+        """Return index and right partition of the records whose own keys lead to another partition."""
+        if self.by != "hash":
+            return []
+        hashed = hash_partitions(output.keys, self.count)
+        return [(i, int(hashed[i])) for i in np.flatnonzero((hashed >= 0) & (hashed != output.partition)).tolist()]
+
+
+def lead_keys(keys: Keys, partitions: Partitions | None) -> Keys:
+    """Put the partition in front of each key: within a partition alone the order is that of the keys."""
+    if partitions is None:
+        return keys
+    return [prefix + key for prefix, key in zip(_pack(partitions), keys, strict=True)]
+
+
+def lead_digests(digests: Digests, partitions: Partitions | None) -> Digests:
+    """Make equal contents in different partitions differ."""
+    return digests if partitions is None else digests ^ ((partitions + 1).astype(np.uint64) * _FACTOR)
+
+
+def _pack(partitions: Partitions) -> Sequence[bytes]:
+    packed: list[bytes] = partitions.astype(">u4").view("V4").tolist()
+    return packed
