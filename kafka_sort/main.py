@@ -124,14 +124,22 @@ def load(**flags: Any) -> None:
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and change nothing.")
+@output_option
 @job_options
 @connection_options
 @DEBUG
-def sort(job_file: Path | None, **flags: Any) -> None:
+def sort(*, job_file: Path | None, dry_run: bool, output: str, **flags: Any) -> int | None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    if dry_run:
+        from kafka_sort.plan import print_plan
+
+        with use_connection(connection):
+            print_plan(job, connection, output)
+        return 0
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
@@ -142,6 +150,7 @@ def sort(job_file: Path | None, **flags: Any) -> None:
 
     with use_connection(connection):
         run_sort(job)
+    return None
 
 
 @cli.command()
@@ -157,6 +166,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
     job = load_job(_given(Job, flags), os.environ, job_file)
     check_streamable(job)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    check_streamable(job)
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
