@@ -13,6 +13,7 @@ from tasks.observe.logs import log_context
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import own_job
 from tasks.preflight import check_before_lease, take_up_job
+from tasks.replacement import finish_deletion
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
@@ -51,6 +52,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     # Steps 1 to 3: lease, fence, ledger.
     with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
         take_up_job(owner)
+        finish_deletion(owner)
         check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
         run = Run(owner, PrefectRunner(job, context.stop), lambda _: prepare_outputs(owner), attempt)

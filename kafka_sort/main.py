@@ -164,6 +164,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
     _limit_heaps()
     _start(flags, PREFECT_DEFAULTS | STREAM_DEFAULTS)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    check_streamable(job)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
     check_streamable(job)
     prefect = start_prefect()
@@ -202,6 +203,39 @@ def status(**flags: Any) -> int:
     from kafka_sort.status import print_status
 
     print_status(_connection(flags))
+    return 0
+
+
+@cli.command()
+@click.argument("topic")
+@click.option("--schema-registry", metavar="ADDRESS", help="Schema registry of values and keys.")
+@output_option
+@connection_options
+@DEBUG
+def inspect(topic: str, schema_registry: str | None, output: str, **flags: Any) -> int:
+    """Look at a sample of a topic: print what is in it, and a job file that sorts it."""
+    from kafka_sort.inspection import print_inspection
+
+    print_inspection(_connection(flags), topic, schema_registry, output)
+    return 0
+
+
+@cli.command()
+@click.option("--offline", is_flag=True, help="Check the settings alone, and ask neither Kafka nor a registry.")
+@output_option
+@stream_options
+@job_options
+@connection_options
+@DEBUG
+def check(job_file: Path | None, output: str, *, offline: bool, **flags: Any) -> int:
+    """Check a job, as a run does before any work, and print its settings."""
+    connection = _connection(flags)
+    job = load_job(_given(Job, flags), os.environ, job_file)
+    streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    from kafka_sort.checked import check_job, print_job
+
+    check_job(job, connection, offline=offline)
+    print_job(job, streaming, output)
     return 0
 
 

@@ -3,7 +3,8 @@
 Guarantee 3 (nothing lost in silence): they are part of the run's transaction, and counted in its ledger record.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -12,31 +13,48 @@ from tasks.formats.registry import make_format
 from tasks.kafka.sender import Sender
 from tasks.manifests import Chunk
 from tasks.run_context import current_run
+from tasks.run_record import ReadRange
 from tasks.settings.job import Job
 
 # Kafka Connect's names, which users' tools know.
 _CONNECT = "__connect.errors."
 
 
-def send_dead_letters(sender: Sender, job: Job, chunks: tuple[Chunk, ...]) -> None:
-    """Send each record as it came, with Kafka Connect's error headers; existing names are not overwritten."""
-    reader = type(make_format(job))
+def send_dead_letters(
+    sender: Sender, job: Job, topic_id: str, chunks: Sequence[Chunk], known: Sequence[ReadRange] = ()
+) -> int:
+    """Send each record as it came, with Kafka Connect's error headers; existing names are not overwritten.
+
+    `topic_id`: the source's. `known`: offsets that earlier runs read, whose dead letters are there. Return the number
+    of records sent.
+    """
+    reader, sent = type(make_format(job)), 0
     for chunk in chunks:
         if chunk.dead_letter_path is None:
             continue
         for batch in pq.ParquetFile(chunk.dead_letter_path).iter_batches():
             current_run().stop.check()
             for row in batch.to_pylist():
+                if _is_known(row, known):
+                    continue
                 headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
                 names = {name for name, _ in headers}
-                headers += [(n, v) for n, v in _error_headers(job, reader, row).items() if n not in names]
+                headers += [(n, v) for n, v in _error_headers(job, topic_id, reader, row).items() if n not in names]
                 # A timestamp of 0 would mean "now"; the record's is kept, since a dead letter is evidence.
                 sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
+                sent += 1
+    return sent
 
 
-def _error_headers(job: Job, reader: type[RecordFormat], row: Mapping[str, object]) -> dict[str, bytes]:
+def _is_known(row: Mapping[str, Any], known: Sequence[ReadRange]) -> bool:
+    return any(r.partition == row["partition"] and r.start <= row["offset"] < r.end for r in known)
+
+
+def _error_headers(job: Job, topic_id: str, reader: type[RecordFormat], row: Mapping[str, object]) -> dict[str, bytes]:
     facts = {
         "topic": job.source_topic,
+        # A source that was recreated has the same offsets again.
+        "topic.id": topic_id,
         "partition": row["partition"],
         "offset": row["offset"],
         "connector.name": job.name,

@@ -26,6 +26,7 @@ _STEPS: Final = (
     "ledger-record",
     "offsets",
     "commit",
+    "delete",
 )
 NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in ("before", "after")), "after-dump-block")
 

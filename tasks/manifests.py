@@ -52,6 +52,8 @@ class Snapshot:
     lag: Mapping[int, int] = field(default_factory=dict)
     # The space in the work folder that the run may need.
     disk_bytes: int = 0
+    # Whether the run takes the place of all former ones.
+    replaces: bool = False
     # Column → type, of those whose types this run has inferred from its sample.
     types: Mapping[str, str] = field(default_factory=dict)
 

@@ -4,16 +4,13 @@ Guarantee 2 (all or nothing, exactly once) needs outputs that nothing else write
 record of a run: others are refused before any work.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, ledger_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
@@ -26,8 +23,10 @@ from tasks.kafka.topics import (
     list_offsets,
     topic_settings,
 )
+from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
 from tasks.ownership import JobView, Owner
+from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
@@ -66,9 +65,11 @@ def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = view.job, view.ledger
     _check_hashed(view)
-    if job.append:
+    if job.replaces:
+        require_own_outputs(view)
+    elif job.append:
         return
-    if ledger.last is not None and ledger.placed:
+    elif ledger.last is not None and ledger.placed:
         _check_same_outputs(view.admin, ledger.last)
     elif problem := _find_former_run(view):
         # If we were away for long, the ledger was read before a successor's first run, which then is what was found.
@@ -175,7 +176,7 @@ def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
             raise SettingsError(
                 f"output {sort.topic} was deleted{' and recreated' if topic else ''} since run {last.run} of job "
                 f"{last.job}, and holds none of its records: go on there with --append, or sort all of the source "
-                "again with another --job-name"
+                "again with --mode replace"
             )
 
 
@@ -205,25 +206,7 @@ def _group_has_offsets(view: JobView) -> bool:
 
 def _holds_records(view: JobView, topic: Topic) -> bool:
     """Whether a `read_committed` reader finds any record. Records of aborted runs do not count."""
-    admin = view.admin
-    ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
-    starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
-    left = {p for p in topic.partitions if ends[p] > starts[p]}
-    if not left:
-        return False
-    consumer = make_consumer(view.connection, view.job.group, **{"auto.offset.reset": "earliest"})
-    deadline = time.monotonic() + view.job.request_timeout
-    try:
-        consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in left])
-        while left and time.monotonic() < deadline:
-            for message in consumer.consume(1, 0.2):
-                if error := message.error():
-                    raise translate(f"reading output {topic.name}", error)
-                return True
-            for position in consumer.position([TopicPartition(topic.name, p) for p in left]):
-                if position.offset >= ends[position.partition]:
-                    left.discard(position.partition)
-    finally:
-        consumer.close()
-    # A topic that was not read to its end counts: a refusal loses nothing.
-    return bool(left)
+    starts = list_offsets(view.admin, topic.name, topic.partitions, EARLIEST)
+    ends = list_offsets(view.admin, topic.name, topic.partitions, LATEST)
+    windows = {p: (starts[p], ends[p]) for p in topic.partitions}
+    return holds_committed(view.connection, view.job.group, topic.name, windows, view.job.request_timeout)

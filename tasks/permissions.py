@@ -25,15 +25,18 @@ _READ = frozenset({AclOperation.READ})
 _SORT = frozenset({AclOperation.READ, AclOperation.DESCRIBE_CONFIGS})
 _ALTER = frozenset({AclOperation.ALTER})
 _WRITE = frozenset({AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS})
+# Outputs are read, for records that are not the job's, before those of former runs are deleted.
+_REPLACE = _WRITE | {AclOperation.READ, AclOperation.DELETE}
 
 
 def check_permissions(job: Job, admin: AdminClient) -> None:
     """Raise NotPermittedError, which names every operation that the job needs for sorting and does not have."""
     outputs = [sort.topic for sort in job.sort_list]
-    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE}
-    topics = {**topics, **dict.fromkeys((*outputs, job.dead_letters), _WRITE)}
+    write = _REPLACE if job.replaces else _WRITE
+    topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, job.dead_letters: _WRITE}
+    topics = {**topics, **dict.fromkeys(outputs, write)}
     if job.partition_by == "source":
-        topics = {**topics, **dict.fromkeys(_find_short(admin, job.source_topic, outputs), _WRITE | _ALTER)}
+        topics = {**topics, **dict.fromkeys(_find_short(admin, job.source_topic, outputs), write | _ALTER)}
     _check(job, admin, topics, dict.fromkeys((job.group, job.owner_group), _READ))
 
 

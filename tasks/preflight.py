@@ -16,7 +16,7 @@ from tasks.ownership import JobView
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
-from tasks.settings.connection import Connection
+from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import check_end, require_source
@@ -31,7 +31,8 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     Budget.of(job)
     check_end(job)
     # A schema may lack what the job names.
-    check_format(job)
+    with use_connection(connection):
+        check_format(job)
     check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
@@ -86,7 +87,7 @@ def check_job_unchanged(job: Job, ledger: Ledger) -> None:
                 f"job {job.name} {_difference(name, then.get(name), now.get(name))}: "
                 f"start it as it was, or {_FIXED_WAY_OUT}"
             )
-    if job.start is not None:
+    if job.start is not None and not job.replaces:
         raise SettingsError(
             f"--start is for a job's first run, and {job.name} has run {last.run}: leave it out "
             "(it goes on where the last run ended), or take another --job-name"

@@ -6,8 +6,8 @@ then it knows whether the run is there (done), is not (publish again, from the s
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -30,11 +30,12 @@ from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.kafka.sender import Sender
 from tasks.kafka.transaction import TransactionalProducer
+from tasks.keys import RULES
 from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
-from tasks.run_record import FEATURES, FORMAT, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import FEATURES, FORMAT, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
@@ -43,7 +44,7 @@ from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writin
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 # The options of a job that a run record keeps.
-_OPTIONS = ("append", "split_heavy_keys", "timestamps", "partition_by", "output_key")
+_OPTIONS = ("mode", "append", "split_heavy_keys", "timestamps", "partition_by", "output_key")
 _VERSION = version("kafka-sorting-pipeline")
 
 
@@ -168,14 +169,16 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     sent = _write_rows(job, writing, publication)
     reach("after-publish")
     # Step 3.
-    send_dead_letters(producer.sender, job, publication.chunks)
+    snapshot = publication.snapshot
+    known = owner.ledger.read_before(snapshot.source_topic_id, RULES) if snapshot.replaces else ()
+    letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
     producer.flush()
     reach("after-flush")
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
-    record = _record(owner, publication, written, current_run().progress.seconds)
+    record = _record(owner, publication, written, letters)
     reach("before-ledger-record")
     _send_record(owner, producer.sender, record)
     producer.flush()
@@ -275,10 +278,9 @@ def _reveal_fence(
         raise
 
 
-def _record(
-    owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], seconds: Mapping[str, float]
-) -> RunRecord:
+def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], letters: int) -> RunRecord:
     job, snapshot = owner.job, publication.snapshot
+    covers = (CoveredRuns(1, snapshot.run - 1),) if snapshot.replaces and snapshot.run > 1 else ()
     return RunRecord(
         job=job.name,
         run=snapshot.run,
@@ -292,16 +294,24 @@ def _record(
         dead_letter_topic=job.dead_letters,
         dead_letters=publication.dead_letters,
         checksum={"name": checksum.NAME, "sum": f"{publication.checksum:016x}"},
-        sorts=written,
+        sorts=written if covers else tuple(replace(sort, delete_before=()) for sort in written),
         started=publication.started.isoformat(timespec="milliseconds"),
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=seconds,
+        seconds=current_run().progress.seconds,
         options=_recorded_options(job),
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
-        requires=tuple(feature for feature, option, default in FEATURES if getattr(job, option) != default),
+        requires=_required(job, covers),
+        covers=covers,
+        dead_letters_written=None if letters == publication.dead_letters else letters,
     )
+
+
+def _required(job: Job, covers: Sequence[CoveredRuns]) -> tuple[str, ...]:
+    """Return the features that a process must know to go on from this run."""
+    options = (feature for feature, option, default in FEATURES if getattr(job, option) != default)
+    return (*([REPLACE] if covers else []), *options)
 
 
 def _recorded_options(job: Job) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.placement import Placements, place_outputs
 from tasks.publish import Publication
+from tasks.replacement import finish_deletion
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.snapshot import BatchLimits, has_work
@@ -71,7 +72,7 @@ class Run:
 
     def has_work(self, snapshot: Snapshot) -> bool:
         """Whether there is something to publish, or at least to record."""
-        return has_work(self.owner.job, self.owner.ledger, snapshot)
+        return has_work(self.owner, snapshot)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
         """Do step 5, dump and sort: afterwards all is there for publishing."""
@@ -143,10 +144,15 @@ def _show_nothing(_: Snapshot) -> None:
 def run_job(
     run: Run, folder: Path, limits: BatchLimits | None = None, show_plan: Callable[[Snapshot], None] = _show_nothing
 ) -> RunResult:
-    """Snapshot ▶ dump ▶ sort ▶ publish and commit. `folder`: private, for the files of this run."""
+    """Snapshot ▶ dump ▶ sort ▶ publish and commit ▶ delete what was replaced. `folder`: private, for this run's files.
+
+    DeletionError if the run is committed, and the last step failed.
+    """
     snapshot = run.take_snapshot(limits)
     if not run.has_work(snapshot):
         return RunResult(snapshot)
     show_plan(snapshot)
     publication = run.prepare(snapshot, folder)
-    return RunResult(snapshot, publication.chunks, run.publish(publication))
+    record = run.publish(publication)
+    finish_deletion(run.owner)
+    return RunResult(snapshot, publication.chunks, record)

@@ -16,7 +16,8 @@ FORMAT: Final = 2
 # know them would place records elsewhere, or with other keys.
 FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "output_key", "keep"))
 # The features that a record may require and from which this version can go on.
-UNDERSTOOD: Final[frozenset[str]] = frozenset(feature for feature, _, _ in FEATURES)
+REPLACE: Final = "replace"
+UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, *(feature for feature, _, _ in FEATURES)})
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
@@ -49,10 +50,31 @@ class WrittenRange:
 
 
 @dataclass(frozen=True)
-class WrittenSort:
-    """One sort and its output. `checksum`: of the written records, in hexadecimal; empty in format 1.
+class DeletedRange:
+    """All offsets of an output partition before `before`: a run that was committed has taken the place of these."""
 
-    `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the record.
+    partition: int
+    before: int
+
+
+@dataclass(frozen=True)
+class CoveredRuns:
+    """The runs `first` to `last`, both included, which a later run has taken the place of."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first} to {self.last}"
+
+
+@dataclass(frozen=True)
+class WrittenSort:
+    """One sort and its output.
+
+    `checksum`: of the written records, in hexadecimal; empty in format 1. `delete_before`: for every partition, if the
+    run covers others. `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the
+    record.
     """
 
     topic: str
@@ -60,6 +82,7 @@ class WrittenSort:
     columns: str
     partitions: tuple[WrittenRange, ...]
     checksum: str = ""
+    delete_before: tuple[DeletedRange, ...] = ()
     partition_count: int = 0
 
 
@@ -68,6 +91,8 @@ class RunRecord:
     """One run, which was committed in the transaction of the rows themselves.
 
     `ledger`: version of this format. `requires`: features that must be understood to go on from this record.
+    `covers`: the runs whose place in the outputs it takes. `dead_letters_written`: how many of its dead letters no
+    earlier run had written; None: all.
     """
 
     job: str
@@ -91,11 +116,22 @@ class RunRecord:
     skipped: tuple[int, ...] = ()
     ledger: int = 1
     requires: tuple[str, ...] = ()
+    covers: tuple[CoveredRuns, ...] = ()
+    dead_letters_written: int | None = None
 
     @property
     def placed(self) -> int:
         """The number of records in each output."""
         return self.records - self.dead_letters
+
+    @property
+    def rules(self) -> str:
+        """The version of the rules by which the run parsed; empty if it is not known."""
+        return self.format.get("rules", "")
+
+    def is_covered_by(self, others: Iterable["RunRecord"]) -> bool:
+        """Whether one of the others has taken the place of this run."""
+        return any(c.first <= self.run <= c.last for other in others for c in other.covers)
 
     @property
     def keeps_timestamps(self) -> bool:
@@ -147,6 +183,7 @@ class RunRecord:
             "sorts": _read_sorts(raw["sorts"]),
             "skipped": tuple(raw.get("skipped", ())),
             "requires": tuple(raw.get("requires", ())),
+            "covers": _all(CoveredRuns, raw.get("covers", ())),
         }
         return cls(**(_known(cls, raw) | nested))
 
@@ -156,7 +193,8 @@ class EarlierRuns:
     """The runs `first_run` to `last_run`, folded into this one record.
 
     `sorts`: for each output the offsets, counts and checksums of these runs together; there may be offsets without a
-    record between first and last.
+    record between first and last. `read`: all offsets that they read of the source topic with this id, by the newest
+    parse rules of these runs; what older rules made of a record is not known any more.
     """
 
     job: str
@@ -167,6 +205,9 @@ class EarlierRuns:
     sorts: tuple[WrittenSort, ...]
     ledger: int = FORMAT
     requires: tuple[str, ...] = ()
+    source_topic_id: str = ""
+    rules: str = ""
+    read: tuple[ReadRange, ...] = ()
 
     @property
     def placed(self) -> int:
@@ -180,7 +221,17 @@ class EarlierRuns:
             replace(s, partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions))
             for s in record.sorts
         )
-        return cls(record.job, record.run, record.run, record.records, record.dead_letters, tuple(sorts))
+        return cls(
+            record.job,
+            record.run,
+            record.run,
+            record.records,
+            record.dead_letters,
+            tuple(sorts),
+            source_topic_id=record.source_topic_id,
+            rules=record.rules,
+            read=join_ranges(record.read),
+        )
 
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
         """Join these runs with later ones."""
@@ -190,7 +241,14 @@ class EarlierRuns:
             records=self.records + later.records,
             dead_letters=self.dead_letters + later.dead_letters,
             sorts=_join_outputs((*self.sorts, *later.sorts)),
+            source_topic_id=later.source_topic_id,
+            rules=later.rules,
+            read=join_ranges((*self.read_of(later.source_topic_id, later.rules), *later.read)),
         )
+
+    def read_of(self, source_topic_id: str, rules: str) -> tuple[ReadRange, ...]:
+        """Return the offsets that were read of this very topic, by these rules."""
+        return self.read if (self.source_topic_id, self.rules) == (source_topic_id, rules) else ()
 
     def to_json(self) -> bytes:
         """Return the bytes for the ledger."""
@@ -200,8 +258,24 @@ class EarlierRuns:
     def from_json(cls, data: bytes) -> Self:
         """Read the record from the ledger's bytes; ValueError, KeyError or TypeError if it is none."""
         raw = json.loads(data)
-        nested = {"sorts": _read_sorts(raw["sorts"]), "requires": tuple(raw.get("requires", ()))}
+        nested = {
+            "sorts": _read_sorts(raw["sorts"]),
+            "requires": tuple(raw.get("requires", ())),
+            "read": _all(ReadRange, raw.get("read", ())),
+        }
         return cls(**(_known(cls, raw) | nested))
+
+
+def join_ranges(ranges: Iterable[ReadRange]) -> tuple[ReadRange, ...]:
+    """Join ranges that touch or overlap; return what is left in order, without empty ones."""
+    joined: list[ReadRange] = []
+    for r in sorted((r for r in ranges if r.start < r.end), key=lambda r: (r.partition, r.start)):
+        before = joined[-1] if joined and joined[-1].partition == r.partition else None
+        if before is not None and r.start <= before.end:
+            joined[-1] = replace(before, end=max(before.end, r.end))
+        else:
+            joined.append(r)
+    return tuple(joined)
 
 
 def _join_outputs(sorts: Iterable[WrittenSort]) -> tuple[WrittenSort, ...]:
@@ -246,7 +320,14 @@ def _without_nulls(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_sorts(sorts: Sequence[Mapping[str, Any]]) -> tuple[WrittenSort, ...]:
-    return _all(WrittenSort, [{**s, "partitions": _all(WrittenRange, _tuple_keys(s["partitions"]))} for s in sorts])
+    return _all(WrittenSort, [{**s, **_read_ranges(s)} for s in sorts])
+
+
+def _read_ranges(sort: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "partitions": _all(WrittenRange, _tuple_keys(sort["partitions"])),
+        "delete_before": _all(DeletedRange, sort.get("delete_before", ())),
+    }
 
 
 def _all(kind: type[T], items: Sequence[Mapping[str, Any]]) -> tuple[T, ...]:

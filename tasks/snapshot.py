@@ -20,6 +20,8 @@ from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offs
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import JobView, Owner
+from tasks.replacement import is_current
+from tasks.run_record import RunRecord
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
@@ -76,17 +78,18 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     reach("before-snapshot")
     job, last = view.job, view.ledger.last
     source = require_source(view.admin, job.source_topic)
-    check_same_topic(source, last)
+    if not job.replaces:
+        check_same_topic(source, last)
     check_leaders(source, job, last)
-    ranges, lost, lag = _ranges(view, replace(source, partitions=source.led))
+    led = replace(source, partitions=source.led)
+    whole, lost = _ranges(view, led)
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
-    skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
-    ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    behind = sum(lag.values()) - sum(r.span for r in ranges)
-    snapshot = Snapshot(
-        (last.run if last else 0) + 1, source.id, ranges, lost, source.leaderless, lag=lag, behind_end=behind
-    )
-    snapshot = cap_offsets(snapshot, job.max_records, "max_records")
+    skipped = [OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends]
+    ranges = tuple(sorted([*_end(view, led, whole), *skipped], key=lambda r: r.partition))
+    run, lag = (last.run if last else 0) + 1, _lag([*whole, *skipped], last)
+    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag, replaces=job.replaces)
+    behind = sum(r.span for r in whole) - snapshot.span
+    snapshot = cap_offsets(replace(snapshot, behind_end=behind), job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
@@ -96,11 +99,28 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
     snapshot = fit_transaction(snapshot, len(job.sort_list), view.transaction_seconds)
+    require_whole(job, snapshot)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
     snapshot = replace(snapshot, types=_judge(view, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
+
+
+def _lag(ranges: Sequence[OffsetRange], last: RunRecord | None) -> dict[int, int]:
+    """Return partition → offsets that no run has read: a run that replaces others reads theirs again."""
+    ends = last.ends if last else {}
+    return {r.partition: max(0, r.end - max(r.start, ends.get(r.partition, 0))) for r in ranges}
+
+
+def require_whole(job: Job, snapshot: Snapshot) -> None:
+    """Raise SettingsError if a run that replaces others would leave records to the next one."""
+    if snapshot.replaces and snapshot.capped:
+        raise SettingsError(
+            f"--mode replace publishes all of source {job.source_topic} in one transaction, and {snapshot.capped} "
+            f"permits {snapshot.span:,} of its offsets at once: raise transaction.max.timeout.ms on the broker (and "
+            "--transaction-timeout, if given), sort fewer columns, or sort what is new with --mode append"
+        )
 
 
 def _judge(view: JobView, sample: Sample) -> Mapping[str, str]:
@@ -114,27 +134,37 @@ def _judge(view: JobView, sample: Sample) -> Mapping[str, str]:
     return types
 
 
-def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...], dict[int, int]]:
-    """Return ranges from the last run's ends, or the log's starts, to the job's end; what was lost; and the lag.
-
-    The end is the last stable offset, or lies before it where the job asks for less, but never before the start.
-    """
+def _ranges(view: JobView, source: Topic) -> tuple[list[OffsetRange], tuple[LostRange, ...]]:
+    """Return ranges from the last run's ends, or the log's starts, to the last stable offsets; and what was lost."""
+    job, last = view.job, view.ledger.last
     starts = start_offsets(view, source)
     log_starts = list_offsets(view.admin, source.name, source.partitions, EARLIEST)
     latest = list_offsets(view.admin, source.name, source.partitions, LATEST)
-    lost = find_lost(starts, log_starts)
-    if lost and not view.job.skip_lost:
+    lost = find_lost(_unread(starts, source, last) if job.replaces else starts, log_starts)
+    if lost and not job.skip_lost:
         raise SourceLostError(source.name, lost)
-    whole = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
-    for r in whole:
+    ranges = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
+    for r in ranges:
         if r.end < r.start:
             raise SourceTruncatedError(
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
-    ends = end_offsets(view.admin, view.job, source, latest)
-    ranges = tuple(replace(r, end=max(r.start, ends[r.partition])) for r in whole)
-    return ranges, lost, {r.partition: r.span for r in whole}
+    return ranges, lost
+
+
+def _end(view: JobView, source: Topic, whole: Sequence[OffsetRange]) -> list[OffsetRange]:
+    """Return the ranges up to the job's end, but never less than runs have read, which a replacement reads again."""
+    last = view.ledger.last
+    read = last.ends if last and last.source_topic_id == source.id else {}
+    ends = end_offsets(view.admin, view.job, source, {r.partition: r.end for r in whole})
+    return [replace(r, end=min(r.end, max(r.start, ends[r.partition], read.get(r.partition, 0)))) for r in whole]
+
+
+def _unread(starts: Mapping[int, int], source: Topic, last: RunRecord | None) -> dict[int, int]:
+    """Return where the offsets begin that no run has read: to lose those that were read before loses nothing."""
+    ends = last.ends if last and last.source_topic_id == source.id else {}
+    return {partition: ends.get(partition, start) for partition, start in starts.items()}
 
 
 def records_start(job: Job, ledger: Ledger) -> bool:
@@ -142,9 +172,11 @@ def records_start(job: Job, ledger: Ledger) -> bool:
     return ledger.last is None and not job.starts_at_beginning
 
 
-def has_work(job: Job, ledger: Ledger, snapshot: Snapshot) -> bool:
+def has_work(view: JobView, snapshot: Snapshot) -> bool:
     """Whether there is something to publish, or at least to record."""
-    return bool(snapshot.span or snapshot.lost) or records_start(job, ledger)
+    if snapshot.replaces:
+        return not is_current(view.admin, view.ledger, snapshot)
+    return bool(snapshot.span or snapshot.lost) or records_start(view.job, view.ledger)
 
 
 def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
@@ -155,7 +187,9 @@ def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
 
 def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     """Estimate the bytes a run needs in the work folder: chunks, spill of the sorts at once, parts of all sorts."""
-    values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
+    # Chunks and parts have the record keys of the outputs besides, if these are made of sort keys.
+    overhead = _RECORD_OVERHEAD_BYTES * (2 if job.output_key == "sort" else 1)
+    values = snapshot.span * (snapshot.mean_record_bytes + overhead)
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
 
 

@@ -87,8 +87,11 @@ def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
 
 
 def start_offsets(view: JobView, source: Topic) -> dict[int, int]:
-    """Return where each partition goes on; one that the ledger does not know is read from its beginning."""
-    last = view.ledger.last
+    """Return where each partition goes on; one that the ledger does not know is read from its beginning.
+
+    A run that replaces others begins where a first run would.
+    """
+    last = None if view.job.replaces else view.ledger.last
     if last is None:
         return _first_starts(view, source)
     new = [p for p in source.partitions if p not in last.ends]

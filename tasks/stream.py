@@ -35,13 +35,14 @@ from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import take_up_job
 from tasks.publish import warn_of_dead_letters
+from tasks.replacement import finish_deletion
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
-from tasks.settings.streaming import Streaming
+from tasks.settings.streaming import Streaming, check_streamable
 from tasks.snapshot import BatchLimits
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
@@ -86,6 +87,7 @@ class Stream:
     """One stream of a job: `serve` it, `wait` for batches and `run_batch` them."""
 
     def __init__(self, job: Job, streaming: Streaming, connection: Connection) -> None:
+        check_streamable(job)
         # All sorts of a batch run at once, so the memory is divided among them.
         at_once = min(len(job.sort_list), _MOST_SORTS_AT_ONCE)
         self.job = job.model_copy(update={"sort_concurrency": at_once})
@@ -171,6 +173,7 @@ class Stream:
         ):
             self._count_unknown(owner)
             take_up_job(owner)
+            finish_deletion(owner)
             check_former_runs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
             runner = ThreadRunner(dumping, sorting, consumers)

@@ -61,6 +61,13 @@ class Cluster:
         self.admin.delete_topics([name])[name].result()
         wait_for(lambda: describe_topic(self.admin, name) is None)
 
+    def delete_below(self, topic: str, offsets: dict[int, int]) -> None:
+        """Delete the records of these partitions before these offsets, as retention does."""
+        asked = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        for future in self.admin.delete_records(asked).values():
+            future.result()
+        wait_for(lambda: self.starts(topic) | offsets == self.starts(topic))
+
     def produce(self, topic: str, values: Iterable[bytes | None], partitions: int = 4, **config: Any) -> None:
         """Send values round-robin over the partitions."""
         self.produce_records(topic, [Record(v, partition=i % partitions) for i, v in enumerate(values)], **config)

@@ -10,6 +10,7 @@ from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, take_up_job
 from tasks.publish import Publication, publish_run
+from tasks.replacement import finish_deletion
 from tasks.run import Run
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
@@ -35,6 +36,7 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
         check_before_lease(job, cluster.connection, cluster.admin)
         with own_job(job, cluster.connection) as owner:
             take_up_job(owner)
+            finish_deletion(owner)
             check_former_runs(owner)
             yield owner
 

@@ -78,6 +78,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
         names.add(f"{flow.name}/{deployment['name']}")
     assert names == {
         "sort-topic/scheduled",
+        "sort-topic/full-refresh",
         "sort-topic/on-demand",
         "stream-topic/on-demand",
         "verify-topic/nightly",

@@ -27,7 +27,7 @@ LAYERS = (
     "tasks.observe",
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
-    "tasks.fill tasks.inference tasks.outputs tasks.preflight tasks.sample",
+    "tasks.fill tasks.inference tasks.inspection tasks.outputs tasks.preflight tasks.replacement tasks.sample",
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.estimates tasks.survey",

@@ -17,7 +17,14 @@ from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.kafka.clients import make_consumer, translate
 from tasks.kafka.topic_rules import ledger_rules
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
-from tasks.run_record import EarlierRuns, RunRecord, is_of_newer_format, missing_features
+from tasks.run_record import (
+    EarlierRuns,
+    ReadRange,
+    RunRecord,
+    is_of_newer_format,
+    join_ranges,
+    missing_features,
+)
 from tasks.settings.connection import Connection
 from tasks.settings.names import JobNames
 
@@ -67,6 +74,12 @@ class Ledger:
     footprints: Mapping[int, bytes] = field(default_factory=dict)
     placed: bool = False
 
+    @property
+    def covering(self) -> RunRecord | None:
+        """The newest run that took the place of others; None if there is none."""
+        runs = {**self.runs, self.last.run: self.last} if self.last else self.runs
+        return next((runs[number] for number in sorted(runs, reverse=True) if runs[number].covers), None)
+
     def outdated(self, newest: int) -> list[int]:
         """List the runs that a transaction for run `newest` folds into `earlier` and tombstones."""
         return sorted(run for run in self.footprints if run <= newest - KEPT_RUNS)
@@ -78,6 +91,15 @@ class Ledger:
             later = EarlierRuns.from_json(self.footprints[run])
             earlier = later if earlier is None else earlier.joined(later)
         return earlier
+
+    def read_before(self, source_topic_id: str, rules: str) -> tuple[ReadRange, ...]:
+        """Return all offsets of this very source topic that earlier runs have read, by these parse rules."""
+        return join_ranges(r for run in self.written() for r in run.read_of(source_topic_id, rules))
+
+    def written(self) -> tuple[EarlierRuns, ...]:
+        """Return what each run, or the folded ones together, left in the outputs, in their order."""
+        known = tuple(EarlierRuns.from_json(self.footprints[run]) for run in sorted(self.footprints))
+        return (self.earlier, *known) if self.earlier else known
 
     def followed_by(self, record: RunRecord) -> "Ledger":
         """Return the ledger after a transaction that wrote this record."""

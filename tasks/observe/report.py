@@ -129,9 +129,12 @@ def headline(record: RunRecord) -> str:
     until = f" before {record.end}" if record.end else ""
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}{until}"]
     parts.append(f"sorted by {', '.join(sort.columns for sort in record.sorts)}")
+    parts += [f"in place of runs {covered}" for covered in record.covers]
     if record.dead_letters:
         most = "MORE THAN HALF of them, " * record.is_mostly_dead
-        parts.append(f"{most}{record.dead_letters:,} dead letters in {record.dead_letter_topic}")
+        written = record.dead_letters_written
+        new = "" if written is None else f", {written:,} of them new,"
+        parts.append(f"{most}{record.dead_letters:,} dead letters{new} in {record.dead_letter_topic}")
     if record.lost:
         parts.append(f"lost: {'; '.join(map(str, record.lost))}")
     return ", ".join(parts)
@@ -158,6 +161,7 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
         ("memory", f"up to {job.memory_limit}"),
         *([("end", _end_text(job, snapshot))] if job.end_moment else []),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
+        *([("mode", "replace: former records of the outputs are deleted after the commit")] * snapshot.replaces),
         *(("lost", str(lost)) for lost in snapshot.lost),
         *((f"type of {name}", f"{kind}, by a sample") for name, kind in snapshot.types.items()),
     ]

@@ -47,6 +47,8 @@ _SCHEMA_SETTINGS = (
     ("protobuf_message", "protobuf", _PROTOBUF),
 )
 
+_REPLACES_ALL = "and --mode replace publishes all that the source has: leave one of them out"
+
 
 class Job(JobColumns):
     """One source topic and its sorts."""
@@ -165,6 +167,19 @@ class Job(JobColumns):
         return self
 
     @model_validator(mode="after")
+    def _mode_fits(self) -> Self:
+        """Check that a run which replaces all reads all."""
+        if not self.replaces:
+            return self
+        if self.max_records is not None:
+            raise FieldError("max_records", f"it leaves records to the next run, {_REPLACES_ALL}")
+        if self.on_partition_failure == "skip":
+            raise FieldError("on_partition_failure", f"skip leaves partitions to the next run, {_REPLACES_ALL}")
+        if self.start in {"latest", "group"}:
+            raise FieldError("start", f"{self.start} leaves former records out, {_REPLACES_ALL}, or give a time")
+        return self
+
+    @model_validator(mode="after")
     def _topics_fit(self) -> Self:
         """Check that all derived names are valid topic names, and that no two of them are the same."""
         if len(self.name) > LONGEST_JOB_NAME:
@@ -232,6 +247,11 @@ class Job(JobColumns):
     def starts_at_beginning(self) -> bool:
         """Whether a first run reads all that the source has."""
         return self.start in {None, "earliest"}
+
+    @property
+    def replaces(self) -> bool:
+        """Whether a run takes the place of all former ones."""
+        return self.mode == "replace"
 
     @property
     def dead_letters(self) -> str:

@@ -30,7 +30,7 @@ SAMPLE_SORTS = ("id", "name", "continent")
 START_WORDS = ("earliest", "latest", "group")
 END_WORDS = ("now",)
 
-_LONGEST_SETTING = 10_000
+LONGEST_SETTING = 10_000
 
 
 def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | None:
@@ -123,6 +123,12 @@ class JobOptions(BaseModel):
         description="Name of the job; default: the source topic's name.",
         json_schema_extra=form(TOPIC_PATTERN),
     )
+    mode: Literal["append", "replace"] = Field(
+        "append",
+        title="Mode",
+        description="Mode of a run: append what is new to the outputs, or replace all that they hold by all that the "
+        "source has.",
+    )
     max_records: int | None = Field(None, ge=1, title="Most records", description="The most offsets in one run.")
     start: str | None = Field(
         None,
@@ -214,8 +220,8 @@ class JobOptions(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_a_size_for_people(cls, value: Any) -> Any:
-        if len(str(value)) > _LONGEST_SETTING:
-            raise ValueError(f"is longer than {_LONGEST_SETTING:,} letters")
+        if len(str(value)) > LONGEST_SETTING:
+            raise ValueError(f"is longer than {LONGEST_SETTING:,} letters")
         return value
 
     @field_validator("source_topic", "job_name", "dead_letter_topic")

@@ -38,7 +38,10 @@ class Writing(Protocol):
         """Append records to a partition of a sort's output, in order."""
 
     def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
-        """Return what was written, once the producer is flushed; OutputChangedError unless that was sent."""
+        """Return what was written, once the producer is flushed; OutputChangedError unless that was sent.
+
+        `delete_before` is set to where each partition ended before.
+        """
 
 
 class Target(Protocol):

@@ -16,7 +16,7 @@ from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import KeyRange, Snapshot
 from tasks.run_context import current_run
-from tasks.run_record import WrittenRange, WrittenSort
+from tasks.run_record import DeletedRange, WrittenRange, WrittenSort
 from tasks.targets.base import Columns, OutputChangedError, Sent
 
 _MARKER_SECONDS = 0.02
@@ -121,8 +121,9 @@ class _TopicWriting:
         name = done.rows.sort
         written = [self._check_growth(name, key_range, ends[key_range.partition]) for key_range in done.rows.ranges]
         ranges = tuple(w for w in written if w.count)
-        topic = self.target.topics[name]
-        return WrittenSort(name, topic.id, done.columns, ranges, f"{done.checksum:016x}", len(topic.partitions))
+        former = tuple(DeletedRange(partition, end) for partition, end in sorted(self.firsts[name].items()))
+        topic, checksum = self.target.topics[name], f"{done.checksum:016x}"
+        return WrittenSort(name, topic.id, done.columns, ranges, checksum, former, len(topic.partitions))
 
     def _check_growth(self, name: str, r: KeyRange, end: int) -> WrittenRange:
         first = self.firsts[name][r.partition]

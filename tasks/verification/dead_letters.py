@@ -21,6 +21,8 @@ _PREFIX = "__connect.errors."
 _ORIGIN = tuple(_PREFIX + name for name in ("topic", "partition", "offset"))
 # The header with the job's name: another job may read the same source. A dead letter without it counts as ours.
 _WRITER = _PREFIX + "connector.name"
+# The header with the id of the source topic: one that was recreated has the same offsets again.
+_TOPIC_ID = _PREFIX + "topic.id"
 Origin = tuple[str, str, str]
 
 
@@ -114,8 +116,14 @@ class DeadLetterCheck:
         self._removed = sum(lows.values())
         for partition, low in lows.items():
             for block in self._tools.reader.read(name, partition, low, highs[partition]):
-                writers = [dict(headers or ()).get(_WRITER, job) for headers in block.headers]
-                yield block.without([i for i, writer in enumerate(writers) if writer != job])
+                yield block.without([i for i, headers in enumerate(block.headers) if self._is_foreign(headers, job)])
+
+    def _is_foreign(self, headers: Headers, job: bytes) -> bool:
+        """Whether another job wrote the dead letter, or it is of a former topic of the same name."""
+        named, record = dict(headers or ()), self._record
+        of_source = _to_text(named.get(_ORIGIN[0]), "") == record.source_topic
+        topic_id = _to_text(named.get(_TOPIC_ID), record.source_topic_id)
+        return named.get(_WRITER, job) != job or (of_source and topic_id != record.source_topic_id)
 
     def _collect(self, block: Block, found: Spill) -> None:
         origins = _origins_of(block)

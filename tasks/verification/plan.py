@@ -58,7 +58,8 @@ class RunPlan:
 def plan_runs(job: Job, connection: Connection, admin: AdminClient, runs: int | None) -> tuple[RunPlan, ...]:
     """Plan the newest `runs` runs (None: all in the ledger), in their order; none if a job has no run yet.
 
-    SettingsError if there is no such job.
+    Runs that a later one took the place of are left out: their records are deleted. SettingsError if there is no such
+    job.
     """
     if runs is not None and runs < 1:
         raise SettingsError(f"{runs} runs cannot be verified: ask for 1 or more")
@@ -67,7 +68,7 @@ def plan_runs(job: Job, connection: Connection, admin: AdminClient, runs: int | 
     # A run that commits meanwhile must not look like a foreign writer: outputs are read first, then the ledger again.
     tails = _read_tails(admin, known[-1])
     records = _read_records(job, connection, admin)
-    plans = tuple(_plan_all(records, tails))
+    plans = tuple(plan for plan in _plan_all(records, tails) if not plan.record.is_covered_by(records))
     return plans if runs is None else plans[-runs:]
 
 

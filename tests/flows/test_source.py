@@ -19,13 +19,6 @@ from tests.command import Command
 from tests.stages import make_job, owned, prepare, run_once
 
 
-def delete_below(cluster: Cluster, topic: str, offsets: dict[int, int]) -> None:
-    asked = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
-    for future in cluster.admin.delete_records(asked).values():
-        future.result()
-    wait_for(lambda: cluster.starts(topic) | offsets == cluster.starts(topic))
-
-
 def add_partitions(cluster: Cluster, topic: str, count: int) -> None:
     cluster.admin.create_partitions([NewPartitions(topic, count)])[topic].result()
     wait_for(lambda: len(cluster.ends(topic)) == count)
@@ -47,7 +40,7 @@ def test_lost_records(cluster: Cluster, command: Command) -> None:
     cluster.produce(source, sample_values(400))
     assert command.run(job).status == 0
     cluster.produce(source, sample_values(400, seed=2))
-    delete_below(cluster, source, {1: 130, 3: 200})
+    cluster.delete_below(source, {1: 130, 3: 200})
     refused = command.run(job)
     assert refused.status == 1
     line = refused.err.splitlines()[-1]
@@ -303,7 +296,7 @@ def test_what_is_lost_before_the_snapshot_is_refused_in_process(cluster: Cluster
     cluster.produce(source, sample_values(10), 1)
     run_once(cluster, job, tmp_path)
     cluster.produce(source, sample_values(10, seed=2), 1)
-    delete_below(cluster, source, {0: 15})
+    cluster.delete_below(source, {0: 15})
     with owned(cluster, job) as owner, pytest.raises(SourceLostError) as refused:
         take_snapshot(owner)
     assert refused.value.lost == (LostRange(0, 10, 15),)

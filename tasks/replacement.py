@@ -1,0 +1,130 @@
+"""Replacement of former runs: what must hold before a run may take their place, and the deletion once it has.
+
+Guarantee 2 (all or nothing, exactly once): only a committed record permits a deletion, and it names what to delete.
+Every start of the job finishes a deletion that is not done, whatever the start is for; to do it twice changes nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tasks.errors import KafkaSortError, SettingsError, TerminalError
+from tasks.failpoints import reach
+from tasks.kafka.clients import await_answer, kafka_errors
+from tasks.kafka.ledger import Ledger
+from tasks.kafka.topics import EARLIEST, LATEST, REQUEST_TIMEOUT, Topic, describe_topic, describe_topics, list_offsets
+from tasks.kafka.windows import Windows, holds_committed
+from tasks.manifests import Snapshot
+from tasks.observe.logs import get_logger
+from tasks.ownership import JobView, Owner
+from tasks.run_record import EarlierRuns, WrittenSort
+
+
+class DeletionError(TerminalError):
+    """A run that replaces others is committed, but the records of the others could not be deleted."""
+
+    action = "Remove the cause that the line names, and start the job again: each start finishes the deletion first."
+    at_risk = "No: the run is committed. Until the deletion is done, the outputs hold the former records beside it."
+
+
+def require_own_outputs(view: JobView) -> None:
+    """Raise SettingsError if an output holds a committed record that no run of this job wrote."""
+    admin, written = view.admin, view.ledger.written()
+    for topic in describe_topics(admin, [sort.topic for sort in view.job.sort_list]).values():
+        starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
+        ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
+        gaps = {p: list(find_gaps(_ranges_of(written, topic, p), starts[p], ends[p])) for p in topic.partitions}
+        for windows in _take_turns(gaps):
+            if holds_committed(view.connection, view.job.group, topic.name, windows, view.job.request_timeout):
+                # If we were away for long, a successor's run may be what was found.
+                view.require_current_ledger()
+                raise SettingsError(
+                    f"output {topic.name} holds records that no run of job {view.job.name} wrote: a replacement would "
+                    "delete them; empty the topic, or choose another"
+                )
+
+
+def _ranges_of(written: Iterable[EarlierRuns], topic: Topic, partition: int) -> Iterator[tuple[int, int]]:
+    """Yield the offsets [first, end) of each run, or of the folded runs together, in one partition."""
+    sorts = (s for run in written for s in run.sorts if (s.topic, s.topic_id) == (topic.name, topic.id))
+    return ((w.first, w.last + 1) for s in sorts for w in s.partitions if w.partition == partition and w.count)
+
+
+def find_gaps(ranges: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the offsets [start, end) of a partition that are in none of the ranges, except each run's own marker."""
+    for first, stop in sorted(ranges):
+        if first > start:
+            yield start, min(first, end)
+        # The marker of the run's commit follows its last record.
+        start = max(start, stop + 1)
+        if start >= end:
+            return
+    yield start, end
+
+
+def _take_turns(gaps: Mapping[int, list[tuple[int, int]]]) -> Iterator[Windows]:
+    """Yield one gap of each partition at a time."""
+    for turn in zip_longest(*gaps.values()):
+        windows = {p: gap for p, gap in zip(gaps, turn, strict=True) if gap is not None and gap[0] < gap[1]}
+        if windows:
+            yield windows
+
+
+def is_current(admin: AdminClient, ledger: Ledger, snapshot: Snapshot) -> bool:
+    """Whether the outputs are the full sort of just these offsets already, so that there is nothing to replace."""
+    last = ledger.last
+    if last is None:
+        return not snapshot.span
+    read = [(r.partition, r.start, r.end) for r in last.read]
+    same = read == [(r.partition, r.start, r.end) for r in snapshot.ranges] and not snapshot.lost
+    alone = last.run == 1 or any(c.first == 1 and c.last == last.run - 1 for c in last.covers)
+    return same and alone and last.source_topic_id == snapshot.source_topic_id and _are_whole(admin, last.sorts)
+
+
+def _are_whole(admin: AdminClient, sorts: Iterable[WrittenSort]) -> bool:
+    """Whether the outputs still hold all that was written: retention removes records, and people remove topics."""
+    for sort in sorts:
+        topic = describe_topic(admin, sort.topic)
+        if topic is None or topic.id != sort.topic_id:
+            return False
+        starts = list_offsets(admin, sort.topic, [w.partition for w in sort.partitions], EARLIEST)
+        if any(starts[w.partition] > w.first for w in sort.partitions):
+            return False
+    return True
+
+
+def finish_deletion(owner: Owner) -> None:
+    """Delete the records whose place the newest covering run took, unless that is done. DeletionError says why not."""
+    record = owner.ledger.covering
+    if record is None:
+        return
+    try:
+        deleted = sum(delete_former(owner.admin, sort) for sort in record.sorts)
+    except KafkaSortError as error:
+        raise DeletionError(
+            f"run {record.run} of job {record.job} is committed; the next start deletes the former records of its "
+            f"outputs, which failed now: {error}"
+        ) from error
+    if deleted:
+        get_logger().info("deleted former records", run=record.run, offsets=deleted)
+
+
+def delete_former(admin: AdminClient, sort: WrittenSort) -> int:
+    """Delete what lies before the run's own records in an output; return the number of offsets, 0 if that is done."""
+    topic = describe_topic(admin, sort.topic)
+    if topic is None or topic.id != sort.topic_id:
+        # The records went with the topic; what stands there now is not ours.
+        return 0
+    starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
+    wanted = {d.partition: d.before for d in sort.delete_before if starts.get(d.partition, d.before) < d.before}
+    if not wanted:
+        return 0
+    reach("before-delete")
+    places = [TopicPartition(topic.name, partition, before) for partition, before in wanted.items()]
+    with kafka_errors(f"deletion of the former records of output {topic.name}"):
+        for answer in admin.delete_records(places, request_timeout=REQUEST_TIMEOUT).values():
+            await_answer(answer, REQUEST_TIMEOUT)
+    reach("after-delete")
+    return sum(before - starts[partition] for partition, before in wanted.items())
