@@ -57,7 +57,7 @@ def test_a_dry_run_for_a_script(cluster: Cluster, command: Command) -> None:
     assert [output["topic"] for output in facts["outputs"]] == [sort.topic for sort in job.sort_list]
     assert sum(partition["records"] for partition in facts["outputs"][0]["partitions"]) == 100
     assert set(facts["creates"]) == {job.ledger, job.dead_letters, *(sort.topic for sort in job.sort_list)}
-    page = text_of("docs/output.md").partition("`kafka-sort sort --dry-run`")[2].partition("\n## ")[0]
+    page = text_of("docs/output.md").partition("\n## sort --dry-run\n")[2].partition("\n## ")[0]
     assert set(names_of(facts)) == set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
 
 
