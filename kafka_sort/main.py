@@ -15,7 +15,14 @@ import click
 from pydantic import BaseModel
 
 from kafka_sort.environment import prepare_environment, require_room_for_prefect
-from kafka_sort.options import connection_options, job_options, load_options, stream_options, verify_options
+from kafka_sort.options import (
+    connection_options,
+    job_options,
+    load_options,
+    output_option,
+    stream_options,
+    verify_options,
+)
 from kafka_sort.prefect_server import start_prefect
 from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
@@ -117,20 +124,30 @@ def load(**flags: Any) -> None:
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and change nothing.")
 @click.option(
     "--rewrite",
     type=click.IntRange(min=1),
     metavar="RUN",
     help="Write the Parquet files of this run again that are gone or altered, and make no run.",
 )
+@output_option
 @job_options
 @connection_options
 @DEBUG
-def sort(job_file: Path | None, rewrite: int | None, **flags: Any) -> None:
+def sort(*, job_file: Path | None, dry_run: bool, rewrite: int | None, output: str, **flags: Any) -> int | None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    if dry_run and rewrite:
+        raise click.UsageError("--rewrite writes files, and --dry-run writes nothing: leave one of them out")
+    if dry_run:
+        from kafka_sort.plan import print_plan
+
+        with use_connection(connection):
+            print_plan(job, connection, output)
+        return 0
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
@@ -141,6 +158,7 @@ def sort(job_file: Path | None, rewrite: int | None, **flags: Any) -> None:
 
     with use_connection(connection):
         run_sort(job, rewrite)
+    return None
 
 
 @cli.command()
@@ -156,6 +174,7 @@ def stream(job_file: Path | None, **flags: Any) -> None:
     job = load_job(_given(Job, flags), os.environ, job_file)
     check_streamable(job)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    check_streamable(job)
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
@@ -192,6 +211,39 @@ def status(**flags: Any) -> int:
     from kafka_sort.status import print_status
 
     print_status(_connection(flags))
+    return 0
+
+
+@cli.command()
+@click.argument("topic")
+@click.option("--schema-registry", metavar="ADDRESS", help="Schema registry of values and keys.")
+@output_option
+@connection_options
+@DEBUG
+def inspect(topic: str, schema_registry: str | None, output: str, **flags: Any) -> int:
+    """Look at a sample of a topic: print what is in it, and a job file that sorts it."""
+    from kafka_sort.inspection import print_inspection
+
+    print_inspection(_connection(flags), topic, schema_registry, output)
+    return 0
+
+
+@cli.command()
+@click.option("--offline", is_flag=True, help="Check the settings alone, and ask neither Kafka nor a registry.")
+@output_option
+@stream_options
+@job_options
+@connection_options
+@DEBUG
+def check(job_file: Path | None, output: str, *, offline: bool, **flags: Any) -> int:
+    """Check a job, as a run does before any work, and print its settings."""
+    connection = _connection(flags)
+    job = load_job(_given(Job, flags), os.environ, job_file)
+    streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    from kafka_sort.checked import check_job, print_job
+
+    check_job(job, connection, offline=offline)
+    print_job(job, streaming, output)
     return 0
 
 

@@ -32,7 +32,7 @@ def run_sort(job: Job, rewrite: int | None = None) -> RunRecord | None:
     if json_wanted():
         return record
     if record is None:
-        print(f"{job.name}: nothing new in {job.source_topic}")
+        print(nothing_new_line(job))
     else:
         print_run(record)
     return record
@@ -59,6 +59,12 @@ def run_verify(job: Job, runs: int | None) -> Verification:
     if not json_wanted():
         print_verification(verification)
     return verification
+
+
+def nothing_new_line(job: Job) -> str:
+    """Say in one line that there is nothing to sort, up to the end that was asked for."""
+    until = f" before {job.end}" if job.end_moment else ""
+    return f"{job.name}: nothing new in {job.source_topic}{until}"
 
 
 def print_run(record: RunRecord) -> None:

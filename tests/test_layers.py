@@ -31,12 +31,13 @@ LAYERS = (
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
     (
-        "tasks.fill tasks.inference tasks.output_folders tasks.outputs tasks.preflight tasks.replacement tasks.sample "
-        "tasks.settlement"
+        "tasks.fill tasks.inference tasks.inspection tasks.output_folders tasks.outputs tasks.preflight "
+        "tasks.replacement tasks.sample tasks.settlement"
     ),
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
-    "tasks.rewriting tasks.run tasks.runners tasks.task_runs",
+    "tasks.estimates tasks.survey",
+    "tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
     "tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",

@@ -56,13 +56,18 @@ class Streaming(BaseModel):
 
 
 def check_streamable(job: Job) -> None:
-    """Raise SettingsError if the job has settings that no stream can follow."""
+    """Raise SettingsError if a setting of the job makes no sense for a stream."""
     if job.replaces:
         raise SettingsError("--mode replace is for kafka-sort sort: a stream appends batch after batch; leave it out")
     if job.folder_sorts:
         raise SettingsError(
             f"{job.folder_sorts[0].topic} is for kafka-sort sort: a stream would make a folder of small files with "
             "each batch; sort into a topic, or run kafka-sort sort by the hour"
+        )
+    if job.end == "now":
+        raise SettingsError(
+            "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "
+            "--end that is a time"
         )
 
 

@@ -20,6 +20,7 @@ from tasks.failpoints import VARIABLE, InjectedError
 from tasks.folders.base import FilesLostError
 from tasks.outputs import prepare_outputs
 from tasks.ownership import own_job
+from tasks.plan import plan_run
 from tasks.preflight import take_up_job
 from tasks.rewriting import UnreadableRunError, rewrite_run
 from tasks.run import Run
@@ -390,3 +391,23 @@ def test_parts_that_do_not_fit_the_memory(cluster: Cluster, tmp_path: Path, monk
     run_settled(cluster, job, tmp_path)
     assert verify_job(job, cluster.connection).ok
     assert len(read_rows(folder, "run-000001")) == 1000
+
+
+def test_a_plan(cluster: Cluster, tmp_path: Path) -> None:
+    """A dry run plans folders as it plans topics, makes nothing, and refuses what the run would refuse."""
+    source, folder = cluster.make_topic(), tmp_path / "out"
+    sorts = [f"name:text(nocase),id=parquet:{folder}", f"id=o-{source}"]
+    job = make_job(source, tmp_path / "work", sorts=sorts)
+    cluster.produce(source, sample_values(200))
+    plan = plan_run(job, cluster.connection)
+    assert [(output.topic, len(output.ranges)) for output in plan.outputs] == [
+        (f"parquet:{folder}", 4),
+        (f"o-{source}", 4),
+    ]
+    assert not folder.exists()
+    run_settled(cluster, job, tmp_path)
+    cluster.produce(source, sample_values(20, seed=2))
+    assert plan_run(job, cluster.connection).has_work
+    shutil.rmtree(folder / "run-000001")
+    with pytest.raises(FilesLostError, match="--rewrite 1"):
+        plan_run(job, cluster.connection)
