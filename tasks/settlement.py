@@ -6,7 +6,7 @@ Each start of the job settles the newest records first, whatever the start is fo
 
 from dataclasses import replace
 
-from tasks.errors import TerminalError
+from tasks.errors import TerminalError, TransientError
 from tasks.folders.base import FilesLostError
 from tasks.folders.registry import open_folder
 from tasks.observe.logs import get_logger
@@ -62,7 +62,7 @@ def _place(owner: Owner, record: RunRecord, sort: WrittenSort) -> bool:
             raise
         get_logger().warning(str(error))
         return False
-    except OSError as error:
+    except (OSError, TransientError) as error:
         raise FilesNotPlacedError(
             f"run {record.run} of job {record.job} is committed; the next start places its files in {sort.topic}, "
             f"which failed now: {error}"

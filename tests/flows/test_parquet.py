@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import SettingsError
-from tasks.failpoints import VARIABLE, InjectedError
+from tasks.failpoints import VARIABLE
 from tasks.folders.base import FilesLostError
 from tasks.outputs import prepare_outputs
 from tasks.ownership import own_job
@@ -28,6 +27,7 @@ from tasks.runners import ThreadRunner
 from tasks.settings.budget import Budget
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
+from tasks.settlement import FilesNotPlacedError
 from tasks.verify import verify_job
 from tests.cluster import Cluster, Record, sample_values
 from tests.command import KILLED, Command
@@ -260,7 +260,7 @@ def test_a_rewrite_that_ends_before_it_places(
     job, folder = make_two_runs(cluster, tmp_path)
     shutil.rmtree(folder / "run-000001")
     monkeypatch.setenv(VARIABLE, "before-place=raise")
-    with pytest.raises(InjectedError):
+    with pytest.raises(FilesNotPlacedError):
         rewrite(cluster, job, tmp_path, 1)
     assert runs_of(folder) == ["run-000002"]
     with owned(cluster, job):
@@ -273,14 +273,11 @@ def test_files_that_cannot_be_placed(cluster: Cluster, command: Command, tmp_pat
     source, folder = cluster.make_topic(), tmp_path / "out"
     job = command.job(source, sorts=[f"id=parquet:{folder}"])
     cluster.produce(source, sample_values(100))
-    running = command.start(job, failpoint="before-place=stop").wait_until_stopped()
-    (folder / "run-000001").write_text("a file where the folder belongs")
-    running.send(signal.SIGCONT)
-    failed = running.finish()
+    failed = command.run(job, failpoint="before-place=raise")
     assert failed.status == 1
     assert "run 1 of job" in failed.err.splitlines()[-1]
     assert "is committed; the next start places its files" in failed.err.splitlines()[-1]
-    (folder / "run-000001").unlink()
+    assert runs_of(folder) == []
     again = command.run(job)
     assert again.status == 0, again.err
     assert_exact(cluster, job)
