@@ -37,7 +37,7 @@ from tests.files import assert_only_runs, assert_placed, files_of, hidden_in, re
 from tests.stages import make_job, owned, run_settled
 
 REPLACE = ("--mode", "replace")
-QUICK = {"after-stage", "before-place"}
+QUICK = {"before-place"}
 # From here on the run is committed.
 COMMITTED = {"after-commit", "before-place", "after-place"}
 POINTS = [
@@ -153,6 +153,7 @@ def make_two_runs(cluster: Cluster, tmp_path: Path, **over: object) -> tuple[Job
     return job, folder
 
 
+@pytest.mark.slow
 def test_replace_removes_former_folders(cluster: Cluster, tmp_path: Path) -> None:
     """A replacement leaves the one folder of all; a run that it does not know is not removed, but refuses it."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -185,6 +186,7 @@ def test_a_replacement_that_is_killed(cluster: Cluster, command: Command, tmp_pa
     assert_placed(cluster, job, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesLostError")
 def test_files_that_are_lost_are_written_again(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """The newest run's folder is gone: exit 1, which offers to write it from the source, and that works."""
@@ -205,6 +207,7 @@ def test_files_that_are_lost_are_written_again(cluster: Cluster, command: Comman
     assert "all files of the run are there" in whole.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_rewrite_mends_what_was_altered(cluster: Cluster, tmp_path: Path) -> None:
     """An older run too, also if all of the folder is gone: its marker is back, and the ledger knows the new files."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -220,6 +223,7 @@ def test_rewrite_mends_what_was_altered(cluster: Cluster, tmp_path: Path) -> Non
     assert verify_job(job, cluster.connection).ok
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_again(cluster: Cluster, tmp_path: Path) -> None:
     """Expired records of the source, unknown runs: the line says so, and nothing changes; --append goes on without."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -253,6 +257,7 @@ def rewrite(cluster: Cluster, job: Job, tmp_path: Path, number: int) -> None:
         rewrite_run(owner, ThreadRunner(), work, work.name, number)
 
 
+@pytest.mark.slow
 def test_a_rewrite_that_ends_before_it_places(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_rewrite_that_ends_before_it_places(
         assert_whole(cluster, job)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesNotPlacedError")
 def test_files_that_cannot_be_placed(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """The run is committed, the line says so with exit status 1, and the next start places the files."""
@@ -343,6 +349,7 @@ def test_verify_finds(sorted_job: tuple[Cluster, Job, Path], tmp_path: Path, wha
     assert any(re.search(said, str(difference)) for difference in found.differences), found.differences
 
 
+@pytest.mark.slow
 def test_verify_of_a_folder_that_was_removed(cluster: Cluster, tmp_path: Path) -> None:
     """A run's folder that a user has removed is no difference: it is not verifiable; the other runs are verified."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -352,6 +359,7 @@ def test_verify_of_a_folder_that_was_removed(cluster: Cluster, tmp_path: Path) -
     assert [line for line in found.unverifiable if "run-000001 was removed" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["hash", "source"])
 def test_partitions_and_record_keys(cluster: Cluster, tmp_path: Path, by: str) -> None:
     """Files have the partitions and record keys that the job asks for, as topics have them."""
@@ -390,6 +398,7 @@ def test_parts_that_do_not_fit_the_memory(cluster: Cluster, tmp_path: Path, monk
     assert len(read_rows(folder, "run-000001")) == 1000
 
 
+@pytest.mark.slow
 def test_a_plan(cluster: Cluster, tmp_path: Path) -> None:
     """A dry run plans folders as it plans topics, makes nothing, and refuses what the run would refuse."""
     source, folder = cluster.make_topic(), tmp_path / "out"
