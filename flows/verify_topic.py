@@ -56,7 +56,7 @@ def verify_runs(job: Job, runs: int | None, context: RunContext) -> State[Any]:
     for line in verification.lines():
         log.warning(line)
     if not verification.ok:
-        raise VerificationError(headline)
+        raise VerificationError(headline, verification)
     return Completed(message=headline, data=verification)
 
 
