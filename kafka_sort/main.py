@@ -130,17 +130,24 @@ def load(**flags: Any) -> None:
 
 
 @cli.command()
+@click.option("--dry-run", is_flag=True, help="Print what the run would do, and change nothing.")
 @output_option
 @quiet_option
 @wait_option()
 @job_options
 @connection_options
 @DEBUG
-def sort(job_file: Path | None, wait_for_topic: float, **flags: Any) -> None:
+def sort(*, job_file: Path | None, dry_run: bool, wait_for_topic: float, **flags: Any) -> int | None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
     display = _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    if dry_run:
+        from kafka_sort.plan import print_plan
+
+        with use_connection(connection):
+            print_plan(job, connection, display, wait_for_topic)
+        return 0
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
@@ -151,6 +158,7 @@ def sort(job_file: Path | None, wait_for_topic: float, **flags: Any) -> None:
 
     with use_connection(connection):
         run_sort(job, display)
+    return None
 
 
 @cli.command()
@@ -168,6 +176,7 @@ def stream(job_file: Path | None, wait_for_topic: float, **flags: Any) -> None:
     job = load_job(_given(Job, flags), os.environ, job_file)
     check_streamable(job)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    check_streamable(job)
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 

@@ -71,10 +71,16 @@ def _nothing() -> None:
     """Leave it to the log."""
 
 
+def nothing_new_line(job: Job) -> str:
+    """Say in one line that there is nothing to sort, up to the end that was asked for."""
+    until = f" before {job.end}" if job.end_moment else ""
+    return f"{job.name}: nothing new in {job.source_topic}{until}"
+
+
 def print_run(job: Job, record: RunRecord | None) -> None:
     """Print the run's tables, or that there was nothing new."""
     if record is None:
-        print(f"{job.name}: nothing new in {job.source_topic}")
+        print(nothing_new_line(job))
         return
     print(headline(record))
     print_table("outputs", *outputs_table(record))

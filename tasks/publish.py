@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from confluent_kafka import KafkaError
@@ -169,7 +170,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-publish")
     # Step 3.
     snapshot = publication.snapshot
-    known = owner.ledger.read_before(snapshot.source_topic_id, RULES) if snapshot.replaces else ()
+    known = owner.ledger.read_before(snapshot.source_topic_id, RULES, snapshot.ranges)
     letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
@@ -297,7 +298,7 @@ def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, 
         started=publication.started.isoformat(timespec="milliseconds"),
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=current_run().progress.seconds,
-        options={name: getattr(job, name) for name in _OPTIONS},
+        options=_recorded_options(job),
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
@@ -311,6 +312,11 @@ def _required(job: Job, covers: Sequence[CoveredRuns]) -> tuple[str, ...]:
     """Return the features that a process must know to go on from this run."""
     options = (feature for feature, option, default in FEATURES if getattr(job, option) != default)
     return (*([REPLACE] if covers else []), *options)
+
+
+def _recorded_options(job: Job) -> dict[str, Any]:
+    options = {name: getattr(job, name) for name in _OPTIONS}
+    return options if job.end is None else {**options, "end": job.end}
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:

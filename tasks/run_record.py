@@ -139,6 +139,12 @@ class RunRecord:
         return self.options.get("timestamps") == "keep"
 
     @property
+    def end(self) -> str | None:
+        """The time before which the run was asked to read records; None if it was to read all."""
+        end = self.options.get("end")
+        return None if end in {None, "now"} else str(end)
+
+    @property
     def partition_by(self) -> str:
         """The way to a record's partition: range, hash or source."""
         return str(self.options.get("partition_by", "range"))

@@ -30,7 +30,8 @@ LAYERS = (
     "tasks.fill tasks.inference tasks.inspection tasks.outputs tasks.preflight tasks.replacement tasks.sample",
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
-    "tasks.run tasks.runners tasks.task_runs",
+    "tasks.estimates tasks.survey",
+    "tasks.plan tasks.run tasks.runners tasks.task_runs",
     "tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",

@@ -23,9 +23,14 @@ FETCH_WAIT_MS = 10
 Windows = Mapping[int, tuple[int, int]]
 
 
-def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
-    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end."""
-    turns = 3 if thorough else 1
+def plan_windows(
+    ranges: Sequence[OffsetRange], most: int, *, thorough: bool = True, turns: int = 3
+) -> Iterator[Windows]:
+    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end.
+
+    `turns`: how many windows a range has then, at even distances from its beginning to its end.
+    """
+    turns = turns if thorough else 1
     size = max(1, most // (turns * len(ranges)))
     for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
         yield {r.partition: window for r, window in zip(ranges, turn, strict=True) if window is not None}
@@ -34,8 +39,8 @@ def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) ->
 def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
     if r.span <= size * turns:
         return [(r.start, r.end)]
-    starts = (r.start, r.start + (r.span - size) // 2, r.end - size)
-    return [(start, start + size) for start in starts[:turns]]
+    starts = [r.start + (r.span - size) * turn // max(turns - 1, 1) for turn in range(turns)]
+    return [(start, start + size) for start in starts]
 
 
 def read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:

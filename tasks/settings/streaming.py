@@ -56,9 +56,14 @@ class Streaming(BaseModel):
 
 
 def check_streamable(job: Job) -> None:
-    """Raise SettingsError if the job has settings that no stream can follow."""
+    """Raise SettingsError if a setting of the job makes no sense for a stream."""
     if job.replaces:
         raise SettingsError("--mode replace is for kafka-sort sort: a stream appends batch after batch; leave it out")
+    if job.end == "now":
+        raise SettingsError(
+            "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "
+            "--end that is a time"
+        )
 
 
 def asks_for_stream(flags: Mapping[str, Any], file: Path | None = None) -> bool:
