@@ -1,4 +1,4 @@
-"""What a command shows of its work: log lines, and its result as tables for a person or as one object for a script.
+"""Shows the work of a command: log lines, and its result as tables for a person or as one object for a script.
 
 Guarantee: an object has standard output for itself. Log lines for a collector then go to standard error.
 """

@@ -48,6 +48,18 @@ def headline(plan: RunPlan) -> str:
 
 
 def _rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    yield from _need_rows(plan)
+    yield from _range_rows(plan)
+    for key in plan.job.key_columns:
+        yield f"type of {key.name}", f"{key.type}{', by a sample' if key.name in plan.snapshot.types else ''}"
+    if plan.created:
+        yield "topics to create", ", ".join(plan.created)
+    if plan.grown:
+        yield "topics to give more partitions", ", ".join(plan.grown)
+
+
+def _need_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """Say what the run would take."""
     job, snapshot, found = plan.job, plan.snapshot, plan.estimates
     rough = ", rough: no run of the job tells how fast this machine is" if found.is_rough else ", by former runs"
     yield "records", f"about {found.records:,}, {_bytes(found.record_bytes)}"
@@ -57,8 +69,15 @@ def _rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
     yield "memory", f"about {_bytes(found.memory_bytes)}, at most {job.memory_limit}"
     free = f"{_bytes(plan.disk_free_bytes)} free in {job.workdir}"
     yield "disk", f"about {_bytes(found.disk_bytes)}, at most {_bytes(snapshot.disk_bytes)} of {free}"
+
+
+def _range_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
+    """Say why the run would read what it reads, and leave the rest."""
+    job, snapshot = plan.job, plan.snapshot
     if job.end_moment:
         yield "behind the end", f"{snapshot.behind_end:,} offsets, for later runs"
+    if snapshot.replaces and snapshot.run > 1:
+        yield "replaces", f"runs 1 to {snapshot.run - 1}: their records in the outputs are deleted once it is committed"
     if snapshot.capped:
         yield "capped by", f"{snapshot.capped}: {plan.runs} runs for all that is there"
     if plan.held_back:
@@ -67,12 +86,6 @@ def _rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         yield "lost", str(lost)
     if snapshot.skipped:
         yield "skipped", f"partition {', '.join(map(str, snapshot.skipped))}: no leader"
-    for key in job.key_columns:
-        yield f"type of {key.name}", f"{key.type}{', by a sample' if key.name in snapshot.types else ''}"
-    if plan.created:
-        yield "topics to create", ", ".join(plan.created)
-    if plan.grown:
-        yield "topics to give more partitions", ", ".join(plan.grown)
 
 
 def _output_rows(plan: RunPlan, output: PlannedOutput) -> Iterator[tuple[str, ...]]:
@@ -111,6 +124,7 @@ def plan_facts(plan: RunPlan) -> dict[str, Any]:
         "skipped": list(snapshot.skipped),
         "offsets_behind_end": snapshot.behind_end,
         "offsets_held_back": plan.held_back,
+        "replaces": snapshot.replaces,
         "capped_by": snapshot.capped or None,
         "runs": plan.runs,
         "estimates": _estimate_facts(plan.estimates) if plan.has_work else None,

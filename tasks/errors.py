@@ -134,7 +134,4 @@ class VerificationError(KafkaSortError):
         "take another `--job-name` and other outputs."
     )
     at_risk = "**Yes**: outputs and source differ, as the log lists."
-
-    def __init__(self, message: str, found: Any = None) -> None:
-        super().__init__(message)
-        self.found = found
+    found: Any = None

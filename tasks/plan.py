@@ -61,8 +61,10 @@ class RunPlan:
     @property
     def runs(self) -> int:
         """The number of runs that what is there now needs, this one included; 0 if there is nothing new."""
+        if not self.snapshot.capped:
+            return int(self.has_work)
         waiting = sum(self.snapshot.lag.values()) - self.snapshot.behind_end
-        return max(1, math.ceil(waiting / max(self.snapshot.span, 1))) if self.has_work else 0
+        return math.ceil(waiting / max(self.snapshot.span, 1))
 
 
 def plan_run(job: Job, connection: Connection, patience: float = 0) -> RunPlan:

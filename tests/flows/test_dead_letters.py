@@ -52,6 +52,7 @@ def test_a_value_that_is_corrected(cluster: Cluster, job: Job, tmp_path: Path) -
     assert differences(cluster, job) == []
 
 
+@pytest.mark.slow
 def test_a_job_over_dead_letters(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """It sorts by columns that fit; its own dead letters keep their first origin, and both jobs are verified."""
     other = make_job(job.dead_letters, tmp_path, "sale:int,total")

@@ -92,6 +92,20 @@ def test_an_end_before_what_was_read(cluster: Cluster, tmp_path: Path) -> None:
         assert publish_run(owner, prepare(owner, tmp_path)).records == 2
 
 
+def test_a_replacement_that_ends(cluster: Cluster, tmp_path: Path) -> None:
+    """It reads all again up to its end, also where runs have read more: what is behind it is for later runs."""
+    source = make_source(cluster, 2)
+    job = make_job(source, tmp_path)
+    produce_at(cluster, source, {0: [0, 10, 20], 1: [0]})
+    run_once(cluster, job, tmp_path)
+    produce_at(cluster, source, {0: [30], 1: [1, 10, 20]})
+    replacing = job.model_copy(update={"mode": "replace", "end": at(15)})
+    assert spans(cluster, replacing) == {0: (0, 2), 1: (0, 3)}
+    view = Onlooker(replacing, cluster.connection, cluster.admin)
+    snapshot = take_snapshot(view)
+    assert (snapshot.lag, snapshot.behind_end) == ({0: 2, 1: 3}, 3)
+
+
 def test_times_out_of_order(cluster: Cluster, tmp_path: Path) -> None:
     """Records behind the first one at the time wait for a later run, though they are older; no later one is read."""
     source = make_source(cluster, 1)

@@ -37,6 +37,7 @@ def test_an_empty_source(cluster: Cluster, command: Command) -> None:
     assert cluster.ledger(job).last is None
 
 
+@pytest.mark.slow
 def test_a_source_that_comes_later(cluster: Cluster, command: Command) -> None:
     """With --wait-for-topic the run begins when the topic is there; a signal meanwhile ends the command at once."""
     source = f"late-{uuid4().hex[:8]}"

@@ -38,11 +38,9 @@ def complete(words: str) -> list[str]:
 
 def test_what_is_completed() -> None:
     """Commands, flags and their values, and files; Prefect is not imported, as a person waits."""
-    assert complete("kafka-sort so") == ["plain,sort"]
     assert complete("kafka-sort sort --wait") == ["plain,--wait-for-topic"]
     assert complete("kafka-sort sort --partition-by ha") == ["plain,hash"]
     assert complete("kafka-sort load peo") == ["file,peo"]
-    assert complete("kafka-sort sort --job jo") == ["file,jo"]
 
 
 @pytest.mark.parametrize(("shell", "words"), [("bash", "complete -o"), ("zsh", "compdef"), ("fish", "--command")])

@@ -72,6 +72,7 @@ def test_an_error(command: Command) -> None:
     assert "there is no topic absent-topic" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.raises("VerificationError")
 def test_a_verification(cluster: Cluster, command: Command, job: Job) -> None:
     """The object has the differences with their places, and comes with status 3; what is equal is status 0."""

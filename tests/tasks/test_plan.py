@@ -74,6 +74,22 @@ def test_the_plan_is_the_runs_snapshot(cluster: Cluster, tmp_path: Path) -> None
     assert [str(key.type) for key in second.job.key_columns] == ["text"]
 
 
+def test_a_replacement(cluster: Cluster, tmp_path: Path) -> None:
+    """The plan of a run that replaces others reads all again, says so, and deletes nothing."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(40))
+    job = make_job(source, tmp_path)
+    run_once(cluster, job, tmp_path)
+    replacing = job.model_copy(update={"mode": "replace"})
+    assert not plan(cluster, replacing).has_work
+    cluster.produce(source, sample_values(40, seed=2))
+    before = state(cluster, job, tmp_path)
+    planned = plan(cluster, replacing)
+    assert state(cluster, job, tmp_path) == before
+    assert (planned.snapshot.replaces, planned.snapshot.span, planned.runs) == (True, 80, 1)
+    assert planned.snapshot == snapshot_of(cluster, replacing)
+
+
 def test_what_a_transaction_can_take_caps_it(cluster: Cluster, tmp_path: Path) -> None:
     """A run that would take longer to publish than a transaction may is capped, and the plan counts the runs."""
     source = cluster.make_topic(1)

@@ -271,3 +271,20 @@ def test_a_header_line_has_the_names() -> None:
     named = load_job({"source_topic": "s", "csv_header": True, "sorts": ['"order id, old"']}, {})
     assert named.sort_list[0].topic == "s-by-order-id-old"
     assert "unknown column 'when'" in refusal({"source_topic": "s", "sorts": ["when"]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"max_records": 10}, "--max-records"),
+        ({"on_partition_failure": "skip"}, "--on-partition-failure"),
+        ({"start": "latest"}, "--start"),
+        ({"start": "group"}, "--start"),
+    ],
+)
+def test_a_replacement_reads_all(flags: dict[str, Any], named: str) -> None:
+    """What would leave records of the source out is refused together with `--mode replace`; a time as start is not."""
+    told = refusal({"mode": "replace", **flags})
+    assert named in told
+    assert "--mode replace" in told
+    assert load_job({"mode": "replace", "start": "2026-01-31T12:00:00Z"}, {}).replaces
