@@ -27,8 +27,11 @@ from tasks.workdir import check_folder
 _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --append)"
 
 
-def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
+def check_before_lease(job: Job, connection: Connection, admin: Admin, patience: float = 0) -> None:
+    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2.
+
+    `patience`: seconds to wait for the source. Format, limits, folder and permissions are checked before that.
+    """
     Budget.of(job)
     check_end(job)
     # A schema may lack what the job names.
@@ -37,7 +40,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
-    source = require_source(admin, job.source_topic)
+    source = require_source(admin, job.source_topic, patience)
     written = [*(sort.topic for sort in job.topic_sorts), job.dead_letters, job.ledger]
     require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
