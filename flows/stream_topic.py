@@ -19,7 +19,7 @@ from tasks.preflight import check_before_lease
 from tasks.run_context import run_context
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
-from tasks.settings.streaming import Streaming
+from tasks.settings.streaming import Streaming, check_streamable
 from tasks.stream import (
     SEGMENT_BATCHES,
     Stream,
@@ -56,6 +56,7 @@ def stream_topic(job: Job = _SAMPLE, streaming: Streaming = _USUAL, connection: 
 def serve(stream: Stream) -> State[Any]:
     """Run all batches, in child flow runs one after the other."""
     with use_stream(stream), count_errors():
+        check_streamable(stream.job)
         check_before_lease(stream.job, stream.connection, make_admin(stream.connection))
         with ThreadPoolExecutor(1) as thread:
             stream.serve(lambda: run_in_thread(thread, stream_batches, stream.job.title, stream.next_run))

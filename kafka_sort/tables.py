@@ -1,4 +1,4 @@
-"""Tables on standard output; text in their cells is data: it is never read as markup, and no terminal obeys it.
+"""Tables, on standard output unless that has data. Text in their cells is data: no terminal obeys it.
 
 For scripts, one JSON object takes their place.
 """
@@ -6,7 +6,7 @@ For scripts, one JSON object takes their place.
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -18,19 +18,22 @@ from tasks.printable import printable
 _FILE_WIDTH = 140
 
 
-def make_console() -> Console:
-    """Return a console for standard output, as wide as the terminal."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False, markup=False)
+def make_console(file: TextIO | None = None) -> Console:
+    """Return a console for a stream, standard output by default, as wide as the terminal."""
+    stream = file or sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else _FILE_WIDTH, highlight=False, markup=False)
 
 
-def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fold: bool = False) -> None:
+def print_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, fold: bool = False, file: TextIO | None = None
+) -> None:
     """Print one table. Cells that are too long end in an ellipsis, or go on in the next line with `fold`."""
     table = Table(title=Text(title), title_justify="left")
     for name in header:
         table.add_column(name, overflow="fold" if fold else "ellipsis")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    make_console().print(table)
+    make_console(file).print(table)
 
 
 def print_json(facts: Mapping[str, Any]) -> None:

@@ -193,25 +193,25 @@ class _Tally:
         self.has_headers |= with_headers
 
 
-def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: Meter) -> Iterator["_RowGroup"]:
+def _gather(blocks: Iterator[Block], partition: int, buffer_bytes: int, meter: Meter) -> Iterator["RowGroup"]:
     """Gather the blocks into row groups.
 
     Parsing, hashing and writing release the GIL, but each takes it often: done a block at a time, two threads spend
     their time handing it to each other, so they are done a row group at a time.
     """
-    group = _RowGroup(partition)
+    group = RowGroup(partition)
     # A block of large records is a multiple of what a parser may have at once.
     for block in chain.from_iterable(block.split(buffer_bytes) for block in blocks):
         if group.rows >= _ROW_GROUP_ROWS or (group.rows and group.bytes + block.nbytes > buffer_bytes):
             yield group
-            group = _RowGroup(partition)
+            group = RowGroup(partition)
         group.add(block)
         meter.add(len(block))
     if group.rows:
         yield group
 
 
-class _RowGroup:
+class RowGroup:
     """The records of one row group, as columns."""
 
     def __init__(self, partition: int) -> None:

@@ -46,7 +46,9 @@ class Snapshot:
     skipped: tuple[int, ...] = ()
     mean_record_bytes: float = 0.0
     capped: str = ""
-    # Source partition → offsets that no run has read, before the snapshot was capped.
+    # Offsets that no run has read and that lie behind the end that was asked for.
+    behind_end: int = 0
+    # Source partition → offsets that no run has read, before the snapshot was ended or capped.
     lag: Mapping[int, int] = field(default_factory=dict)
     # The space in the work folder that the run may need.
     disk_bytes: int = 0

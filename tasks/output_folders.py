@@ -13,12 +13,12 @@ from uuid import uuid4
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.folders.base import Marker, OutputFolder, find_marker
+from tasks.folders.base import Marker, OutputFolder, find_marker, lost
 from tasks.folders.registry import open_folder
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import cluster_id
 from tasks.manifests import Snapshot
-from tasks.ownership import Owner
+from tasks.ownership import JobView, Owner
 from tasks.run_record import WrittenSort
 from tasks.settings.job import Job
 from tasks.settings.outputs import S3, check_folders, folder_of
@@ -77,15 +77,19 @@ def _named(folder: OutputFolder) -> Iterator[None]:
         raise SettingsError(f"output {folder.output} cannot be used: {error}") from error
 
 
-def check_former_folders(owner: Owner) -> None:
+def check_former_folders(view: JobView) -> None:
     """Raise SettingsError if the folders contradict the ledger: runs that it does not know, or none that it knows."""
-    job, ledger = owner.job, owner.ledger
+    job, ledger = view.job, view.ledger
     if job.append and not job.replaces:
         return
     for folder in _folders(job):
         with reaching(folder.output):
             marker = find_marker(folder)
-            runs = folder.runs()
+            runs, stages = folder.runs(), folder.stages()
+        newest = next((s for s in ledger.last.sorts if s.topic == folder.output), None) if ledger.last else None
+        if newest is not None and not {newest.folder, newest.staged} & {*runs, *stages}:
+            # A run has settled by now; a run that is only planned would find this first.
+            raise lost(newest)
         last = _last_written(ledger, folder.output)
         if last is not None and not job.replaces and (marker is None or marker.id != last.topic_id):
             raise SettingsError(
@@ -94,7 +98,7 @@ def check_former_folders(owner: Owner) -> None:
             )
         unknown = sorted(runs.difference(known_runs(ledger, folder.output, marker)))
         if unknown and (job.replaces or last is None):
-            owner.require_current_ledger()
+            view.require_current_ledger()
             what = "a replacement would remove it" if job.replaces else "its ledger was lost; permit it with --append"
             raise SettingsError(
                 f"output {folder.output} holds {unknown[0]}, which no run in the ledger of job {job.name} wrote: "
@@ -130,19 +134,19 @@ def prepare_folders(owner: Owner, partitions: int) -> ParquetFolders:
                 marker = Marker(job.name, cluster_id(owner.admin), uuid4().hex)
                 folder.claim(marker)
         folders[folder.output], ids[folder.output] = folder, marker.id
-        counts[folder.output] = _count_files(owner, folder.output, partitions)
+        counts[folder.output] = count_files(owner, folder.output, partitions)
     return ParquetFolders(job, folders, ids, counts)
 
 
-def _count_files(owner: Owner, output: str, partitions: int) -> int:
+def count_files(view: JobView, output: str, partitions: int) -> int:
     """Return the number of files of a run; by hash it stays, so that equal keys are in files of one number."""
-    last = _last_written(owner.ledger, output)
-    if last is None or owner.job.partition_by != "hash" or owner.job.replaces:
+    last = _last_written(view.ledger, output)
+    if last is None or view.job.partition_by != "hash" or view.job.replaces:
         return partitions
-    if owner.job.output_partitions not in {None, last.partition_count}:
+    if view.job.output_partitions not in {None, last.partition_count}:
         raise SettingsError(
             f"output {output} had {last.partition_count} files a run, and --output-partitions is "
-            f"{owner.job.output_partitions}: --partition-by hash would place equal keys in files of other numbers; "
+            f"{view.job.output_partitions}: --partition-by hash would place equal keys in files of other numbers; "
             "leave it out, or take another folder and another --job-name"
         )
     return last.partition_count

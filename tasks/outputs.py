@@ -5,12 +5,13 @@ record of a run: others are refused before any work.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, output_rules
+from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, ledger_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
     LATEST,
@@ -24,8 +25,8 @@ from tasks.kafka.topics import (
 )
 from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
-from tasks.output_folders import check_former_folders, prepare_folders
-from tasks.ownership import Owner
+from tasks.output_folders import check_former_folders, count_files, prepare_folders
+from tasks.ownership import JobView, Owner
 from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
@@ -62,20 +63,20 @@ def _outputs(job: Job) -> list[str]:
     return [sort.topic for sort in job.topic_sorts]
 
 
-def check_former_runs(owner: Owner) -> None:
+def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
-    job, ledger = owner.job, owner.ledger
-    check_former_folders(owner)
-    _check_hashed(owner)
+    job, ledger = view.job, view.ledger
+    check_former_folders(view)
+    _check_hashed(view)
     if job.replaces:
-        require_own_outputs(owner)
+        require_own_outputs(view)
     elif job.append:
         return
     elif ledger.last is not None and ledger.placed:
-        _check_same_outputs(owner.admin, ledger.last)
-    elif problem := _find_former_run(owner):
+        _check_same_outputs(view.admin, ledger.last)
+    elif problem := _find_former_run(view):
         # If we were away for long, the ledger was read before a successor's first run, which then is what was found.
-        owner.require_current_ledger()
+        view.require_current_ledger()
         raise SettingsError(problem)
 
 
@@ -86,38 +87,29 @@ def prepare_outputs(owner: Owner) -> Target:
     reported.
     """
     job, admin = owner.job, owner.admin
-    source, wanted = describe_topic(admin, job.source_topic), _rules(job, admin)
-    partitions = job.output_partitions or (len(source.partitions) if source else 1)
+    wanted, source = _rules(job, admin), describe_topic(admin, job.source_topic)
     found = describe_topics(admin, list(wanted))
-    for name, rules in wanted.items():
-        if name not in found:
-            count = 1 if name == job.dead_letters else partitions
-            found[name] = rules.make(admin, name, count, job.replication_factor)
+    for name, partitions in _absent(job, source, found).items():
+        found[name] = wanted[name].make(admin, name, partitions, job.replication_factor)
     _check_hashed(owner)
-    if source is not None and job.partition_by == "source":
-        _add_partitions(admin, [found[name] for name in _outputs(job)], len(source.partitions))
+    for name, partitions in _short(job, source, found).items():
+        add_partitions(admin, name, partitions)
+        get_logger().info("partitions added, as the source has", topic=name, partitions=partitions)
     _tell_risks(admin, wanted, found)
     targets: list[Target] = []
     if job.topic_sorts:
         targets.append(KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by))
     if job.folder_sorts:
-        targets.append(prepare_folders(owner, partitions))
+        targets.append(prepare_folders(owner, _new_partitions(job, source)))
     return targets[0] if len(targets) == 1 else JoinedTargets(tuple(targets))
 
 
-def _add_partitions(admin: AdminClient, outputs: Iterable[Topic], count: int) -> None:
-    for topic in outputs:
-        if len(topic.partitions) < count:
-            add_partitions(admin, topic.name, count)
-            get_logger().info("partitions added, as the source has", topic=topic.name, partitions=count)
-
-
-def _check_hashed(owner: Owner) -> None:
+def _check_hashed(view: JobView) -> None:
     """Raise SettingsError if the outputs have more partitions than those over which the last run hashed its keys."""
-    last = owner.ledger.last
-    if last is None or not owner.ledger.placed or owner.job.partition_by != "hash":
+    last = view.ledger.last
+    if last is None or not view.ledger.placed or view.job.partition_by != "hash":
         return
-    topics = describe_topics(owner.admin, _outputs(owner.job))
+    topics = describe_topics(view.admin, _outputs(view.job))
     for sort in last.sorts:
         topic = topics.get(sort.topic)
         if topic and topic.id == sort.topic_id and len(topic.partitions) != sort.partition_count:
@@ -126,6 +118,58 @@ def _check_hashed(owner: Owner) -> None:
                 f"{last.run} of job {last.job}: --partition-by hash would place equal keys in two of them; sort the "
                 "source again into another output, with another --job-name"
             )
+
+
+def _new_partitions(job: Job, source: Topic | None) -> int:
+    """Return the number of partitions of an output that is created now."""
+    return job.output_partitions or (len(source.partitions) if source else 1)
+
+
+def _absent(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the topics that a run creates, with their numbers of partitions."""
+    wanted = dict.fromkeys(_outputs(job), _new_partitions(job, source)) | {job.dead_letters: 1}
+    return {name: count for name, count in wanted.items() if name not in found}
+
+
+def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    """Return the outputs to which a run adds partitions, with their numbers then."""
+    if job.partition_by != "source" or source is None:
+        return {}
+    count = len(source.partitions)
+    return {name: count for name in _outputs(job) if name in found and len(found[name].partitions) < count}
+
+
+@dataclass(frozen=True)
+class PlannedTopics:
+    """Topics that a run would write to, by name, with their numbers of partitions then; likewise folders.
+
+    `created`, `grown`: those that it would create first, or give more partitions.
+    """
+
+    partitions: Mapping[str, int]
+    created: tuple[str, ...]
+    grown: tuple[str, ...]
+
+
+def plan_topics(view: JobView) -> PlannedTopics:
+    """Look at the topics that a run would write to, its ledger among them; nothing is changed.
+
+    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
+    """
+    job, admin = view.job, view.admin
+    source = describe_topic(admin, job.source_topic)
+    rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
+    found = describe_topics(admin, list(rules))
+    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
+    for name, partitions in absent.items():
+        rules[name].check_make(admin, name, partitions, job.replication_factor)
+    short = _short(job, source, found)
+    for name, partitions in short.items():
+        add_partitions(admin, name, partitions, only_check=True)
+    there = {name: len(topic.partitions) for name, topic in found.items()}
+    partitions = _new_partitions(job, source)
+    folders = {sort.topic: count_files(view, sort.topic, partitions) for sort in job.folder_sorts}
+    return PlannedTopics(there | absent | short | folders, tuple(absent), tuple(short))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
@@ -150,16 +194,16 @@ def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
             )
 
 
-def _find_former_run(owner: Owner) -> str | None:
+def _find_former_run(view: JobView) -> str | None:
     """Return a sign of a run that the ledger does not have, and what to do; None if there is none."""
-    job, admin = owner.job, owner.admin
-    if owner.ledger.last is None and job.start != "group" and group_offsets(admin, job.group, job.source_topic):
+    job, admin = view.job, view.admin
+    if view.ledger.last is None and job.start != "group" and _group_has_offsets(view):
         return (
             f"group {job.group} has offsets, and the ledger {job.ledger} has no run: the ledger was lost; "
             "go on behind these offsets with --start group --append, or sort all again (--append or another --job-name)"
         )
     for topic in describe_topics(admin, _outputs(job)).values():
-        if _holds_records(owner, topic):
+        if _holds_records(view, topic):
             return (
                 f"output {topic.name} holds records, and job {job.name} has no run in its ledger that wrote any: "
                 "its ledger was lost, or something else writes there; empty the topic, choose another, "
@@ -168,9 +212,15 @@ def _find_former_run(owner: Owner) -> str | None:
     return None
 
 
-def _holds_records(owner: Owner, topic: Topic) -> bool:
+def _group_has_offsets(view: JobView) -> bool:
+    source = describe_topic(view.admin, view.job.source_topic)
+    partitions = source.partitions if source else ()
+    return bool(group_offsets(view.connection, view.job.group, view.job.source_topic, partitions))
+
+
+def _holds_records(view: JobView, topic: Topic) -> bool:
     """Whether a `read_committed` reader finds any record. Records of aborted runs do not count."""
-    starts = list_offsets(owner.admin, topic.name, topic.partitions, EARLIEST)
-    ends = list_offsets(owner.admin, topic.name, topic.partitions, LATEST)
+    starts = list_offsets(view.admin, topic.name, topic.partitions, EARLIEST)
+    ends = list_offsets(view.admin, topic.name, topic.partitions, LATEST)
     windows = {p: (starts[p], ends[p]) for p in topic.partitions}
-    return holds_committed(owner.connection, owner.job.group, topic.name, windows, owner.job.request_timeout)
+    return holds_committed(view.connection, view.job.group, topic.name, windows, view.job.request_timeout)

@@ -1,4 +1,4 @@
-"""Ownership of a job: lease, fence, ledger, in this order. Steps 1 to 3 of the protocol.
+"""Ownership of a job: lease, fence, ledger, in this order. Steps 1 to 3 of the protocol. Or a look at it from outside.
 
 A run is exactly once because a commit succeeds only for the newest holder of the transactional id, and every holder
 reads the ledger *after* it became the holder. `Owner.fence` is the one place where both happen.
@@ -6,14 +6,15 @@ reads the ledger *after* it became the holder. `Owner.fence` is the one place wh
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from confluent_kafka.admin import AdminClient
 
-from tasks.errors import SettingsError
+from tasks.errors import SettingsError, TransientError
 from tasks.failpoints import reach
 from tasks.kafka import native_fetch, native_produce
-from tasks.kafka.clients import BATCH_BYTES, NotPermittedError, make_admin
-from tasks.kafka.lease import Lease, LeaseLostError
+from tasks.kafka.clients import BATCH_BYTES, Admin, NotPermittedError, make_admin
+from tasks.kafka.lease import Lease, LeaseLostError, describe_owner
 from tasks.kafka.ledger import Ledger, ensure_ledger, read_ledger
 from tasks.kafka.topic_rules import index_rules
 from tasks.kafka.topics import broker_settings, describe_topic, topic_settings
@@ -27,6 +28,56 @@ from tasks.settings.job import Job
 
 # The broker's default of transaction.max.timeout.ms, for principals that may not read it.
 _DEFAULT_TRANSACTION_MS = 900_000
+
+
+class JobView(Protocol):
+    """A job and its ledger, as the checks before a run and the snapshot see them: as the owner, or from outside."""
+
+    job: Job
+    connection: Connection
+    admin: Admin
+    ledger: Ledger
+    transaction_seconds: float
+
+    def require_current_ledger(self) -> None:
+        """Raise an error if a run was committed since the ledger was read."""
+
+
+class Onlooker:
+    """A job that is only looked at: nothing is taken, fenced or created, and a living run is not disturbed.
+
+    The ledger is what is committed by now; empty if it does not exist. `holder`: the living run that owns the job.
+    """
+
+    def __init__(self, job: Job, connection: Connection, admin: Admin) -> None:
+        self.job = job
+        self.connection = connection
+        self.admin = admin
+        self.transaction_seconds = _transaction_seconds(job, broker_settings(admin))
+        self.holder = describe_owner(admin, job.owner_group)
+        self.ledger = self._read_ledger()
+
+    def require_current_ledger(self) -> None:
+        """Raise TransientError if a run was committed since the ledger was read."""
+        if self._read_ledger().last != self.ledger.last:
+            raise TransientError(f"a run of job {self.job.name} was committed meanwhile: start again")
+
+    def _read_ledger(self) -> Ledger:
+        name = self.job.ledger
+        if describe_topic(self.admin, name) is None:
+            return Ledger(None, {})
+        return read_ledger(self.connection, self.admin, name, self.job.name, self.job.request_timeout, fenced=False)
+
+
+def _transaction_seconds(job: Job, broker: Mapping[str, str]) -> float:
+    """Return the time that a transaction may take; SettingsError if the job wants more than the broker permits."""
+    allowed = int(broker.get("transaction.max.timeout.ms", _DEFAULT_TRANSACTION_MS))
+    if job.transaction_timeout is not None and job.transaction_timeout * 1000 > allowed:
+        raise SettingsError(
+            f"transaction timeout {job.transaction_timeout:g} s is above the {allowed / 1000:g} s of the broker: "
+            "lower --transaction-timeout, or raise the broker's transaction.max.timeout.ms"
+        )
+    return job.transaction_timeout or allowed / 1000
 
 
 class Owner:
@@ -43,13 +94,7 @@ class Owner:
         self._lease = Lease(connection, job.owner_group, job.ledger, job.session_timeout)
         self._producer: TransactionalProducer | None = None
         broker = broker_settings(self.admin)
-        allowed = int(broker.get("transaction.max.timeout.ms", _DEFAULT_TRANSACTION_MS))
-        if job.transaction_timeout is not None and job.transaction_timeout * 1000 > allowed:
-            raise SettingsError(
-                f"transaction timeout {job.transaction_timeout:g} s is above the {allowed / 1000:g} s of the broker: "
-                "lower --transaction-timeout, or raise the broker's transaction.max.timeout.ms"
-            )
-        self.transaction_seconds = job.transaction_timeout or allowed / 1000
+        self.transaction_seconds = _transaction_seconds(job, broker)
         # Outputs take at least what the source takes; ledger and dead letters take what the broker takes.
         limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
         self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))

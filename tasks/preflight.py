@@ -13,29 +13,34 @@ from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
 from tasks.output_folders import check_output_folders
 from tasks.outputs import check_output_partitions, check_outputs
-from tasks.ownership import Owner
+from tasks.ownership import JobView
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
-from tasks.settings.connection import Connection
+from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
-from tasks.source import require_source
+from tasks.source import check_end, require_source
 from tasks.workdir import check_folder
 
 # Settings of a job that decide what its outputs hold: fixed by its first run.
 _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --append)"
 
 
-def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
+def check_before_lease(job: Job, connection: Connection, admin: Admin, patience: float = 0) -> None:
+    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2.
+
+    `patience`: seconds to wait for the source. Format, limits, folder and permissions are checked before that.
+    """
     Budget.of(job)
+    check_end(job)
     # A schema may lack what the job names.
-    check_format(job)
+    with use_connection(connection):
+        check_format(job)
     check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
-    source = require_source(admin, job.source_topic)
+    source = require_source(admin, job.source_topic, patience)
     written = [*(sort.topic for sort in job.topic_sorts), job.dead_letters, job.ledger]
     require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
@@ -45,19 +50,19 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     check_ledger(admin, job.ledger)
 
 
-def take_up_job(owner: Owner) -> None:
-    """Give the owned job the types of its ledger or schema; SettingsError if it differs from what the ledger has.
+def take_up_job(view: JobView) -> None:
+    """Give the job the types of its ledger or schema; SettingsError if it differs from what the ledger has.
 
     Types that a run inferred are fixed from then on, as given ones are.
     """
-    job, last = owner.job, owner.ledger.last
-    if last is not None and owner.ledger.placed and job.untyped:
+    job, last = view.job, view.ledger.last
+    if last is not None and view.ledger.placed and job.untyped:
         recorded = _recorded_types(last.format)
         # A record leaves out the default types of record fields.
         kinds = {name: recorded.get(name) or RECORD_FIELDS.get(name) for name in job.untyped}
-        owner.job = job.with_types({name: str(kind) for name, kind in kinds.items() if kind})
-    owner.job = with_schema_types(owner.job)
-    check_job_unchanged(owner.job, owner.ledger)
+        view.job = job.with_types({name: str(kind) for name, kind in kinds.items() if kind})
+    view.job = with_schema_types(view.job)
+    check_job_unchanged(view.job, view.ledger)
 
 
 def _recorded_types(recorded: Mapping[str, str]) -> Mapping[str, ColumnType | None]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from confluent_kafka import KafkaError
@@ -34,22 +35,12 @@ from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.run_context import current_run
-from tasks.run_record import (
-    FEATURES,
-    FORMAT,
-    PARQUET,
-    REPLACE,
-    CoveredRuns,
-    EarlierRuns,
-    ReadRange,
-    RunRecord,
-    WrittenSort,
-)
+from tasks.run_record import FEATURES, FORMAT, PARQUET, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
-from tasks.sparse_index import index_keys, index_records
+from tasks.sparse_index import index_changes
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
@@ -194,7 +185,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-publish")
     # Step 3.
     snapshot = publication.snapshot
-    known = owner.ledger.read_before(snapshot.source_topic_id, RULES) if snapshot.replaces else ()
+    known = owner.ledger.read_before(snapshot.source_topic_id, RULES, snapshot.ranges)
     letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
@@ -239,16 +230,9 @@ def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Co
 
 def _send_index(owner: Owner, sender: Sender, publication: Publication, record: RunRecord) -> None:
     """Send the run's sparse index, and delete those of runs that it covers or folds."""
-    if not owner.has_index:
-        return
     entries = {rows.sort: {r.partition: r.index for r in rows.ranges} for rows in publication.sorts}
-    for sort in (sort for sort in record.sorts if not sort.has_folder):
-        for key, value in index_records(record.run, sort, entries[sort.topic]):
-            sender.send_one(owner.job.index, key, value, 0)
-    gone = {*owner.ledger.outdated(record.run), *owner.ledger.covered_by(record)}
-    for former in (EarlierRuns.from_json(owner.ledger.footprints[run]) for run in sorted(gone)):
-        for key in index_keys(former.first_run, former.sorts):
-            sender.send_one(owner.job.index, key, None, 0)
+    for key, value in index_changes(owner.ledger, record, entries) if owner.has_index else ():
+        sender.send_one(owner.job.index, key, value, 0)
 
 
 def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:
@@ -344,7 +328,7 @@ def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, 
         started=publication.started.isoformat(timespec="milliseconds"),
         published=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=current_run().progress.seconds,
-        options={name: getattr(job, name) for name in _OPTIONS},
+        options=_recorded_options(job),
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
@@ -359,6 +343,11 @@ def _required(job: Job, written: Written, covers: Sequence[CoveredRuns]) -> tupl
     options = (feature for feature, option, default in FEATURES if getattr(job, option) != default)
     has_folders = any(sort.has_folder for sort in written)
     return (*([REPLACE] if covers else []), *([PARQUET] if has_folders else []), *options)
+
+
+def _recorded_options(job: Job) -> dict[str, Any]:
+    options = {name: getattr(job, name) for name in _OPTIONS}
+    return options if job.end is None else {**options, "end": job.end}
 
 
 def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:

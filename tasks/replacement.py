@@ -21,7 +21,7 @@ from tasks.kafka.windows import Windows, holds_committed
 from tasks.manifests import Snapshot
 from tasks.observe.logs import get_logger
 from tasks.output_folders import known_runs
-from tasks.ownership import Owner
+from tasks.ownership import JobView, Owner
 from tasks.run_record import EarlierRuns, RunRecord, WrittenSort
 
 
@@ -32,19 +32,19 @@ class DeletionError(TerminalError):
     at_risk = "No: the run is committed. Until the deletion is done, the outputs hold the former records beside it."
 
 
-def require_own_outputs(owner: Owner) -> None:
+def require_own_outputs(view: JobView) -> None:
     """Raise SettingsError if an output holds a committed record that no run of this job wrote."""
-    admin, written = owner.admin, owner.ledger.written()
-    for topic in describe_topics(admin, [sort.topic for sort in owner.job.topic_sorts]).values():
+    admin, written = view.admin, view.ledger.written()
+    for topic in describe_topics(admin, [sort.topic for sort in view.job.topic_sorts]).values():
         starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
         ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
         gaps = {p: list(find_gaps(_ranges_of(written, topic, p), starts[p], ends[p])) for p in topic.partitions}
         for windows in _take_turns(gaps):
-            if holds_committed(owner.connection, owner.job.group, topic.name, windows, owner.job.request_timeout):
+            if holds_committed(view.connection, view.job.group, topic.name, windows, view.job.request_timeout):
                 # If we were away for long, a successor's run may be what was found.
-                owner.require_current_ledger()
+                view.require_current_ledger()
                 raise SettingsError(
-                    f"output {topic.name} holds records that no run of job {owner.job.name} wrote: a replacement would "
+                    f"output {topic.name} holds records that no run of job {view.job.name} wrote: a replacement would "
                     "delete them; empty the topic, or choose another"
                 )
 

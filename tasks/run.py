@@ -20,11 +20,10 @@ from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.placement import Placements, place_outputs
 from tasks.publish import Publication
-from tasks.replacement import is_current
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settlement import settle
-from tasks.snapshot import BatchLimits, records_start
+from tasks.snapshot import BatchLimits, has_work
 from tasks.sort import SortRequest
 from tasks.targets.base import Target
 
@@ -73,9 +72,7 @@ class Run:
 
     def has_work(self, snapshot: Snapshot) -> bool:
         """Whether there is something to publish, or at least to record."""
-        if snapshot.replaces:
-            return not is_current(self.owner.admin, self.owner.ledger, snapshot)
-        return bool(snapshot.span or snapshot.lost) or records_start(self.owner.job, self.owner.ledger)
+        return has_work(self.owner, snapshot)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
         """Do step 5, dump and sort: afterwards all is there for publishing. Only sorts of the target are made."""

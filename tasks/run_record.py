@@ -65,6 +65,9 @@ class CoveredRuns:
     first: int
     last: int
 
+    def __str__(self) -> str:
+        return f"{self.first} to {self.last}"
+
 
 @dataclass(frozen=True)
 class WrittenFile:
@@ -154,6 +157,12 @@ class RunRecord:
     def keeps_timestamps(self) -> bool:
         """Whether the outputs' records have the source's timestamps."""
         return self.options.get("timestamps") == "keep"
+
+    @property
+    def end(self) -> str | None:
+        """The time before which the run was asked to read records; None if it was to read all."""
+        end = self.options.get("end")
+        return None if end in {None, "now"} else str(end)
 
     @property
     def partition_by(self) -> str:

@@ -20,7 +20,7 @@ from tasks.kafka.clients import make_consumer, record_bytes
 from tasks.kafka.fetch import Block
 from tasks.kafka.windows import FETCH_WAIT_MS, plan_windows, read_windows
 from tasks.manifests import OffsetRange, Snapshot
-from tasks.ownership import Owner
+from tasks.ownership import JobView
 from tasks.printable import printable
 from tasks.settings.job import Job
 
@@ -77,12 +77,12 @@ class Sample:
         return Sample(tuple(r for r in self.records if r.offset < ranges[r.partition].end))
 
 
-def is_judged(owner: Owner) -> bool:
+def is_judged(view: JobView) -> bool:
     """Whether this is the job's first run, so that its sample decides whether it begins."""
-    return not (owner.ledger.placed or owner.job.allow_dead_letters)
+    return not (view.ledger.placed or view.job.allow_dead_letters)
 
 
-def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
+def take_sample(view: JobView, snapshot: Snapshot) -> Sample:
     """A few records of each range of the snapshot; parsed where this run is judged by them.
 
     TransientError where none can be read for a run that is judged.
@@ -90,17 +90,17 @@ def take_sample(owner: Owner, snapshot: Snapshot) -> Sample:
     ranges = [r for r in snapshot.ranges if r.span]
     if not ranges:
         return Sample()
-    judged = is_judged(owner) or bool(owner.job.untyped)
-    topic, seconds = owner.job.source_topic, _JUDGED_SECONDS if judged else _SIZED_SECONDS
+    judged = is_judged(view) or bool(view.job.untyped)
+    topic, seconds = view.job.source_topic, _JUDGED_SECONDS if judged else _SIZED_SECONDS
     deadline, records = time.monotonic() + seconds, list[SampledRecord]()
     limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
-    consumer = make_consumer(owner.connection, owner.job.group, **limits)
+    consumer = make_consumer(view.connection, view.job.group, **limits)
     try:
         for windows in plan_windows(ranges, _RECORDS, thorough=judged):
             for messages in read_windows(consumer, topic, windows, deadline):
-                records += _parse(owner.job, messages) if judged else map(_sized, messages)
-        if owner.job.untyped and not records:
-            records += _find_first(consumer, owner.job, ranges, deadline)
+                records += _parse(view.job, messages) if judged else map(_sized, messages)
+        if view.job.untyped and not records:
+            records += _find_first(consumer, view.job, ranges, deadline)
     finally:
         consumer.close()
     if judged and not records and time.monotonic() > deadline:

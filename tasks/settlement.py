@@ -1,4 +1,4 @@
-"""What a commit leaves to be done: files get their places, and then what the run takes the place of is deleted.
+"""Settlement, the work that a commit leaves: files get their places, then what the run takes the place of is deleted.
 
 Guarantee 2 (all or nothing, exactly once): only a committed record permits either, and it names all that is to be done.
 Each start of the job settles the newest records first, whatever the start is for; to do it twice changes nothing.
@@ -6,13 +6,14 @@ Each start of the job settles the newest records first, whatever the start is fo
 
 from dataclasses import replace
 
-from tasks.errors import TerminalError
+from tasks.errors import TerminalError, TransientError
 from tasks.folders.base import FilesLostError
 from tasks.folders.registry import open_folder
 from tasks.observe.logs import get_logger
 from tasks.ownership import Owner
 from tasks.replacement import finish_deletion
 from tasks.run_record import RunRecord, WrittenSort
+from tasks.targets.parquet_folders import reaching
 
 
 class FilesNotPlacedError(TerminalError):
@@ -27,19 +28,23 @@ def settle(owner: Owner) -> None:
 
     FilesNotPlacedError or DeletionError say why not; FilesLostError if there are no files to place.
     """
-    last = owner.ledger.last
-    if last is not None:
-        place_files(owner, last)
-        for record in owner.ledger.runs.values():
-            _place_rewritten(owner, record)
+    if owner.ledger.last is not None:
+        place_files(owner, owner.ledger.last)
+        _place_rewritten(owner)
     finish_deletion(owner)
 
 
-def _place_rewritten(owner: Owner, record: RunRecord) -> None:
-    """Place the files of a run that were written again, if that ended before they were placed."""
-    left = [sort for sort in record.sorts if sort.has_folder and open_folder(sort.topic).has_stage(sort.staged)]
-    if left:
-        place_files(owner, replace(record, sorts=tuple(left)))
+def _place_rewritten(owner: Owner) -> None:
+    """Place files of former runs that were written again, where that ended before they were placed."""
+    outputs = [sort.topic for sort in owner.job.folder_sorts]
+    stages = {}
+    for output in outputs:
+        with reaching(output):
+            stages[output] = open_folder(output).stages()
+    for record in owner.ledger.runs.values():
+        left = tuple(sort for sort in record.sorts if sort.staged and sort.staged in stages.get(sort.topic, ()))
+        if left:
+            place_files(owner, replace(record, sorts=left))
 
 
 def place_files(owner: Owner, record: RunRecord) -> None:
@@ -57,7 +62,7 @@ def _place(owner: Owner, record: RunRecord, sort: WrittenSort) -> bool:
             raise
         get_logger().warning(str(error))
         return False
-    except OSError as error:
+    except (OSError, TransientError) as error:
         raise FilesNotPlacedError(
             f"run {record.run} of job {record.job} is committed; the next start places its files in {sort.topic}, "
             f"which failed now: {error}"

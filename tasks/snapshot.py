@@ -20,12 +20,20 @@ from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offs
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.output_folders import check_folder_space
-from tasks.ownership import Owner
+from tasks.ownership import JobView, Owner
+from tasks.replacement import is_current
 from tasks.run_record import RunRecord
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
 from tasks.settings.budget import MB
 from tasks.settings.job import Job
-from tasks.source import SourceTruncatedError, check_leaders, check_same_topic, require_source, start_offsets
+from tasks.source import (
+    SourceTruncatedError,
+    check_leaders,
+    check_same_topic,
+    end_offsets,
+    require_source,
+    start_offsets,
+)
 from tasks.workdir import free_bytes
 
 # The rates that the plan of a publication assumes: far below the measured ones (2,000,000 records/s, 100 MB/s), since
@@ -62,47 +70,59 @@ class BatchLimits:
     mean_record_bytes: float = 0.0
 
 
-def take_snapshot(owner: Owner, limits: BatchLimits | None = None) -> Snapshot:
+def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     """Take the next run's offset ranges: every partition's start, end and topic id, capped by what fits a transaction.
 
     `limits`: those of a micro-batch. MostlyDeadLettersError if this is the job's first run and few of its records are
     of the job's format; SettingsError if a type is not given and cannot be inferred.
     """
     reach("before-snapshot")
-    job, last = owner.job, owner.ledger.last
-    source = require_source(owner.admin, job.source_topic)
+    job, last = view.job, view.ledger.last
+    source = require_source(view.admin, job.source_topic)
     if not job.replaces:
         check_same_topic(source, last)
     check_leaders(source, job, last)
-    ranges, lost = _ranges(owner, replace(source, partitions=source.led))
+    ranges, lost, behind = _ranges(view, replace(source, partitions=source.led))
     # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
     skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
     ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    run, lag = (last.run if last else 0) + 1, _lag(ranges, last)
-    snapshot = Snapshot(run, source.id, ranges, lost, source.leaderless, lag=lag, replaces=job.replaces)
+    snapshot = Snapshot(
+        (last.run if last else 0) + 1,
+        source.id,
+        ranges,
+        lost,
+        source.leaderless,
+        lag=_lag(ranges, behind, last),
+        behind_end=sum(behind.values()),
+        replaces=job.replaces,
+    )
     snapshot = cap_offsets(snapshot, job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
-    sample = Sample() if known and not (is_judged(owner) or job.untyped) else take_sample(owner, snapshot)
+    sample = Sample() if known and not (is_judged(view) or job.untyped) else take_sample(view, snapshot)
     mean = known or sample.mean_record_bytes
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
-    snapshot = fit_transaction(snapshot, len(job.topic_sorts), owner.transaction_seconds)
+    snapshot = fit_transaction(snapshot, len(job.topic_sorts), view.transaction_seconds)
     require_whole(job, snapshot)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
     check_folder_space(job, snapshot)
-    snapshot = replace(snapshot, types=_judge(owner, sample.within(snapshot)))
+    snapshot = replace(snapshot, types=_judge(view, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
 
 
-def _lag(ranges: Sequence[OffsetRange], last: RunRecord | None) -> dict[int, int]:
-    """Return partition → offsets that no run has read: a run that replaces others reads theirs again."""
+def _lag(ranges: Sequence[OffsetRange], behind: Mapping[int, int], last: RunRecord | None) -> dict[int, int]:
+    """Return partition → offsets that no run has read, those behind the job's end included.
+
+    A run that replaces others reads theirs again.
+    """
     ends = last.ends if last else {}
-    return {r.partition: max(0, r.end - max(r.start, ends.get(r.partition, 0))) for r in ranges}
+    unread = {r.partition: max(0, r.end - max(r.start, ends.get(r.partition, 0))) for r in ranges}
+    return {partition: count + behind.get(partition, 0) for partition, count in unread.items()}
 
 
 def require_whole(job: Job, snapshot: Snapshot) -> None:
@@ -115,34 +135,38 @@ def require_whole(job: Job, snapshot: Snapshot) -> None:
         )
 
 
-def _judge(owner: Owner, sample: Sample) -> Mapping[str, str]:
+def _judge(view: JobView, sample: Sample) -> Mapping[str, str]:
     """Return the types that the sample tells; raise if the job's settings do not fit it."""
-    job = owner.job
+    job = view.job
     refuse_unlike(job, sample)
-    if is_judged(owner):
+    if is_judged(view):
         refuse_mostly_dead(job, sample)
     types = infer_types(job, sample)
     warn_of_types(job, sample, types)
     return types
 
 
-def _ranges(owner: Owner, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...]]:
-    """Return ranges from the last run's ends, or the log's starts, to the last stable offsets; and what was lost."""
-    job, last = owner.job, owner.ledger.last
-    starts = start_offsets(owner.admin, job, None if job.replaces else last, source)
-    log_starts = list_offsets(owner.admin, source.name, source.partitions, EARLIEST)
-    ends = list_offsets(owner.admin, source.name, source.partitions, LATEST)
-    lost = find_lost(_unread(starts, source, last) if job.replaces else starts, log_starts)
-    if lost and not owner.job.skip_lost:
+def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tuple[LostRange, ...], dict[int, int]]:
+    """Return ranges from where the run begins to the job's end, what was lost, and the offsets behind the end.
+
+    The end is the last stable offset, or lies before it where the job asks for less, but never before the start.
+    """
+    starts = start_offsets(view, source)
+    log_starts = list_offsets(view.admin, source.name, source.partitions, EARLIEST)
+    latest = list_offsets(view.admin, source.name, source.partitions, LATEST)
+    lost = find_lost(_unread(starts, source, view.ledger.last) if view.job.replaces else starts, log_starts)
+    if lost and not view.job.skip_lost:
         raise SourceLostError(source.name, lost)
-    ranges = tuple(OffsetRange(p, max(starts[p], log_starts[p]), ends[p]) for p in source.partitions)
-    for r in ranges:
+    whole = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
+    for r in whole:
         if r.end < r.start:
             raise SourceTruncatedError(
                 f"source {source.name} partition {r.partition} ends at offset {r.end}, before {r.start}, where the "
                 "last run ended: its log was truncated; take another --job-name with --append"
             )
-    return ranges, lost
+    ends = end_offsets(view.admin, view.job, source, latest)
+    ranges = tuple(replace(r, end=max(r.start, ends[r.partition])) for r in whole)
+    return ranges, lost, {r.partition: latest[r.partition] - r.end for r in ranges}
 
 
 def _unread(starts: Mapping[int, int], source: Topic, last: RunRecord | None) -> dict[int, int]:
@@ -156,6 +180,13 @@ def records_start(job: Job, ledger: Ledger) -> bool:
     return ledger.last is None and not job.starts_at_beginning
 
 
+def has_work(view: JobView, snapshot: Snapshot) -> bool:
+    """Whether there is something to publish, or at least to record."""
+    if snapshot.replaces:
+        return not is_current(view.admin, view.ledger, snapshot)
+    return bool(snapshot.span or snapshot.lost) or records_start(view.job, view.ledger)
+
+
 def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
     """Raise PartitionsSkippedError, once all else is done, if the run left partitions out."""
     if snapshot.skipped:
@@ -164,7 +195,9 @@ def require_none_skipped(job: Job, snapshot: Snapshot) -> None:
 
 def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     """Estimate the bytes a run needs in the work folder: chunks, spill of the sorts at once, parts of all sorts."""
-    values = snapshot.span * (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES)
+    # Chunks and parts have the record keys of the outputs besides, if these are made of sort keys.
+    overhead = _RECORD_OVERHEAD_BYTES * (2 if job.output_key == "sort" else 1)
+    values = snapshot.span * (snapshot.mean_record_bytes + overhead)
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
 
 
@@ -235,6 +268,8 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
         log = get_logger()
         needed = snapshot.disk_bytes // MB
         log.info("snapshot", offsets=snapshot.span, partitions=len(snapshot.ranges), disk_needed_mb=needed)
+        if owner.job.end_moment is not None:
+            log.info("the snapshot ends where it was told to", end=owner.job.end, offsets_behind=snapshot.behind_end)
         if snapshot.capped:
             log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
         for lost in snapshot.lost:
@@ -246,12 +281,18 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
     return snapshot
 
 
+def held_back(view: JobView, snapshot: Snapshot) -> dict[int, int]:
+    """Return partition → offsets from the first open transaction on, which no run can read yet."""
+    topic = view.job.source_topic
+    partitions = [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
+    stable = list_offsets(view.admin, topic, partitions, LATEST)
+    ends = list_offsets(view.admin, topic, partitions, LATEST, committed=False)
+    return {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}
+
+
 def _warn_of_open_transactions(owner: Owner, snapshot: Snapshot) -> None:
     """Warn that the snapshot ends before open transactions, and before all that lies behind them."""
-    job, partitions = owner.job, [r.partition for r in snapshot.ranges if r.partition not in snapshot.skipped]
-    stable = list_offsets(owner.admin, job.source_topic, partitions, LATEST)
-    ends = list_offsets(owner.admin, job.source_topic, partitions, LATEST, committed=False)
-    if held := {p: ends[p] - stable[p] for p in partitions if ends[p] > stable[p]}:
+    if held := held_back(owner, snapshot):
         get_logger().warning(
             "an open transaction of another producer holds offsets of the source back, a later run takes them",
             offsets=sum(held.values()),
@@ -265,7 +306,7 @@ def _warn_of_group_offsets(owner: Owner) -> None:
     if last is None:
         return
     try:
-        found: object = group_offsets(owner.admin, job.group, job.source_topic)
+        found: object = group_offsets(owner.connection, job.group, job.source_topic, last.ends)
     except KafkaTerminalError as error:
         found = str(error)
     if found != last.ends:

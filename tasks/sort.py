@@ -7,7 +7,7 @@ integers as integers. DuckDB orders keys and row numbers, one part of the run at
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -103,12 +103,18 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
         ranges = cut_counts(keys, count_partitions(parts, partition, request.partitions))
     else:
         ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = tuple(_recorded(order, _key_types(job, sort), r) for r in ranges)
+    ranges = record_ranges(job, sort, ranges)
     if not sort.has_folder:
         ranges = _indexed(order, keys, ranges)
     reach("after-sort")
     key = request.placement.key
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
+
+
+def record_ranges(job: Job, sort: Sort, ranges: Iterable[KeyRange]) -> tuple[KeyRange, ...]:
+    """Return the ranges as the ledger has them: their keys for a person, and encoded."""
+    order, types = order_of(job.key_columns, sort), _key_types(job, sort)
+    return tuple(_recorded(order, types, r) for r in ranges)
 
 
 def _order_part(

@@ -3,15 +3,24 @@
 Guarantee 3 (nothing lost in silence): a source that was recreated, or that ends before what was read, stops the run.
 """
 
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tasks.errors import SettingsError, TerminalError
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, group_offsets, list_offsets
 from tasks.manifests import Snapshot
+from tasks.observe.logs import get_logger
+from tasks.ownership import JobView
+from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
+from tasks.settings.moments import epoch_millis
+
+_LOOK_SECONDS: Final = 0.5
 
 
 class SourceRecreatedError(TerminalError):
@@ -31,11 +40,35 @@ class SourceTruncatedError(TerminalError):
     at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
 
 
-def require_source(admin: AdminClient, name: str) -> Topic:
-    """Return the source topic; SettingsError if it does not exist."""
-    topic = describe_topic(admin, name)
+def require_source(admin: AdminClient, name: str, patience: float = 0) -> Topic:
+    """Return the source topic; SettingsError if it does not exist.
+
+    For `patience` seconds this waits until the topic exists and each of its partitions has a leader. One that has none
+    by then is left to `check_leaders`.
+    """
+    began = time.monotonic()
+    topic = _look_for_source(admin, name, patience)
+    waited = time.monotonic() - began
     if topic is None:
-        raise SettingsError(f"there is no topic {name}: check --source-topic (kafka-sort generate makes a sample)")
+        still = f" after a wait of {waited:.1f} s" * bool(patience)
+        raise SettingsError(
+            f"there is no topic {name}{still}: check --source-topic (kafka-sort generate makes a sample)"
+        )
+    if patience and topic.leaderless:
+        numbers = ",".join(map(str, topic.leaderless))
+        get_logger().warning(f"no leader after a wait of {waited:.1f} s", topic=name, partitions=numbers)
+    return topic
+
+
+def _look_for_source(admin: AdminClient, name: str, patience: float) -> Topic | None:
+    """Return the topic as it is when it has all its leaders, or when the time is over."""
+    deadline = time.monotonic() + patience
+    topic = describe_topic(admin, name)
+    if patience and topic is None:
+        get_logger().info("waiting for the source", topic=name, seconds=patience)
+    while (topic is None or topic.leaderless) and (left := deadline - time.monotonic()) > 0:
+        current_run().stop.wait(min(_LOOK_SECONDS, left))
+        topic = describe_topic(admin, name)
     return topic
 
 
@@ -83,25 +116,50 @@ def check_leaders(source: Topic, job: Job, last: RunRecord | None) -> None:
     )
 
 
-def start_offsets(admin: AdminClient, job: Job, last: RunRecord | None, source: Topic) -> dict[int, int]:
-    """Return where each partition goes on; one that the ledger does not know is read from its beginning."""
-    if last is None:
-        return _first_starts(admin, job, source)
+def start_offsets(view: JobView, source: Topic) -> dict[int, int]:
+    """Return where each partition goes on; one that the ledger does not know is read from its beginning.
+
+    A run that replaces all former ones begins where a first run does.
+    """
+    last = view.ledger.last
+    if last is None or view.job.replaces:
+        return _first_starts(view, source)
     new = [p for p in source.partitions if p not in last.ends]
-    return last.ends | list_offsets(admin, source.name, new, EARLIEST)
+    return last.ends | list_offsets(view.admin, source.name, new, EARLIEST)
 
 
-def _first_starts(admin: AdminClient, job: Job, source: Topic) -> dict[int, int]:
+def _first_starts(view: JobView, source: Topic) -> dict[int, int]:
+    job, admin = view.job, view.admin
     earliest = list_offsets(admin, source.name, source.partitions, EARLIEST)
     if job.start is None or job.starts_at_beginning:
         return earliest
-    latest = list_offsets(admin, source.name, source.partitions, LATEST)
-    if job.start == "latest":
-        return latest
     if job.start == "group":
-        return earliest | group_offsets(admin, job.group, source.name)
-    moment = datetime.fromisoformat(job.start)
-    millis = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-    found = list_offsets(admin, source.name, source.partitions, OffsetSpec.for_timestamp(millis))
-    # -1 means that no record is as young as that.
+        return earliest | group_offsets(view.connection, job.group, source.name, source.partitions)
+    latest = list_offsets(admin, source.name, source.partitions, LATEST)
+    return latest if job.start_moment is None else offsets_at(admin, source, job.start_moment, latest)
+
+
+def end_offsets(admin: AdminClient, job: Job, source: Topic, latest: Mapping[int, int]) -> Mapping[int, int]:
+    """Return where a run ends in each partition: at `latest`, the last stable offsets, or before the job's end."""
+    if job.end_moment is None:
+        return latest
+    found = offsets_at(admin, source, job.end_moment, latest)
+    # A record may have come since `latest` was asked for.
+    return {p: min(offset, latest[p]) for p, offset in found.items()}
+
+
+def offsets_at(admin: AdminClient, source: Topic, moment: datetime, latest: Mapping[int, int]) -> dict[int, int]:
+    """Return partition → the first offset whose record is at the time or after it; `latest` where there is none yet."""
+    spec = OffsetSpec.for_timestamp(epoch_millis(moment))
+    found = list_offsets(admin, source.name, source.partitions, spec)
+    # Kafka answers -1 where it finds none.
     return {p: offset if offset >= 0 else latest[p] for p, offset in found.items()}
+
+
+def check_end(job: Job) -> None:
+    """Raise SettingsError if no run that begins where the job's first run does could read anything before its end."""
+    if job.start == "latest" and job.end_moment is not None and job.end_moment <= datetime.now(UTC):
+        raise SettingsError(
+            f"--end {job.end} is in the past, and --start latest begins behind all that is there: "
+            "give another start, or leave --end out"
+        )

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from tasks.run_record import WrittenSort
+from tasks.kafka.ledger import Ledger
+from tasks.run_record import EarlierRuns, RunRecord, WrittenRange, WrittenSort
 from tasks.sorting.bound import KeyBound
 
 VERSION: Final = 1
@@ -55,29 +56,31 @@ def index_lines(encoded: Iterable[bytes]) -> bytes:
     return "\n".join(str(KeyBound.of(key)) for key in encoded).encode()
 
 
-def index_records(run: int, sort: WrittenSort, entries: Mapping[int, bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of the index's records. `entries`: partition → its entries as lines."""
-    for written in sort.partitions:
-        lines = entries.get(written.partition, b"").split(b"\n")
-        for part, key in enumerate(_keys(run, sort.topic, written.partition, written.count)):
-            start = part * _PART_ENTRIES
-            head = {"version": VERSION, "run": run, "first": written.first + start * EVERY, "every": EVERY}
-            yield key, b"\n".join([json.dumps(head).encode(), *lines[start : start + _PART_ENTRIES]])
+def index_changes(
+    ledger: Ledger, record: RunRecord, entries: Mapping[str, Mapping[int, bytes]]
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield key and value of what a run's transaction writes to the index; a null value deletes.
 
-
-def index_keys(run: int, sorts: Iterable[WrittenSort]) -> Iterator[bytes]:
-    """Yield the keys of all records that the index has of a run."""
-    for sort in (sort for sort in sorts if not sort.has_folder):
+    `entries`: output → partition → its entries as lines. Runs that this one covers or folds have no index any more.
+    """
+    for sort in (sort for sort in record.sorts if not sort.has_folder):
         for written in sort.partitions:
-            yield from _keys(run, sort.topic, written.partition, written.count)
+            yield from _records(record.run, sort, written, entries[sort.topic][written.partition].split(b"\n"))
+    for run in sorted({*ledger.outdated(record.run), *ledger.covered_by(record)}):
+        former = EarlierRuns.from_json(ledger.footprints[run])
+        for sort in (sort for sort in former.sorts if not sort.has_folder):
+            for written in sort.partitions:
+                yield from ((key, None) for key in part_keys(run, sort.topic, written.partition, written.count))
+
+
+def _records(run: int, sort: WrittenSort, written: WrittenRange, lines: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for part, key in enumerate(part_keys(run, sort.topic, written.partition, written.count)):
+        start = part * _PART_ENTRIES
+        head = {"version": VERSION, "run": run, "first": written.first + start * EVERY, "every": EVERY}
+        yield key, b"\n".join([json.dumps(head).encode(), *lines[start : start + _PART_ENTRIES]])
 
 
 def part_keys(run: int, topic: str, partition: int, count: int) -> Sequence[bytes]:
     """Return the keys of the records of one partition, to which a run wrote `count` records, in their order."""
-    return tuple(_keys(run, topic, partition, count))
-
-
-def _keys(run: int, topic: str, partition: int, count: int) -> Iterator[bytes]:
     entries = len(sampled_rows(0, count))
-    for part in range(-(-entries // _PART_ENTRIES)):
-        yield f"run/{run}/{topic}/{partition}/{part}".encode()
+    return [f"run/{run}/{topic}/{partition}/{part}".encode() for part in range(-(-entries // _PART_ENTRIES))]

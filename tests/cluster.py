@@ -139,7 +139,7 @@ class Cluster:
         return read_ledger(self.connection, self.admin, job.ledger, job.name, 30)
 
     def group_offsets(self, job: Job) -> dict[int, int]:
-        return group_offsets(self.admin, job.group, job.source_topic)
+        return group_offsets(self.connection, job.group, job.source_topic, self.ends(job.source_topic))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:

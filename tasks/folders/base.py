@@ -121,10 +121,10 @@ class OutputFolder(Protocol):
         """Return the names of what this program does not write, except what readers skip."""
 
     def stage(self, attempt: str) -> Stage:
-        """Begin to write an attempt's files anew."""
+        """Begin to write an attempt's files, of which none is left."""
 
-    def has_stage(self, name: str) -> bool:
-        """Whether a stage of this name is there."""
+    def stages(self) -> frozenset[str]:
+        """Return the names of the stages that are there."""
 
     def place(self, sort: WrittenSort) -> bool:
         """Give a committed run's files their names, or find that done; return whether anything was to do.
@@ -169,7 +169,7 @@ def is_run(name: str) -> bool:
 
 
 def name_run(run: int, taken: Collection[str]) -> str:
-    """Return the name of a run's folder. A job whose ledger was lost counts its runs anew, beside former ones."""
+    """Return the name of a run's folder. A job whose ledger was lost counts from 1 again, beside former runs."""
     name, count = f"run-{run:06}", 1
     while name in taken:
         count += 1

@@ -82,9 +82,9 @@ class LocalFolder:
         folder.chmod(self._mode)
         return _LocalStage(folder, self._mode)
 
-    def has_stage(self, name: str) -> bool:
-        """Whether the attempt's folder is there."""
-        return (self.path / name).is_dir()
+    def stages(self) -> frozenset[str]:
+        """Return the names of the attempts' folders."""
+        return frozenset(name for name in self._names() if name.startswith(_ATTEMPT))
 
     def place(self, sort: WrittenSort) -> bool:
         """Rename the attempt's folder to that of the run. FilesLostError if there is neither."""

@@ -70,9 +70,9 @@ class S3Folder:
         stage.discard()
         return stage
 
-    def has_stage(self, name: str) -> bool:
-        """Whether an object of the attempt is there."""
-        return bool(self._names(name))
+    def stages(self) -> frozenset[str]:
+        """Return the names of the attempts that have an object."""
+        return frozenset(f"{_ATTEMPTS}/{name}" for name in self._names(_ATTEMPTS))
 
     def place(self, sort: WrittenSort) -> bool:
         """Copy the files, mark the run as whole, remove the staged files. FilesLostError if a file is nowhere."""

@@ -5,7 +5,7 @@ registry does not know stops the run before it publishes, or makes dead letters 
 schemas that were used are kept for the ledger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -69,6 +69,9 @@ class Language(Protocol):
 
     def find_types(self, schema: Any, path: Path) -> list[ColumnType]:
         """Return the types of what a path may lead to; none if the schema does not have it."""
+
+    def list_columns(self, schema: Any) -> Iterator[str]:
+        """Yield the fields that may be keys, without those of repetitions and maps; a schema may have many."""
 
 
 class SchemaBook:

@@ -19,7 +19,8 @@ from tasks.settings.paths import unquote
 SHOWN_BYTES = 4096
 _SHARE = 0.8
 _SHOWN_NAMES = 10
-_DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'", ":": "':'", "\x01": r"'\x01'", " ": "a blank"}
+# The delimiters that are common, with their names for a person.
+DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'", ":": "':'", "\x01": r"'\x01'", " ": "a blank"}
 _STARTS = {
     b"Obj\x01": "an Avro file",
     b"\xc3\x01": "Avro's single-object encoding",
@@ -102,11 +103,11 @@ def _members(value: bytes) -> list[str]:
 
 
 def _guess_csv(values: Sequence[bytes]) -> str:
-    for delimiter in (known for known in _DELIMITERS if known != " "):
+    for delimiter in (known for known in DELIMITERS if known != " "):
         rows = [_split(value, delimiter) for value in values]
         count = _usual(len(row[0]) if len(row) == 1 else 0 for row in rows)
         if count > 1:
-            return f"looks like CSV, with {_fields(count)} between {_DELIMITERS[delimiter]}: --format csv"
+            return f"looks like CSV, with {_fields(count)} between {DELIMITERS[delimiter]}: --format csv"
     return ""
 
 
@@ -143,7 +144,7 @@ def _guess_header(values: Sequence[bytes], rows: Sequence[list[list[str]]], name
     if count > 2:
         return "each value holds several rows: a value is a header line and one row"
     wanted = {name.encode().decode("latin-1") for name in names}
-    for other, shown in _DELIMITERS.items():
+    for other, shown in DELIMITERS.items():
         if other != job.delimiter and _mostly(values, lambda v: wanted <= set(_split(v, other)[0])):  # noqa: B023  # called at once
             return f"the delimiter seems to be {shown}"
     header, times = Counter(tuple(row[0]) for row in rows).most_common(1)[0]
@@ -153,16 +154,16 @@ def _guess_header(values: Sequence[bytes], rows: Sequence[list[list[str]]], name
 
 
 def _guess_delimiter(values: Sequence[bytes], given: str, expected: int) -> str:
-    counts = {other: _usual(len(_split(value, other)[0]) for value in values) for other in _DELIMITERS}
+    counts = {other: _usual(len(_split(value, other)[0]) for value in values) for other in DELIMITERS}
     likely = {other: count for other, count in counts.items() if other != given and count > 1}
     if fitting := [other for other, count in likely.items() if count == expected]:
-        return f"the delimiter seems to be {_DELIMITERS[fitting[0]]}"
+        return f"the delimiter seems to be {DELIMITERS[fitting[0]]}"
     # A blank is in ordinary texts, too.
     likely.pop(" ", None)
     if not likely or counts.get(given, 0) > 1:
         return ""
     other, count = next(iter(likely.items()))
-    return f"the delimiter seems to be {_DELIMITERS[other]}, with {_fields(count)} where --columns names {expected}"
+    return f"the delimiter seems to be {DELIMITERS[other]}, with {_fields(count)} where --columns names {expected}"
 
 
 def _guess_types(rows: Sequence[Sequence[str]], job: Job) -> str:

@@ -84,6 +84,12 @@ def read_tokens(value: bytes, paths: Sequence[Path]) -> list[str | None]:
         return [_write(_follow(root, path)) for path in paths]
 
 
+def read_document(value: bytes) -> Any:
+    """Return the content of a value, in which numbers are bytes: their digits. RejectedError as `read_tokens`."""
+    with _parsing:
+        return _parse(value)
+
+
 def _parse(value: bytes) -> Any:
     try:
         text = value.removeprefix(BOM).decode()

@@ -158,10 +158,11 @@ def _make_client(address: str, properties: Mapping[str, str]) -> Any:
         raise SettingsError(f"the certificates of schema registry {address}: {error}") from None
 
 
-def open_registry(address: str) -> SchemaRegistry:
+def open_registry(address: str, patience: float = PATIENCE_SECONDS) -> SchemaRegistry:
     """Return the process's registry of that address, with the credentials of the connection in use.
 
-    SettingsError if the client is not installed, or credentials would cross a network in the clear.
+    `patience`: seconds for which an unknown id is asked for again. SettingsError if the client is not installed, or
+    credentials would cross a network in the clear.
     """
     connection = current_connection()
     if connection.registry and is_in_the_clear(address) and not connection.allow_plaintext:
@@ -169,9 +170,9 @@ def open_registry(address: str) -> SchemaRegistry:
             f"schema registry {address} is not on this machine, and its credentials would cross the network in the "
             "clear: use https, or permit it with --allow-plaintext (KAFKA_SORT_ALLOW_PLAINTEXT=1)"
         )
-    return _open(address, tuple(sorted(connection.registry.items())))
+    return _open(address, tuple(sorted(connection.registry.items())), patience)
 
 
 @cache
-def _open(address: str, properties: tuple[tuple[str, str], ...]) -> SchemaRegistry:
-    return SchemaRegistry(address, dict(properties))
+def _open(address: str, properties: tuple[tuple[str, str], ...], patience: float) -> SchemaRegistry:
+    return SchemaRegistry(address, dict(properties), patience)

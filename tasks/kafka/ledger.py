@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
@@ -17,12 +17,12 @@ from tasks.errors import SettingsError, TerminalError, TransientError
 from tasks.kafka.clients import is_of_group, make_consumer, translate
 from tasks.kafka.topic_rules import ledger_rules
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
+from tasks.manifests import OffsetRange
 from tasks.run_record import (
     EarlierRuns,
     ReadRange,
     RunRecord,
     is_of_newer_format,
-    join_ranges,
     missing_features,
 )
 from tasks.settings.connection import Connection
@@ -65,7 +65,7 @@ class Ledger:
 
     `footprints`: run → what it left in the outputs, as bytes, for each run whose record lies in the topic. A stream
     keeps these, and only the newest of the records. `placed`: whether any run of the job has placed a record in an
-    output; until then a run is the job's first.
+    output; until then a run is the job's first. `seen`: all runs together, without their outputs.
     """
 
     last: RunRecord | None
@@ -73,6 +73,7 @@ class Ledger:
     earlier: EarlierRuns | None = None
     footprints: Mapping[int, bytes] = field(default_factory=dict)
     placed: bool = False
+    seen: EarlierRuns | None = None
 
     @property
     def covering(self) -> RunRecord | None:
@@ -99,9 +100,12 @@ class Ledger:
             earlier = later if earlier is None else earlier.joined(later)
         return earlier
 
-    def read_before(self, source_topic_id: str, rules: str) -> tuple[ReadRange, ...]:
-        """Return all offsets of this very source topic that earlier runs have read, by these parse rules."""
-        return join_ranges(r for run in self.written() for r in run.read_of(source_topic_id, rules))
+    def read_before(self, source_topic_id: str, rules: str, ranges: Iterable[OffsetRange]) -> tuple[ReadRange, ...]:
+        """Return those offsets of the ranges that earlier runs have read of this very topic, by these parse rules."""
+        known = self.seen.read_of(source_topic_id, rules) if self.seen else ()
+        wanted = {r.partition: r for r in ranges}
+        cut = (_cut(r, wanted[r.partition]) for r in known if r.partition in wanted)
+        return tuple(r for r in cut if r.start < r.end)
 
     def written(self) -> tuple[EarlierRuns, ...]:
         """Return what each run, or the folded ones together, left in the outputs, in their order."""
@@ -114,7 +118,19 @@ class Ledger:
         kept = {run: data for run, data in self.footprints.items() if run not in outdated}
         kept[record.run] = EarlierRuns.of(record).to_json()
         placed = self.placed or record.placed > 0
-        return Ledger(record, {record.run: record}, self.folded(record.run), kept, placed)
+        seen = replace(EarlierRuns.of(record), sorts=())
+        return Ledger(
+            record,
+            {record.run: record},
+            self.folded(record.run),
+            kept,
+            placed,
+            self.seen.joined(seen) if self.seen else seen,
+        )
+
+
+def _cut(r: ReadRange, wanted: OffsetRange) -> ReadRange:
+    return ReadRange(r.partition, max(r.start, wanted.start), min(r.end, wanted.end))
 
 
 def run_key(number: int) -> bytes:
@@ -225,7 +241,16 @@ def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
         )
     footprints = {number: EarlierRuns.of(runs[number]).to_json() for number in sorted(runs)}
     placed = any(record.placed for record in (last, earlier, *runs.values()) if record is not None)
-    return Ledger(last, runs, earlier, footprints, placed)
+    return Ledger(last, runs, earlier, footprints, placed, _join_all(earlier, runs))
+
+
+def _join_all(earlier: EarlierRuns | None, runs: Mapping[int, RunRecord]) -> EarlierRuns | None:
+    """Return all runs together, without their outputs."""
+    seen = replace(earlier, sorts=()) if earlier else None
+    for number in sorted(runs):
+        run = replace(EarlierRuns.of(runs[number]), sorts=())
+        seen = seen.joined(run) if seen else run
+    return seen
 
 
 def _require_understood(content: Mapping[bytes, bytes], name: str) -> None:

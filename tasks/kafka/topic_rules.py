@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.topics import Topic, broker_settings, create_topic
+from tasks.kafka.topics import Topic, broker_settings, check_creation, create_topic
 
 Settings = Mapping[str, str]
 
@@ -97,8 +97,14 @@ class TopicRules:
 
     def make(self, admin: AdminClient, name: str, partitions: int, replication_factor: int | None) -> Topic:
         """Create the topic; return it as it is if it exists."""
-        config = self.config | _replicas_in_sync(broker_settings(admin), replication_factor)
-        return create_topic(admin, name, partitions, replication_factor, config)
+        return create_topic(admin, name, partitions, replication_factor, self._config(admin, replication_factor))
+
+    def check_make(self, admin: AdminClient, name: str, partitions: int, replication_factor: int | None) -> None:
+        """Raise the error of `make`, if Kafka would refuse the topic; it is not created."""
+        check_creation(admin, name, partitions, replication_factor, self._config(admin, replication_factor))
+
+    def _config(self, admin: AdminClient, replication_factor: int | None) -> dict[str, str]:
+        return self.config | _replicas_in_sync(broker_settings(admin), replication_factor)
 
 
 def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[str, str]:

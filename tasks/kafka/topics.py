@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
     OFFSET_INVALID,
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -20,15 +20,15 @@ from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay
 
 from tasks.errors import SettingsError, TransientError
 from tasks.kafka.clients import (
-    GROUP_REQUEST_TIMEOUT,
     REFUSALS,
     KafkaTerminalError,
     KafkaTransientError,
     NotPermittedError,
-    await_answer,
     kafka_errors,
+    make_consumer,
     translate,
 )
+from tasks.settings.connection import Connection
 from tasks.settings.sorts import describe_collision, find_collision
 
 # A thousand partitions at once stay far below a broker's request limits. The broker that librdkafka asks may be dead:
@@ -146,13 +146,7 @@ def create_topic(
     config: Mapping[str, str] | None = None,
 ) -> Topic:
     """Create the topic unless it exists, and wait until it is visible: Kafka answers before a creation propagates."""
-    new = NewTopic(
-        name, num_partitions=partitions, replication_factor=replication_factor or -1, config=dict(config or {})
-    )
-    try:
-        admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT)[name].result()
-    except KafkaException as error:
-        _raise_unless_made(name, error)
+    _ask_for(admin, _new_topic(name, partitions, replication_factor, config))
     return _await_partitions(admin, name, 1, "was created")
 
 
@@ -169,17 +163,44 @@ def _await_partitions(admin: AdminClient, name: str, count: int, what: str) -> T
     raise TransientError(f"topic {name} {what}, but did not become visible within {_VISIBLE_TIMEOUT:g} s")
 
 
-def add_partitions(admin: AdminClient, name: str, count: int) -> None:
-    """Add partitions to the topic until it has so many, and wait until they are visible."""
+def add_partitions(admin: AdminClient, name: str, count: int, *, only_check: bool = False) -> None:
+    """Add partitions to the topic until it has so many, and wait until they are visible.
+
+    `only_check`: Kafka is asked whether it would do so, and nothing is changed.
+    """
+    new = [NewPartitions(name, count)]
     try:
-        admin.create_partitions([NewPartitions(name, count)], operation_timeout=REQUEST_TIMEOUT)[name].result()
+        admin.create_partitions(new, operation_timeout=REQUEST_TIMEOUT, validate_only=only_check)[name].result()
     except KafkaException as error:
         cause = error.args[0]
         # Somebody else may have added them.
         if cause.code() != KafkaError.INVALID_PARTITIONS:
             refused = " (that needs Alter on it)" * (cause.code() in REFUSALS)
             raise translate(f"partitions could not be added to topic {name}{refused}", cause) from error
-    _await_partitions(admin, name, count, "got partitions")
+    if not only_check:
+        _await_partitions(admin, name, count, "got partitions")
+
+
+def check_creation(
+    admin: AdminClient, name: str, partitions: int, replication_factor: int | None, config: Mapping[str, str]
+) -> None:
+    """Raise the error of `create_topic`, if Kafka would refuse the topic; it is not created."""
+    _ask_for(admin, _new_topic(name, partitions, replication_factor, config), validate_only=True)
+
+
+def _new_topic(
+    name: str, partitions: int, replication_factor: int | None, config: Mapping[str, str] | None
+) -> NewTopic:
+    replicas = replication_factor or -1
+    return NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
+
+
+def _ask_for(admin: AdminClient, new: NewTopic, *, validate_only: bool = False) -> None:
+    asked = admin.create_topics([new], operation_timeout=REQUEST_TIMEOUT, validate_only=validate_only)
+    try:
+        asked[new.topic].result()
+    except KafkaException as error:
+        _raise_unless_made(new.topic, error)
 
 
 def _raise_unless_made(name: str, error: KafkaException) -> None:
@@ -255,12 +276,22 @@ def _known(place: TopicPartition, offset: int) -> int:
     return offset
 
 
+def group_offsets(connection: Connection, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    """Return partition → committed offset of the group, for those of the partitions that have one.
+
+    A consumer asks, which does not join the group: on the same question librdkafka 2.16 crashes the process of an admin
+    client whose coordinator has just moved, or has never been asked for.
+    https://github.com/confluentinc/librdkafka/issues/5040
+    """
+    with closing(make_consumer(connection, group)) as consumer:
+        return _committed(consumer, group, [TopicPartition(topic, partition) for partition in partitions])
+
+
 @_patiently
-def group_offsets(admin: AdminClient, group: str, topic: str) -> dict[int, int]:
-    """Return partition → committed offset of the group, for the partitions that have one."""
+def _committed(consumer: Consumer, group: str, asked: list[TopicPartition]) -> dict[int, int]:
+    """Ask for stable offsets, as a `read_committed` consumer does: Kafka answers a commit before they are."""
     with kafka_errors(f"offsets of group {group}"):
-        asked = [ConsumerGroupTopicPartitions(group)]
-        # Kafka answers a commit before its offsets are stable: this waits for stable ones.
-        found = admin.list_consumer_group_offsets(asked, require_stable=True, request_timeout=GROUP_REQUEST_TIMEOUT)
-        offsets = await_answer(found[group], REQUEST_TIMEOUT).topic_partitions or []
-    return {tp.partition: tp.offset for tp in offsets if tp.topic == topic and tp.offset >= 0}
+        found = consumer.committed(asked, REQUEST_TIMEOUT) if asked else []
+        if error := next((place.error for place in found if place.error), None):
+            raise KafkaException(error)
+    return {place.partition: place.offset for place in found if place.offset >= 0}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from tasks.kafka.clients import make_consumer, translate
 from tasks.manifests import OffsetRange
@@ -23,9 +23,14 @@ FETCH_WAIT_MS = 10
 Windows = Mapping[int, tuple[int, int]]
 
 
-def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) -> Iterator[Windows]:
-    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end."""
-    turns = 3 if thorough else 1
+def plan_windows(
+    ranges: Sequence[OffsetRange], most: int, *, thorough: bool = True, turns: int = 3
+) -> Iterator[Windows]:
+    """Return the windows to read of each range, in turns: its beginning, and if `thorough` its middle and end.
+
+    `turns`: how many windows a range has then, at even distances from its beginning to its end.
+    """
+    turns = turns if thorough else 1
     size = max(1, most // (turns * len(ranges)))
     for turn in zip_longest(*(_windows(r, size, turns) for r in ranges)):
         yield {r.partition: window for r, window in zip(ranges, turn, strict=True) if window is not None}
@@ -34,8 +39,8 @@ def plan_windows(ranges: Sequence[OffsetRange], most: int, *, thorough: bool) ->
 def _windows(r: OffsetRange, size: int, turns: int) -> list[tuple[int, int]]:
     if r.span <= size * turns:
         return [(r.start, r.end)]
-    starts = (r.start, r.start + (r.span - size) // 2, r.end - size)
-    return [(start, start + size) for start in starts[:turns]]
+    starts = [r.start + (r.span - size) * turn // max(turns - 1, 1) for turn in range(turns)]
+    return [(start, start + size) for start in starts]
 
 
 def read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: float) -> Iterator[list[Message]]:
@@ -44,9 +49,9 @@ def read_windows(consumer: Consumer, topic: str, windows: Windows, deadline: flo
     consumer.assign([TopicPartition(topic, partition, start) for partition, (start, _) in windows.items()])
     while left and time.monotonic() < deadline:
         current_run().stop.check()
-        messages = consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS)
-        if error := next(filter(None, map(Message.error, messages)), None):
-            raise translate(f"reading topic {topic}", error)
+        messages, errors = _divide(consumer.consume(_CONSUME_RECORDS, _CONSUME_SECONDS))
+        if errors:
+            raise translate(f"reading topic {topic}", errors[0])
         yield [m for m in messages if (m.offset() or 0) < windows[m.partition() or 0][1]]
         positions = consumer.position([TopicPartition(topic, partition) for partition in left])
         if read := [p.partition for p in positions if p.offset >= left[p.partition][1]]:
@@ -69,3 +74,13 @@ def holds_committed(connection: Connection, group: str, topic: str, windows: Win
         return any(read_windows(consumer, topic, wanted, deadline)) or time.monotonic() >= deadline
     finally:
         consumer.close()
+
+
+def _divide(messages: Sequence[Message]) -> tuple[list[Message], list[KafkaError]]:
+    """Return the records among messages, and the errors.
+
+    A client asks for its group's coordinator in any case. A refusal is no error, as no offset of a group is used.
+    """
+    errors = [error for error in map(Message.error, messages) if error is not None]
+    harmful = [error for error in errors if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED]
+    return [message for message in messages if message.error() is None], harmful

@@ -126,11 +126,15 @@ def stages_table(record: RunRecord) -> Table:
 
 def headline(record: RunRecord) -> str:
     """Say in one line what the run was."""
-    parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}"]
+    until = f" before {record.end}" if record.end else ""
+    parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}{until}"]
     parts.append(f"sorted by {', '.join(dict.fromkeys(sort.columns for sort in record.sorts))}")
+    parts += [f"in place of runs {covered}" for covered in record.covers]
     if record.dead_letters:
         most = "MORE THAN HALF of them, " * record.is_mostly_dead
-        parts.append(f"{most}{record.dead_letters:,} dead letters in {record.dead_letter_topic}")
+        written = record.dead_letters_written
+        new = "" if written is None else f", {written:,} of them new,"
+        parts.append(f"{most}{record.dead_letters:,} dead letters{new} in {record.dead_letter_topic}")
     if record.lost:
         parts.append(f"lost: {'; '.join(map(str, record.lost))}")
     return ", ".join(parts)
@@ -155,7 +159,9 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
         ("to read", f"{snapshot.span * snapshot.mean_record_bytes / 1e9:.2f} GB"),
         ("disk", f"up to {snapshot.disk_bytes / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
         ("memory", f"up to {job.memory_limit}"),
+        *([("end", _end_text(job, snapshot))] if job.end_moment else []),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
+        *([("mode", "replace: former records of the outputs are deleted after the commit")] * snapshot.replaces),
         *(("lost", str(lost)) for lost in snapshot.lost),
         *((f"type of {name}", f"{kind}, by a sample") for name, kind in snapshot.types.items()),
     ]
@@ -167,6 +173,10 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
         (("sorted by", "into"), sorts),
     )
     return "\n\n".join([f"### {_plan_line(job, snapshot)}", *map(_markdown, tables)])
+
+
+def _end_text(job: Job, snapshot: Snapshot) -> str:
+    return f"before {job.end}: {snapshot.behind_end:,} offsets behind it are left to later runs"
 
 
 def publish_summary(record: RunRecord) -> None:

@@ -15,7 +15,15 @@ from tasks.kafka.reach import require_broker
 from tasks.kafka.topics import describe_topic
 from tasks.reading.keys import KeyReader
 from tasks.reading.merging import Blocks, merge_blocks
-from tasks.reading.runs import MOST_RUNS, Choice, ReadableRange, ReadableRun, UnmergedRunsError, find_output
+from tasks.reading.runs import (
+    MAKE_ONE_RUN,
+    MOST_RUNS,
+    Choice,
+    ReadableRange,
+    ReadableRun,
+    UnmergedRunsError,
+    find_output,
+)
 from tasks.reading.search import Prober, Search
 from tasks.reading.streams import StreamReader
 from tasks.settings.connection import Connection, use_connection
@@ -122,7 +130,7 @@ class OutputReader:
         if len(runs) > MOST_RUNS:
             raise UnmergedRunsError(
                 f"{len(runs)} runs of job {self.output.job.name} hold such keys, and at most {MOST_RUNS} are merged at "
-                "once: make one run of them with kafka-sort merge, or read one with --run"
+                f"once: {MAKE_ONE_RUN}, or read one with --run"
             )
 
 

@@ -25,6 +25,7 @@ from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound
 
 MOST_RUNS = 64
+MAKE_ONE_RUN = "make one run of all with kafka-sort sort --mode replace"
 _STABLE_POLL_SECONDS = 0.05
 # A run that is committed between two looks takes the place of others at most this often before a reader gives up.
 _LOOKS = 5
@@ -33,10 +34,7 @@ _LOOKS = 5
 class UnmergedRunsError(TerminalError):
     """The runs of a job cannot be read together as they are: too many, folded in the ledger, or of other rules."""
 
-    action = (
-        "Make one run of them: `kafka-sort merge`, or `kafka-sort sort --mode replace`. Or read less, with `--run` or "
-        "`--newest`."
-    )
+    action = "Make one run of all with `kafka-sort sort --mode replace`. Or read less, with `--run` or `--newest`."
 
 
 class RunDeletedError(TerminalError):
@@ -48,7 +46,7 @@ class RunDeletedError(TerminalError):
 
 @dataclass(frozen=True)
 class Choice:
-    """What a reader wants: one run, or all. `newest`: leave out what is not known by run, or not by these rules."""
+    """The choice of a reader: an output, and one run or all. `newest`: leave out what is not known by run, or not by these rules."""
 
     output: str | None = None
     run: int | None = None
@@ -190,7 +188,7 @@ def _choose_runs(job: Job, choice: Choice, ledger: Ledger) -> list[RunRecord]:
     if others := [record.run for record in current if record.rules != RULES]:
         raise UnmergedRunsError(
             f"runs {', '.join(map(str, others))} of job {job.name} were parsed by other rules than this version's, so "
-            "their order may be another: make one run of all with kafka-sort merge, or leave them out with --newest"
+            f"their order may be another: {MAKE_ONE_RUN}, or leave them out with --newest"
         )
     return current
 
@@ -211,8 +209,7 @@ def _require_known(job: Job, ledger: Ledger) -> None:
     if covering is None or not any(c.first <= 1 and c.last >= earlier.last_run for c in covering.covers):
         raise UnmergedRunsError(
             f"runs {earlier.first_run} to {earlier.last_run} of job {job.name} are one record in the ledger, which "
-            "does not say where each lies: make one run of all with kafka-sort merge, or read the newer ones with "
-            "--newest"
+            f"does not say where each lies: {MAKE_ONE_RUN}, or read the newer ones with --newest"
         )
 
 

@@ -75,7 +75,7 @@ class Prober:
             return False
         if error is None:
             return message.partition() == r.partition and offset <= (message.offset() or 0) <= r.last
-        # The partition is assigned anew by the next read.
+        # The next read assigns the partition again.
         self._partition = -1
         raise deleted(self._topic, r) if error.code() in _DELETED else translate(f"reading {self._topic}", error)
 

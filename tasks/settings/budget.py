@@ -9,7 +9,7 @@ from tasks.settings.job import Job
 
 MB = 1_000_000
 # Python with Prefect, pyarrow and DuckDB loaded took 310 MB; the rest is for Arrow batches on their way.
-_BASE_BYTES = 420 * MB
+BASE_BYTES = 420 * MB
 SMALLEST_LIMIT = 768 * MB
 
 
@@ -31,7 +31,7 @@ class Budget:
                 f"memory limit {job.memory_bytes / MB:.0f} MB is too small to work: "
                 f"give at least {SMALLEST_LIMIT // MB} MB"
             )
-        free = job.memory_bytes - _BASE_BYTES
+        free = job.memory_bytes - BASE_BYTES
         return cls(
             # DuckDB's own limit leaves out the allocator's reserve and Arrow results.
             duckdb_bytes=int(free * 0.65) // job.sort_concurrency,

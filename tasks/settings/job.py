@@ -5,6 +5,7 @@ its options, `JobColumns` the columns that they name, `Job` its topics and the r
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,9 @@ from pydantic import model_validator
 from tasks.settings.column_types import ColumnType
 from tasks.settings.job_columns import JobColumns
 from tasks.settings.load import FieldError, load_model, read_job_file
+from tasks.settings.moments import read_moment
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames
+from tasks.settings.options import END_WORDS, START_WORDS
 from tasks.settings.outputs import check_folders, folder_of
 from tasks.settings.sorts import (
     DOCUMENT_KEYS,
@@ -206,6 +209,22 @@ class Job(JobColumns):
                 raise FieldError(field, describe_collision(topic, other))
             known.add(topic)
         return self
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        if self.start_moment and self.end_moment and self.end_moment < self.start_moment:
+            raise FieldError("end", f"{self.end} is before the start, {self.start}: give a later one, or leave it out")
+        return self
+
+    @property
+    def start_moment(self) -> datetime | None:
+        """The time from which a first run reads records; None if its start is given by a word, or not at all."""
+        return None if self.start is None or self.start in START_WORDS else read_moment(self.start)
+
+    @property
+    def end_moment(self) -> datetime | None:
+        """The time before which a run reads records; None if it reads all that is there now."""
+        return None if self.end is None or self.end in END_WORDS else read_moment(self.end)
 
     @cached_property
     def name(self) -> str:

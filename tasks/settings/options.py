@@ -3,12 +3,14 @@
 Their order is that of the form and of the command line's help. Rules between options are in `tasks/settings/job.py`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator
 
 from tasks.settings.folders import home_folder
+from tasks.settings.moments import read_moment, write_moment
 from tasks.settings.outputs import absolute_sort
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
@@ -25,7 +27,22 @@ SAMPLE_TOPIC = "source"
 SAMPLE_COLUMNS = "id:int,name,address,continent"
 SAMPLE_SORTS = ("id", "name", "continent")
 
-_LONGEST_SETTING = 10_000
+# The words that stand in place of a time.
+START_WORDS = ("earliest", "latest", "group")
+END_WORDS = ("now",)
+
+LONGEST_SETTING = 10_000
+
+
+def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | None:
+    """Return the value; ValueError if it is neither one of these words nor a time."""
+    if value is None or value in words:
+        return value
+    try:
+        read_moment(value)
+    except ValueError:
+        raise ValueError(f"{name} {value!r}: use {', '.join(words)} or a time as 2026-01-31T12:00:00Z") from None
+    return value
 
 
 class JobOptions(BaseModel):
@@ -122,6 +139,13 @@ class JobOptions(BaseModel):
         examples=["latest", "2026-01-31T12:00:00Z"],
         json_schema_extra=form(r"^(earliest|latest|group|\d{4}.*)$"),
     )
+    end: str | None = Field(
+        None,
+        title="End",
+        description="End of this run: now (default), or an ISO 8601 timestamp, before which it reads the records.",
+        examples=["now", "2026-02-01T00:00:00Z"],
+        json_schema_extra=form(r"^(now|\d{4}.*)$"),
+    )
     output_partitions: int | None = Field(
         None, ge=1, le=10_000, title="Output partitions", description="Partitions of new topics; default: the source's."
     )
@@ -198,8 +222,8 @@ class JobOptions(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_a_size_for_people(cls, value: Any) -> Any:
-        if len(str(value)) > _LONGEST_SETTING:
-            raise ValueError(f"is longer than {_LONGEST_SETTING:,} letters")
+        if len(str(value)) > LONGEST_SETTING:
+            raise ValueError(f"is longer than {LONGEST_SETTING:,} letters")
         return value
 
     @field_validator("source_topic", "job_name", "dead_letter_topic")
@@ -237,19 +261,20 @@ class JobOptions(BaseModel):
         parse_size(value)
         return value
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _written(cls, value: Any) -> Any:
+        return write_moment(value)
+
     @field_validator("start")
     @classmethod
     def _start(cls, value: str | None) -> str | None:
-        from datetime import datetime
+        return _check_moment("start", value, START_WORDS)
 
-        if value not in {None, "earliest", "latest", "group"}:
-            try:
-                datetime.fromisoformat(value or "")
-            except ValueError:
-                raise ValueError(
-                    f"start {value!r}: use earliest, latest, group or a time as 2026-01-31T12:00:00Z"
-                ) from None
-        return value
+    @field_validator("end")
+    @classmethod
+    def _end(cls, value: str | None) -> str | None:
+        return _check_moment("end", value, END_WORDS)
 
     @field_validator("workdir", "avro_schema", "protobuf_descriptor")
     @classmethod

@@ -29,7 +29,7 @@ _RECORD = ("value", "key", "headers", "timestamp", "partition", "offset")
 
 @dataclass(frozen=True)
 class FileRow:
-    """What a row of a file says besides its record: time (ms, 0 for none), place in the source, and typed keys."""
+    """A row of a file, besides its record: time (ms, 0 for none), place in the source, and typed keys."""
 
     time: int
     partition: int

@@ -9,7 +9,7 @@ from tasks.run_record import RunRecord, WrittenSort
 from tasks.verification.content import Digests, digest_all, digest_places
 from tasks.verification.keys import Encoded
 from tasks.verification.output_keys import make_output_keys
-from tasks.verification.partitions import Partitions, hash_partitions
+from tasks.verification.partitions import Partitions
 from tasks.verification.reading import Block
 from tasks.verification.spill import Rows, make_rows
 from tasks.verification.terms import SortKey, carried
@@ -86,7 +86,7 @@ class OutputForm:
     def belong(self, expected: Block) -> Partitions | None:
         """Return where each record must be, which comes from the source; None if that is not known, as by range."""
         if self.by == "hash" and not self.has_unknown_keys:
-            hashed = hash_partitions(expected.keys, self.count)
+            hashed = expected.hashed(self.count)
             return np.where(hashed < 0, expected.partition % self.count, hashed)
         return np.full(len(expected), expected.partition) if self.by == "source" else None
 
@@ -99,7 +99,7 @@ class OutputForm:
         """Return index and right partition of the records whose own keys lead to another partition."""
         if self.by != "hash":
             return []
-        hashed = hash_partitions(output.keys, self.count)
+        hashed = output.hashed(self.count)
         return [(i, int(hashed[i])) for i in np.flatnonzero((hashed >= 0) & (hashed != output.partition)).tolist()]
 
 

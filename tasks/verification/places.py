@@ -1,4 +1,4 @@
-"""Where the records of an output are read: the partitions of a topic, or the files of a folder."""
+"""The places where the records of an output are read: partitions of a topic, or files of a folder."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol

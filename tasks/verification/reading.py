@@ -25,6 +25,7 @@ from tasks.kafka.topics import LATEST, list_offsets
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 from tasks.verification.content import Digests, Headers, digest_records
+from tasks.verification.partitions import Partitions, hash_partitions
 
 _BLOCK_RECORDS = 5000
 # A block of large records must not outgrow memory; the mean is from the block before.
@@ -93,6 +94,16 @@ class Block:
     def _digests(self) -> Digests:
         # Sorts with the same record keys share them.
         return digest_records(self.values, self.keys, self.headers)
+
+    def hashed(self, count: int) -> Partitions:
+        """Return the partition of each record key by hash, among so many; -1 where a record has none."""
+        if count not in self._hashed:
+            self._hashed[count] = hash_partitions(self.keys, count)
+        return self._hashed[count]
+
+    @cached_property
+    def _hashed(self) -> dict[int, Partitions]:
+        return {}
 
 
 class TopicReader:

@@ -202,7 +202,7 @@ def ask_in_an_outage(address: str, parent: Connection) -> None:
         parent.send("ready")
         parent.recv()
         describe_owner(admin, "nobody")
-    assert group_offsets(admin, "nobody", "nothing") == {}
+    assert group_offsets(connection, "nobody", "nothing", [0]) == {}
 
 
 @pytest.mark.slow

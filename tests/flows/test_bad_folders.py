@@ -143,6 +143,7 @@ def test_a_folder_that_cannot_be_written(cluster: Cluster, tmp_path: Path) -> No
         check_output_folders(job, cluster.admin)
 
 
+@pytest.mark.slow
 def test_append_permits_what_others_wrote(cluster: Cluster, tmp_path: Path) -> None:
     """Foreign files are permitted by `--append`, another job's folder is not; runs of a lost ledger stay there."""
     source, folder = cluster.make_topic(), tmp_path / "out"
@@ -167,6 +168,7 @@ def test_append_permits_what_others_wrote(cluster: Cluster, tmp_path: Path) -> N
         check_output_folders(of_another, cluster.admin)
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_replaced(cluster: Cluster, tmp_path: Path) -> None:
     """A folder that is not the one of the last run any more is refused, unless --append permits it."""
     source, folder = cluster.make_topic(), tmp_path / "out"

@@ -78,6 +78,12 @@ SETTINGS = {
     "too many sorts at once": (["--sort-concurrency", "99"], ["sort_concurrency"]),
     "no records": (["--max-records", "0"], ["max_records"]),
     "start is nonsense": (["--start", "yesterday"], ["'yesterday'", "2026-01-31T12:00:00Z"]),
+    "end is nonsense": (["--end", "tomorrow"], ["end (--end)", "'tomorrow'", "now or a time as 2026-01-31T12:00:00Z"]),
+    "end before the start": (
+        ["--start", "2026-02-01T00:00:00Z", "--end", "2026-02-01T00:30:00+01:00"],
+        ["end (--end)", "2026-02-01T00:30:00+01:00 is before the start, 2026-02-01T00:00:00Z"],
+    ),
+    "end in the past, start latest": (["--start", "latest", "--end", "2026-02-01"], ["--end 2026-02-01", "latest"]),
     "timestamps": (["--timestamps", "old"], ["timestamps"]),
     "partitions of another kind": (["--partition-by", "size"], ["'size'", "range", "hash", "source"]),
     "hash without keys": (["--partition-by", "hash", "--output-key", "none"], ["--partition-by", "--output-key none"]),

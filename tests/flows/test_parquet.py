@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -16,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import SettingsError
-from tasks.failpoints import VARIABLE, InjectedError
+from tasks.failpoints import VARIABLE
 from tasks.folders.base import FilesLostError
 from tasks.outputs import prepare_outputs
 from tasks.ownership import own_job
+from tasks.plan import plan_run
 from tasks.preflight import take_up_job
 from tasks.rewriting import UnreadableRunError, rewrite_run
 from tasks.run import Run
@@ -27,6 +27,7 @@ from tasks.runners import ThreadRunner
 from tasks.settings.budget import Budget
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
+from tasks.settlement import FilesNotPlacedError
 from tasks.verify import verify_job
 from tests.cluster import Cluster, Record, sample_values
 from tests.command import KILLED, Command
@@ -36,7 +37,7 @@ from tests.files import assert_only_runs, assert_placed, files_of, hidden_in, re
 from tests.stages import make_job, owned, run_settled
 
 REPLACE = ("--mode", "replace")
-QUICK = {"after-stage", "before-place"}
+QUICK = {"before-place"}
 # From here on the run is committed.
 COMMITTED = {"after-commit", "before-place", "after-place"}
 POINTS = [
@@ -152,6 +153,7 @@ def make_two_runs(cluster: Cluster, tmp_path: Path, **over: object) -> tuple[Job
     return job, folder
 
 
+@pytest.mark.slow
 def test_replace_removes_former_folders(cluster: Cluster, tmp_path: Path) -> None:
     """A replacement leaves the one folder of all; a run that it does not know is not removed, but refuses it."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -184,6 +186,7 @@ def test_a_replacement_that_is_killed(cluster: Cluster, command: Command, tmp_pa
     assert_placed(cluster, job, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesLostError")
 def test_files_that_are_lost_are_written_again(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """The newest run's folder is gone: exit 1, which offers to write it from the source, and that works."""
@@ -204,6 +207,7 @@ def test_files_that_are_lost_are_written_again(cluster: Cluster, command: Comman
     assert "all files of the run are there" in whole.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_rewrite_mends_what_was_altered(cluster: Cluster, tmp_path: Path) -> None:
     """An older run too, also if all of the folder is gone: its marker is back, and the ledger knows the new files."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -219,6 +223,7 @@ def test_rewrite_mends_what_was_altered(cluster: Cluster, tmp_path: Path) -> Non
     assert verify_job(job, cluster.connection).ok
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_again(cluster: Cluster, tmp_path: Path) -> None:
     """Expired records of the source, unknown runs: the line says so, and nothing changes; --append goes on without."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -252,6 +257,7 @@ def rewrite(cluster: Cluster, job: Job, tmp_path: Path, number: int) -> None:
         rewrite_run(owner, ThreadRunner(), work, work.name, number)
 
 
+@pytest.mark.slow
 def test_a_rewrite_that_ends_before_it_places(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,27 +265,25 @@ def test_a_rewrite_that_ends_before_it_places(
     job, folder = make_two_runs(cluster, tmp_path)
     shutil.rmtree(folder / "run-000001")
     monkeypatch.setenv(VARIABLE, "before-place=raise")
-    with pytest.raises(InjectedError):
+    with pytest.raises(FilesNotPlacedError):
         rewrite(cluster, job, tmp_path, 1)
     assert runs_of(folder) == ["run-000002"]
     with owned(cluster, job):
         assert_whole(cluster, job)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesNotPlacedError")
 def test_files_that_cannot_be_placed(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """The run is committed, the line says so with exit status 1, and the next start places the files."""
     source, folder = cluster.make_topic(), tmp_path / "out"
     job = command.job(source, sorts=[f"id=parquet:{folder}"])
     cluster.produce(source, sample_values(100))
-    running = command.start(job, failpoint="before-place=stop").wait_until_stopped()
-    (folder / "run-000001").write_text("a file where the folder belongs")
-    running.send(signal.SIGCONT)
-    failed = running.finish()
+    failed = command.run(job, failpoint="before-place=raise")
     assert failed.status == 1
     assert "run 1 of job" in failed.err.splitlines()[-1]
     assert "is committed; the next start places its files" in failed.err.splitlines()[-1]
-    (folder / "run-000001").unlink()
+    assert runs_of(folder) == []
     again = command.run(job)
     assert again.status == 0, again.err
     assert_exact(cluster, job)
@@ -345,6 +349,7 @@ def test_verify_finds(sorted_job: tuple[Cluster, Job, Path], tmp_path: Path, wha
     assert any(re.search(said, str(difference)) for difference in found.differences), found.differences
 
 
+@pytest.mark.slow
 def test_verify_of_a_folder_that_was_removed(cluster: Cluster, tmp_path: Path) -> None:
     """A run's folder that a user has removed is no difference: it is not verifiable; the other runs are verified."""
     job, folder = make_two_runs(cluster, tmp_path)
@@ -354,6 +359,7 @@ def test_verify_of_a_folder_that_was_removed(cluster: Cluster, tmp_path: Path) -
     assert [line for line in found.unverifiable if "run-000001 was removed" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["hash", "source"])
 def test_partitions_and_record_keys(cluster: Cluster, tmp_path: Path, by: str) -> None:
     """Files have the partitions and record keys that the job asks for, as topics have them."""
@@ -390,3 +396,24 @@ def test_parts_that_do_not_fit_the_memory(cluster: Cluster, tmp_path: Path, monk
     run_settled(cluster, job, tmp_path)
     assert verify_job(job, cluster.connection).ok
     assert len(read_rows(folder, "run-000001")) == 1000
+
+
+@pytest.mark.slow
+def test_a_plan(cluster: Cluster, tmp_path: Path) -> None:
+    """A dry run plans folders as it plans topics, makes nothing, and refuses what the run would refuse."""
+    source, folder = cluster.make_topic(), tmp_path / "out"
+    sorts = [f"name:text(nocase),id=parquet:{folder}", f"id=o-{source}"]
+    job = make_job(source, tmp_path / "work", sorts=sorts)
+    cluster.produce(source, sample_values(200))
+    plan = plan_run(job, cluster.connection)
+    assert [(output.topic, len(output.ranges)) for output in plan.outputs] == [
+        (f"parquet:{folder}", 4),
+        (f"o-{source}", 4),
+    ]
+    assert not folder.exists()
+    run_settled(cluster, job, tmp_path)
+    cluster.produce(source, sample_values(20, seed=2))
+    assert plan_run(job, cluster.connection).has_work
+    shutil.rmtree(folder / "run-000001")
+    with pytest.raises(FilesLostError, match="--rewrite 1"):
+        plan_run(job, cluster.connection)

@@ -86,6 +86,7 @@ def test_killed_and_started_again(cluster: Cluster, command: Command, s3: S3Serv
     assert_run(cluster, s3, job, source)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesLostError")
 def test_objects_that_are_lost(cluster: Cluster, command: Command, s3: S3Server) -> None:
     """A run that is committed, but neither staged nor whole, stops the next start; --rewrite brings it back."""

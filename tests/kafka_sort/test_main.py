@@ -70,12 +70,12 @@ def shown_flags(command: str) -> set[str]:
 
 def test_the_help_of_verify_lists_what_it_uses() -> None:
     """It takes those of `sort` as well, so that one set of flags fits both."""
-    unused = {"--sort", "--columns", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
+    unused = {"--columns", "--end", "--delimiter", "--memory-limit", "--skip-lost", "--append", "--start"}
     assert unused <= shown_flags("sort")
     assert not unused & shown_flags("verify")
     assert {"--runs", "--job", "--job-name", "--workdir", "--request-timeout", "-X"} <= shown_flags("verify")
     taken = {flag for param in cli.commands["verify"].params for flag in param.opts}
-    assert shown_flags("sort") - {"--help", "-h"} <= taken
+    assert shown_flags("sort") - {"--help", "-h", "--dry-run", "--output", "--rewrite"} <= taken
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands))

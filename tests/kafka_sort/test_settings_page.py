@@ -18,6 +18,7 @@ MEANS_NONE = {
     "the source topic's name",
     "no limit",
     "`earliest`",
+    "`now`",
     "the source's",
     "the broker's",
     "`<source>-dead-letters`",

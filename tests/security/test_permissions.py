@@ -172,3 +172,18 @@ def test_revoked_while_it_runs(secure: Secure, sorter: Sorter, point: str, row: 
         again = sorter.run(job, *flags)
         assert again.status == 0, again.err
     assert_sorted(secure.cluster, job)
+
+
+@pytest.mark.slow
+def test_to_inspect_takes_read_on_the_topic(secure: Secure, sorter: Sorter) -> None:
+    """An inspection needs Read on its topic and nothing else; without DescribeConfigs it says what it cannot tell."""
+    source = secure.cluster.make_topic()
+    secure.cluster.produce(source, sample_values(20))
+    flags = sorter.flags()
+    refused(sorter.start_flags("inspect", *flags, source).finish(), source)
+    grant = Grant("source topic", ResourceType.TOPIC, source, AclOperation.READ)
+    with secure.granted([grant]):
+        outcome = sorter.start_flags("inspect", *flags, source).finish()
+    assert outcome.status == 0, outcome.err
+    assert 'columns = "c1:int,c2,c3,c4"' in outcome.out
+    assert "DescribeConfigs" in outcome.err

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.arrow import HEADERS
-from tasks.dump import _RowGroup
+from tasks.dump import RowGroup
 from tasks.formats.record_fields import RecordFields
 from tasks.kafka.fetch import Block
 from tasks.settings.job import Job
@@ -19,7 +19,7 @@ def test_columns_of_a_chunk_are_numbered_as_the_job_does(*, backwards: bool) -> 
     block = Block(
         pa.nulls(2, pa.binary()), pa.array([b"y", b"x"], pa.binary()), headers, np.zeros(2, np.int64), np.arange(2)
     )
-    group = _RowGroup(0)
+    group = RowGroup(0)
     group.add(block)
     keys = job.key_columns
     rows, _ = group.split(job, RecordFields(keys[::-1] if backwards else keys))

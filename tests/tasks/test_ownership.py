@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from tasks.errors import SettingsError
 from tasks.kafka.lease import Lease, LeaseTakenError
 from tasks.kafka.ledger import LAST, LedgerError, ensure_ledger, run_key
-from tasks.kafka.topics import describe_topic, group_offsets
+from tasks.kafka.topics import describe_topic
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease
 from tasks.publish import publish_run
@@ -229,7 +229,7 @@ def test_a_job_goes_on_behind_its_group_after_its_ledger_is_lost(cluster: Cluste
 def test_group_offsets_are_a_courtesy(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """Kafka's tools see where the run ended; reset by hand, they change nothing: the ledger decides."""
     record = run_once(cluster, job, tmp_path)
-    assert group_offsets(cluster.admin, job.group, job.source_topic) == record.ends
+    assert cluster.group_offsets(job) == record.ends
     cluster.admin.delete_consumer_groups([job.group])[job.group].result()
     cluster.produce(job.source_topic, sample_values(8, seed=2))
     again = run_once(cluster, job, tmp_path)

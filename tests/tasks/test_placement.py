@@ -92,6 +92,28 @@ def test_a_record_key_that_is_the_sort_key(key_format: str, term: str, *, is_own
         assert add_columns(job, [1], rows).column("o0").to_pylist() == [b"7" if key_format == "text" else b"a"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "values", "keys"),
+    [
+        ({"format": "json", "sorts": ["a.n:text(nocase)=o"]}, [b'{"a": {"n": "\\u00c4b"}}', b'{"a":{"n":"B"}}'], None),
+        (
+            {"format": "none", "key_format": "json", "sorts": ["@key.n:text(de)=o"]},
+            None,
+            [b'{"n": "\xc3\x84b"}', b'{"n":"B"}'],
+        ),
+        ({"csv_header": True, "sorts": ["n:text(nocase)=o"]}, ["n,m\nÄb,1".encode(), b"m,n\r\n2,B"], None),
+    ],
+    ids=["json", "json key", "header line"],
+)
+def test_texts_are_read_as_they_were_written(
+    settings: dict[str, object], values: list[bytes] | None, keys: list[bytes] | None
+) -> None:
+    """In any format a text whose order forgets how it was written is the record key as it is."""
+    job = Job.model_validate({"source_topic": "s", "output_key": "sort", **settings})
+    rows = make_rows(job, values or [None, None], keys or [None, None])
+    assert add_columns(job, [1], rows).column("o0").to_pylist() == ["Äb".encode(), b"B"]
+
+
 def test_hashes_of_record_keys() -> None:
     """A key leads to its murmur2; a record without one is where its source partition leads."""
     keys = [b"a", None, b"", b"key-17"]

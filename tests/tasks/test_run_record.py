@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies as st
 
-from tasks.run_record import EarlierRuns, RunRecord, WrittenRange, WrittenSort
+from tasks.run_record import CoveredRuns, DeletedRange, EarlierRuns, ReadRange, RunRecord, WrittenRange, WrittenSort
 
 # The bytes of a ledger of format 1.
 FORMAT_1 = (
@@ -63,10 +63,36 @@ def test_a_record_comes_back() -> None:
     assert RunRecord.from_json(record.to_json()) == record
 
 
+def test_a_record_that_covers_others_comes_back_as_it_was() -> None:
+    """What a run covers, what may be deleted, and how many dead letters it wrote, are read as they were written."""
+    output = replace(sort(0, 5, 7), delete_before=(DeletedRange(0, 12), DeletedRange(1, 0)))
+    record = replace(
+        MADE, run=9, sorts=(output,), covers=(CoveredRuns(1, 5), CoveredRuns(7, 8)), dead_letters_written=0
+    )
+    assert RunRecord.from_json(record.to_json()) == record
+    covered = [n for n in range(1, 12) if replace(MADE, run=n).is_covered_by([record])]
+    assert covered == [1, 2, 3, 4, 5, 7, 8]
+
+
+def test_folded_runs_know_what_they_read() -> None:
+    """Folded runs know what was read of the newest topic by the newest rules, and nothing of others."""
+
+    def run(number: int, start: int, end: int, topic: str = "i", rules: str = "2") -> EarlierRuns:
+        read = (ReadRange(0, start, end),)
+        return EarlierRuns.of(replace(MADE, run=number, read=read, source_topic_id=topic, format={"rules": rules}))
+
+    joined = run(1, 0, 5).joined(run(2, 5, 9)).joined(run(3, 12, 15))
+    assert EarlierRuns.from_json(joined.to_json()) == joined
+    assert joined.read_of("i", "2") == (ReadRange(0, 0, 9), ReadRange(0, 12, 15))
+    assert joined.read_of("other", "2") == joined.read_of("i", "3") == ()
+    assert joined.joined(run(4, 0, 3, topic="new")).read_of("new", "2") == (ReadRange(0, 0, 3),)
+    assert joined.joined(run(4, 15, 20, rules="3")).read_of("i", "3") == (ReadRange(0, 15, 20),)
+
+
 def test_fields_of_a_later_version_are_passed_over() -> None:
     """At every level, a later version may add fields that this one does not need."""
     raw = json.loads(replace(MADE, sorts=(sort(0, 5, 7),), ledger=3).to_json())
-    raw["covers"] = [1]
+    raw["mirrors"] = [1]
     raw["sorts"][0]["kind"] = "topic"
     raw["sorts"][0]["partitions"][0]["index"] = {"every": 1000}
     record = RunRecord.from_json(json.dumps(raw).encode())

@@ -1,18 +1,18 @@
 """Avro in Confluent's wire format: the schema is in the registry, by its id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
 from tasks.formats.avro.format import ValueReader
 from tasks.formats.avro.schema import SchemaError, Type, parse_schema
-from tasks.formats.avro.types import default_type, find_leaves
+from tasks.formats.avro.types import default_type, find_fields, find_leaves
 from tasks.formats.base import RejectedError
 from tasks.formats.framed import Part
 from tasks.formats.schema_registry import RegisteredSchema
 from tasks.formats.wire import Groups, Indexes, group_by_schema
 from tasks.settings.column_types import ColumnType
-from tasks.settings.paths import Path
+from tasks.settings.paths import Path, format_path
 from tasks.settings.sorts import KeyColumn
 
 
@@ -39,3 +39,9 @@ class AvroLanguage:
     def find_types(self, schema: Type, path: Path) -> list[ColumnType]:
         """Return the types of the leaves at a path."""
         return [default_type(leaf) for leaf in find_leaves([schema], path)]
+
+    def list_columns(self, schema: Type) -> Iterator[str]:
+        """Yield the fields that may be keys."""
+        for path in find_fields(schema):
+            if any(leaf.arrow is not None for leaf in find_leaves([schema], path)):
+                yield format_path(path)

@@ -88,8 +88,13 @@ def resolve_type(schemas: Sequence[Type], column: str, given: ColumnType | None)
 
 def list_columns(schemas: Iterable[Type], most: int = 30) -> list[str]:
     """Return the fields of the schemas that may be keys, without those of items, entries and inner repetitions."""
-    found = dict.fromkeys(format_path(path) for schema in schemas for path in _fields(schema, (), ()))
+    found = dict.fromkeys(format_path(path) for schema in schemas for path in find_fields(schema))
     return [*list(found)[:most], *["…"] * (len(found) > most)]
+
+
+def find_fields(schema: Type) -> Iterable[Path]:
+    """Return the paths of all fields, without those of items, entries and inner repetitions."""
+    return _fields(schema, (), ())
 
 
 def _fields(kind: Type, path: Path, around: tuple[Type, ...]) -> Iterable[Path]:

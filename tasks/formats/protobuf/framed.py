@@ -1,6 +1,6 @@
 """Protobuf in Confluent's wire format: each record's message is that of its schema id and message indexes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from tasks.formats.framed import VALUE, Part
 from tasks.formats.protobuf.format import find_missing
 from tasks.formats.protobuf.messages import MessageReader
 from tasks.formats.protobuf.native import check_type
-from tasks.formats.protobuf.paths import Column, NoSuchFieldError, resolve
+from tasks.formats.protobuf.paths import Column, NoSuchFieldError, find_fields, resolve
 from tasks.formats.protobuf.schema import compile_once, find_message, require_compiler
 from tasks.formats.schema_registry import RegisteredSchema
 from tasks.formats.wire import Groups, Indexes, cut_values, group_by_message
 from tasks.keys import Parsed, type_columns
 from tasks.settings.column_types import ColumnType
-from tasks.settings.paths import Path
+from tasks.settings.paths import Path, format_path
 from tasks.settings.sorts import KeyColumn, path_within
 
 
@@ -55,6 +55,10 @@ class ProtobufLanguage:
             return [resolve(schema, path).default_type]
         except SettingsError:
             return []
+
+    def list_columns(self, schema: Any) -> Iterator[str]:
+        """Yield the fields that may be keys."""
+        return map(format_path, find_fields(schema))
 
 
 class _PayloadReader:

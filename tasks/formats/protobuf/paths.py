@@ -3,7 +3,7 @@
 A path that the message does not have is a SettingsError, before any work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,6 +142,19 @@ def resolve(message: Any, path: Path) -> Column:
     first = target.fields[0].name if target.fields else None
     way = f": name a field of it, as {name}.{first}" if first else " without fields"
     raise SettingsError(f"column {name!r} is a message, {target.full_name}{way}")
+
+
+def find_fields(message: Any, around: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the paths of a message (Descriptor) that may be keys, without those into repeated fields and maps."""
+    inside = (*around, message.full_name)
+    for field in message.fields:
+        target = field.message_type
+        if field.is_repeated or (target is not None and target.full_name in inside):
+            continue
+        if target is None or target.full_name == TIMESTAMP or target.full_name in _WRAPPERS:
+            yield (field.name,)
+        else:
+            yield from ((field.name, *path) for path in find_fields(target, inside))
 
 
 class _Resolver:

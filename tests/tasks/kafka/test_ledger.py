@@ -64,16 +64,16 @@ def test_a_feature_that_is_not_known_stops_before_the_fence(cluster: Cluster, tm
     cluster.produce(source, sample_values(5), 1)
     job = make_job(source, tmp_path)
     record = run_once(cluster, job, tmp_path)
-    newer = replace(record, run=2, ledger=7, requires=("replace", "sharding"))
+    newer = replace(record, run=2, ledger=7, requires=("mirroring", "sharding"))
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": job.group})
     producer.init_transactions(30)
     producer.begin_transaction()
     for key in (run_key(2), LAST):
         producer.produce(job.ledger, newer.to_json(), key)
     producer.commit_transaction()
-    with pytest.raises(NewerLedgerError, match="requires replace, sharding") as refused, owned(cluster, job):
+    with pytest.raises(NewerLedgerError, match="requires mirroring, sharding") as refused, owned(cluster, job):
         pass
-    assert refused.value.features == ("replace", "sharding")
+    assert refused.value.features == ("mirroring", "sharding")
     # The newer version's producer was not fenced: it goes on.
     producer.begin_transaction()
     producer.produce(job.ledger, newer.to_json(), LAST)

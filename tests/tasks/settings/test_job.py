@@ -1,6 +1,7 @@
 """A job as a person writes it: what is taken, and refusals that say what, where it was given, and how to write it."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tasks.errors import SettingsError
 from tasks.settings.job import Job, load_job
+from tasks.settings.moments import epoch_millis, read_moment
 from tasks.settings.streaming import load_streaming
 
 
@@ -111,6 +113,34 @@ def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, wo
     line = refusal({}, {}, file)
     assert f"job file {file}" in line
     assert words in line
+
+
+def test_times_of_a_job_file(tmp_path: Path) -> None:
+    """TOML has times of its own: they may be written without quotes, with a zone, without one (UTC), or as a day."""
+    file = tmp_path / "job.toml"
+    for text in ("2026-02-01T01:00:00+01:00", "2026-02-01T00:00:00", "2026-02-01", '"2026-02-01T00:00:00Z"'):
+        file.write_text(f"start = {text}\nend = {text}\n")
+        job = load_job({}, {}, file)
+        assert job.start_moment == job.end_moment == datetime(2026, 2, 1, tzinfo=UTC), text
+    file.write_text("start = 2026-02-01\nend = 00:00:00\n")
+    assert "end" in refusal({}, {}, file)
+    assert load_job({"end": "now"}, {"KAFKA_SORT_END": "2026-03-01"}).end_moment is None
+    assert load_job({}, {"KAFKA_SORT_END": "2026-03-01"}).end == "2026-03-01"
+
+
+@pytest.mark.parametrize(
+    ("text", "millis"),
+    [
+        ("2026-02-01T00:00:00.001Z", 1769904000001),
+        # A record's time is a whole millisecond: the first one that is not before this is the next.
+        ("2026-02-01T00:00:00.0001Z", 1769904000001),
+        ("1969-12-31T23:59:59.999Z", 0),
+        ("0001-01-01T00:00:00+14:00", 0),
+    ],
+)
+def test_the_millisecond_of_a_time(text: str, millis: int) -> None:
+    """Kafka is asked for whole milliseconds, never for a negative one, which means something else to it."""
+    assert epoch_millis(read_moment(text)) == millis
 
 
 def test_where_a_setting_was_given() -> None:
@@ -241,3 +271,20 @@ def test_a_header_line_has_the_names() -> None:
     named = load_job({"source_topic": "s", "csv_header": True, "sorts": ['"order id, old"']}, {})
     assert named.sort_list[0].topic == "s-by-order-id-old"
     assert "unknown column 'when'" in refusal({"source_topic": "s", "sorts": ["when"]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"max_records": 10}, "--max-records"),
+        ({"on_partition_failure": "skip"}, "--on-partition-failure"),
+        ({"start": "latest"}, "--start"),
+        ({"start": "group"}, "--start"),
+    ],
+)
+def test_a_replacement_reads_all(flags: dict[str, Any], named: str) -> None:
+    """What would leave records of the source out is refused together with `--mode replace`; a time as start is not."""
+    told = refusal({"mode": "replace", **flags})
+    assert named in told
+    assert "--mode replace" in told
+    assert load_job({"mode": "replace", "start": "2026-01-31T12:00:00Z"}, {}).replaces

@@ -7,7 +7,7 @@ import pytest
 from kafka_sort.main import cli
 from tasks.errors import SettingsError
 from tasks.settings.job import load_job
-from tasks.settings.streaming import Streaming, load_streaming
+from tasks.settings.streaming import Streaming, check_streamable, load_streaming
 
 FILE = """
 source-topic = "orders"
@@ -65,3 +65,18 @@ def test_the_former_name_of_the_batch_size_is_taken(word: str, tmp_path: Path) -
     assert Streaming.model_validate({word.replace("-", "_"): 12}).batch_size == 12
     (option,) = (o for o in cli.commands["stream"].params if o.name == "batch_size")
     assert f"--{word}" in option.opts
+
+
+def test_a_stream_has_no_end_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--end now` is refused before any work, since it would end a stream before it begins; a time is an end."""
+    check_streamable(load_job({"end": "2026-02-01"}, {}))
+    monkeypatch.setattr("kafka_sort.main._start", lambda *_: None)
+    with pytest.raises(SettingsError, match="--end now is for kafka-sort sort"):
+        cli(["stream", "--end", "now"], standalone_mode=False)
+
+
+def test_a_stream_only_appends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--mode replace` is refused before any work: a stream publishes batch after batch."""
+    monkeypatch.setattr("kafka_sort.main._start", lambda *_: None)
+    with pytest.raises(SettingsError, match="--mode replace is for kafka-sort sort"):
+        cli(["stream", "--mode", "replace"], standalone_mode=False)
