@@ -25,8 +25,9 @@ _PART_ENTRIES: Final = 5000
 
 @dataclass(frozen=True)
 class IndexPart:
-    """Consecutive entries: entry i is the key at offset `first` + i * `every`."""
+    """Consecutive entries of one attempt of a run: entry i is the key at offset `first` + i * `every`."""
 
+    attempt: str
     first: int
     every: int
     entries: tuple[KeyBound, ...]
@@ -38,7 +39,7 @@ class IndexPart:
         facts = json.loads(head)
         if facts["version"] != VERSION:
             return None
-        return cls(facts["first"], facts["every"], tuple(map(KeyBound.parse, lines)))
+        return cls(facts["attempt"], facts["first"], facts["every"], tuple(map(KeyBound.parse, lines)))
 
     def find(self, encoded: bytes) -> int | None:
         """Return the offset of the last entry that certainly comes before a key; None if there is none."""
@@ -65,7 +66,7 @@ def index_changes(
     """
     for sort in (sort for sort in record.sorts if not sort.has_folder):
         for written in sort.partitions:
-            yield from _records(record.run, sort, written, entries[sort.topic][written.partition].split(b"\n"))
+            yield from _records(record, sort, written, entries[sort.topic][written.partition].split(b"\n"))
     for run in sorted({*ledger.outdated(record.run), *ledger.covered_by(record)}):
         former = EarlierRuns.from_json(ledger.footprints[run])
         for sort in (sort for sort in former.sorts if not sort.has_folder):
@@ -73,10 +74,13 @@ def index_changes(
                 yield from ((key, None) for key in part_keys(run, sort.topic, written.partition, written.count))
 
 
-def _records(run: int, sort: WrittenSort, written: WrittenRange, lines: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for part, key in enumerate(part_keys(run, sort.topic, written.partition, written.count)):
+def _records(
+    record: RunRecord, sort: WrittenSort, written: WrittenRange, lines: list[bytes]
+) -> Iterator[tuple[bytes, bytes]]:
+    facts = {"version": VERSION, "attempt": record.attempt, "every": EVERY}
+    for part, key in enumerate(part_keys(record.run, sort.topic, written.partition, written.count)):
         start = part * _PART_ENTRIES
-        head = {"version": VERSION, "run": run, "first": written.first + start * EVERY, "every": EVERY}
+        head = facts | {"first": written.first + start * EVERY}
         yield key, b"\n".join([json.dumps(head).encode(), *lines[start : start + _PART_ENTRIES]])
 
 

@@ -46,7 +46,10 @@ class RunDeletedError(TerminalError):
 
 @dataclass(frozen=True)
 class Choice:
-    """The choice of a reader: an output, and one run or all. `newest`: leave out what is not known by run, or not by these rules."""
+    """The choice of a reader: an output, and one run or all.
+
+    `newest`: leave out runs that are not known one by one, or were parsed by other rules.
+    """
 
     output: str | None = None
     run: int | None = None
@@ -65,6 +68,8 @@ class ReadableRange:
     last_bound: KeyBound | None = None
     # The number of records that the run wrote there, also of those that retention removed.
     written: int = 0
+    # The attempt that made the run.
+    attempt: str = ""
 
     @property
     def count(self) -> int:
@@ -238,7 +243,15 @@ def _await_stable(admin: AdminClient, topic: Topic, ends: Mapping[int, int], pat
 
 def _make_run(record: RunRecord, sort: WrittenSort, starts: Mapping[int, int]) -> ReadableRun:
     ranges = tuple(
-        ReadableRange(record.run, w.partition, max(w.first, starts[w.partition]), w.last, *_bounds(record, w), w.count)
+        ReadableRange(
+            record.run,
+            w.partition,
+            max(w.first, starts[w.partition]),
+            w.last,
+            *_bounds(record, w),
+            w.count,
+            record.attempt,
+        )
         for w in sorted(sort.partitions, key=lambda w: w.partition)
         if w.count and w.last >= starts[w.partition]
     )

@@ -119,7 +119,8 @@ class Search:
             return None
         for value in values:
             part = None if value is None else self._parse(value)
-            if part is None:
+            # Records of a job that was begun anew may have the keys of former ones.
+            if part is None or part.attempt != r.attempt:
                 return None
             place = part.find(low)
             if place is None:
