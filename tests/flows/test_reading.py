@@ -52,6 +52,7 @@ def in_order(job: Job, number: int, runs: Sequence[Sequence[bytes]]) -> list[byt
     return sorted((value for run in runs for value in run), key=lambda v: sort_key(job.sort_list[number], v))
 
 
+@pytest.mark.slow
 def test_several_runs_in_one_order(cluster: Cluster, command: Command) -> None:
     """Runs with gaps are merged by a composite key; a key, a prefix, a range, one run and a limit are found in them."""
     source = cluster.make_topic()
@@ -79,6 +80,7 @@ def test_several_runs_in_one_order(cluster: Cluster, command: Command) -> None:
         assert topic.get(301) == []
 
 
+@pytest.mark.slow
 def test_keys_that_may_be_null(cluster: Cluster, command: Command) -> None:
     """A field without a letter is null where nulls are permitted; None is, in Python."""
     source = cluster.make_topic(1)
@@ -92,6 +94,7 @@ def test_keys_that_may_be_null(cluster: Cluster, command: Command) -> None:
     assert values_of(show(command, "get", "", '""', "a", *flags(job, 0))) == [b"1", b"1", b"0", b"2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition_by", ["hash", "source"])
 def test_partitions_that_are_no_ranges(cluster: Cluster, command: Command, partition_by: str) -> None:
     """Each partition is sorted for itself: the reader merges them, and finds a key wherever it is."""
@@ -167,6 +170,7 @@ def test_a_run_that_is_replaced(cluster: Cluster, command: Command) -> None:
     assert (gone.status, "a later run took its place" in gone.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut(cluster: Cluster, command: Command) -> None:
     """What retention has removed is told in a line; the rest is shown."""
     source = cluster.make_topic(1)
@@ -179,6 +183,7 @@ def test_a_run_that_is_cut(cluster: Cluster, command: Command) -> None:
     assert "run 1 is cut: retention removed its first 5 records" in shown.err
 
 
+@pytest.mark.slow
 @pytest.mark.raises("UnmergedRunsError")
 def test_runs_that_cannot_be_read_together(cluster: Cluster, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folded runs, other parse rules and too many runs stop a reader, which names the way out."""
@@ -205,6 +210,7 @@ def test_runs_that_cannot_be_read_together(cluster: Cluster, command: Command, m
     assert values_of(show(command, "get", "1", "--newest", *flags(job, 0))) == [b"1,a,b,Asia"]
 
 
+@pytest.mark.slow
 @pytest.mark.raises("ForeignRecordError")
 def test_a_record_of_no_run(cluster: Cluster, command: Command) -> None:
     """A record without a key where a run's must be is an error that names its place."""
@@ -224,6 +230,7 @@ def test_a_record_of_no_run(cluster: Cluster, command: Command) -> None:
     assert f"output o-{source} partition 0 offset {end - 1}:" in failed.err
 
 
+@pytest.mark.slow
 def test_two_topics_are_joined(cluster: Cluster, command: Command) -> None:
     """Orders and customers by one key, each of them of several runs; orders without a customer are kept if wanted."""
     jobs = []

@@ -37,6 +37,7 @@ def test_the_table_is_enough(secure: Secure, sorter: Sorter) -> None:
     assert_sorted(secure.cluster, job)
 
 
+@pytest.mark.slow
 def test_a_reader_needs_no_group(secure: Secure, sorter: Sorter) -> None:
     """Read on outputs, ledger and index is enough to read; without the index keys are found as well."""
     job = sorter.prepare(9000)
