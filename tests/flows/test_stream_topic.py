@@ -14,7 +14,7 @@ from prefect.states import Cancelling
 
 from flows import stream_topic
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.failpoints import NAMES
+from tasks.failpoints import RUN_NAMES
 from tasks.kafka.lease import describe_owner
 from tasks.kafka.topics import describe_topic
 from tasks.settings.connection import use_connection
@@ -101,7 +101,7 @@ def members(cluster: Cluster, job: Job) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", NAMES)
+@pytest.mark.parametrize("point", RUN_NAMES)
 def test_killed_at_every_step(cluster: Cluster, command: Command, point: str) -> None:
     """At whatever instant it was killed, a restarted stream neither loses nor doubles a record."""
     source = cluster.make_topic()
