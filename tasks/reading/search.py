@@ -119,7 +119,7 @@ class Search:
             return None
         for value in values:
             part = None if value is None else self._parse(value)
-            # Records of a job that was begun anew may have the keys of former ones.
+            # A job whose ledger was lost begins with run 1 again.
             if part is None or part.attempt != r.attempt:
                 return None
             place = part.find(low)

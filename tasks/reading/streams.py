@@ -54,7 +54,7 @@ class StreamReader:
             "queued.min.messages": max(_QUEUED_RECORDS // self.share, 1000),
             "fetch.wait.max.ms": 10,
         }
-        fetch = {"max.partition.fetch.bytes": min(1_048_576, self._bytes // 2)}
+        fetch = {"max.partition.fetch.bytes": min(1_048_576, max(self._bytes // 16, 65_536))}
         consumer = make_consumer(self.connection, self.group, **queue, **fetch)
         stop, block_bytes = current_run().stop, self._bytes // 8
         reader = RangeReader(consumer, self.admin, self.topic, stop, self.patience, _CONSUME_SECONDS, block_bytes)
