@@ -139,12 +139,11 @@ class PlannedTopics:
     grown: tuple[str, ...]
 
 
-def plan_topics(view: JobView) -> PlannedTopics:
+def plan_topics(job: Job, admin: AdminClient) -> PlannedTopics:
     """Look at the topics that a run would write to, its ledger among them; nothing is changed.
 
     The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
     """
-    job, admin = view.job, view.admin
     source = describe_topic(admin, job.source_topic)
     rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
     found = describe_topics(admin, list(rules))

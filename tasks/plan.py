@@ -77,7 +77,7 @@ def plan_run(job: Job, connection: Connection) -> RunPlan:
         check_former_runs(view)
         snapshot = take_snapshot(view)
         view.job = view.job.with_types(snapshot.types)
-        topics = plan_topics(view)
+        topics = plan_topics(view.job, admin)
         counts = [topics.partitions[sort.topic] for sort in view.job.sort_list]
         survey = take_survey(view, snapshot, place_outputs(view.job, counts))
     return RunPlan(

@@ -11,9 +11,9 @@ from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, check_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
-from tasks.outputs import check_output_partitions, check_outputs
+from tasks.outputs import check_output_partitions, check_outputs, plan_topics
 from tasks.ownership import JobView
-from tasks.permissions import check_permissions
+from tasks.permissions import check_permissions, name_refusals
 from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection, use_connection
@@ -43,6 +43,8 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     check_output_partitions(job, source)
     check_outputs(job, admin)
     check_ledger(admin, job.ledger)
+    with name_refusals(job, admin):
+        plan_topics(job, admin)
 
 
 def take_up_job(view: JobView) -> None:

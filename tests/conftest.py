@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import raised
@@ -19,6 +20,11 @@ BROKER_PROPERTIES = {
     "log.retention.check.interval.ms": "1000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
 }
+
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("kafka-sort", deadline=None)
+hypothesis.settings.load_profile("kafka-sort")
 
 
 def pytest_configure() -> None:

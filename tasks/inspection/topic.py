@@ -99,7 +99,9 @@ def _remarks(found: Inspection) -> list[str]:
     """Return what a reader of the job file should know."""
     sample, name = found.sample, found.sample.topic.name
     told = (
-        f"all {found.count:,} records" if sample.is_whole else f"{found.count:,} of about {sample.estimate:,} records"
+        ("its only record" if found.count == 1 else f"all {found.count:,} records")
+        if sample.is_whole
+        else f"{found.count:,} of about {sample.estimate:,} records"
     )
     lines = [
         f"Made by kafka-sort inspect {name}, by {told}.",

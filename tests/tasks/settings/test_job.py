@@ -271,3 +271,10 @@ def test_a_header_line_has_the_names() -> None:
     named = load_job({"source_topic": "s", "csv_header": True, "sorts": ['"order id, old"']}, {})
     assert named.sort_list[0].topic == "s-by-order-id-old"
     assert "unknown column 'when'" in refusal({"source_topic": "s", "sorts": ["when"]})
+
+
+@pytest.mark.parametrize("name", ["__consumer_offsets", "kafka-sort.other.ledger"])
+def test_topics_that_are_not_written_to(name: str) -> None:
+    """No output and no dead-letter topic has the name of a topic of Kafka's own, or of another job's ledger."""
+    assert "has the name of" in refusal({"source_topic": "a", "sorts": [f"id={name}"]})
+    assert "has the name of" in refusal({"source_topic": "a", "sorts": ["id"], "dead_letter_topic": name})
