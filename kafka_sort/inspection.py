@@ -69,6 +69,8 @@ def tell(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "without a leader", ", ".join(map(str, sample.topic.leaderless))
     about = "" if sample.is_whole else "about "
     yield "records", f"{about}{sample.estimate:,}, at {counted(sample.offsets, 'offset')}"
+    if sample.held_back:
+        yield "held back", f"{counted(sample.held_back, 'offset')} behind open transactions"
     yield "sampled", f"{counted(found.count, 'record')} of {counted(sample.read, 'partition')}"
     yield "values", "; ".join((guess.name, *guess.notes))
     yield from _tell_others(found)
@@ -144,6 +146,7 @@ def describe(found: Inspection) -> dict[str, Any]:
         "partitions": {str(r.partition): {"start": r.start, "end": r.end} for r in sample.ranges},
         "leaderless": list(sample.topic.leaderless),
         "offsets": sample.offsets,
+        "held_back": sample.held_back,
         "records": sample.estimate,
         "records_are_exact": sample.is_whole,
         "sampled": {"records": found.count, "partitions": sample.read},

@@ -71,4 +71,5 @@ def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     table = read_job_file(file).get(STREAM_TABLE, {})
     if not isinstance(table, dict):
         raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")
-    return load_model(Streaming, flags, environment, underscored(table), f"job file {file} [{STREAM_TABLE}]")
+    where = f"job file {file} [{STREAM_TABLE}]"
+    return load_model(Streaming, flags, environment, underscored(table, where), where)

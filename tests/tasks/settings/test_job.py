@@ -99,7 +99,9 @@ def test_a_flags_word_is_taken_in_a_file(tmp_path: Path) -> None:
         ('delimeter = ","', "did you mean delimiter?"),
         ('source = "a"', "did you mean source_topic?"),
         ("colour = 1", "there is no setting 'colour'"),
-        ('sorts = "id"', "sorts"),
+        ('sorts = "id"', 'should be a valid list, as ["…", "…"]'),
+        ('columns = ["id"]', 'should be a valid string, as "…"'),
+        ('source-topic = "a"\nsource_topic = "b"', "source-topic is given twice, also as source_topic"),
         ('sort = ["id desc"]', "write id:desc"),
         ("max-records = 0", "max_records"),
         ("max_records = 'few'", "max_records"),
@@ -113,6 +115,21 @@ def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, wo
     line = refusal({}, {}, file)
     assert f"job file {file}" in line
     assert words in line
+
+
+def test_files_that_are_no_toml(tmp_path: Path) -> None:
+    """What cannot be read is told without the words of Python; a byte order mark in front is fine."""
+    assert refusal({}, {}, tmp_path / "absent").endswith(
+        "absent: No such file or directory: name a file that can be read"
+    )
+    file = tmp_path / "job.toml"
+    file.write_bytes('source-topic = "a"'.encode("utf-16"))
+    assert refusal({}, {}, file).endswith("it is not UTF-8, as TOML is: save it anew")
+    file.write_bytes(b'\xef\xbb\xbfsource-topic = "a"\r\n')
+    assert load_job({}, {}, file).source_topic == "a"
+    file.write_text("[stream]\nmax-latency = 1\nmax_latency = 2\n")
+    with pytest.raises(SettingsError, match="max-latency is given twice"):
+        load_streaming({}, {}, file)
 
 
 def test_times_of_a_job_file(tmp_path: Path) -> None:
