@@ -139,23 +139,26 @@ class PlannedTopics:
     grown: tuple[str, ...]
 
 
-def plan_topics(view: JobView) -> PlannedTopics:
+def plan_topics(view: JobView, *, has_work: bool) -> PlannedTopics:
     """Look at the topics that a run would write to, its ledger among them; nothing is changed.
 
-    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
+    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create. A run without work
+    creates its ledger alone.
     """
     job, admin = view.job, view.admin
     source = describe_topic(admin, job.source_topic)
     rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
     found = describe_topics(admin, list(rules))
     absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
-    for name, partitions in absent.items():
-        rules[name].check_make(admin, name, partitions, job.replication_factor)
     short = _short(job, source, found)
-    for name, partitions in short.items():
-        add_partitions(admin, name, partitions, only_check=True)
+    created = [name for name in absent if has_work or name == job.ledger]
+    for name in created:
+        rules[name].check_make(admin, name, absent[name], job.replication_factor)
+    grown = [*short] if has_work else []
+    for name in grown:
+        add_partitions(admin, name, short[name], only_check=True)
     there = {name: len(topic.partitions) for name, topic in found.items()}
-    return PlannedTopics(there | absent | short, tuple(absent), tuple(short))
+    return PlannedTopics(there | absent | short, tuple(created), tuple(grown))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:

@@ -87,7 +87,7 @@ class Run:
         snapshot = publication.snapshot
         with _stage("publish", snapshot, publication.records * len(publication.sorts)):
             record = self.runner.publish(self.owner, publication)
-        current_metrics().count_committed(record, publication.record_bytes)
+        current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record
 
     def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:

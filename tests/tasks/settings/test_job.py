@@ -122,8 +122,9 @@ def test_times_of_a_job_file(tmp_path: Path) -> None:
         file.write_text(f"start = {text}\nend = {text}\n")
         job = load_job({}, {}, file)
         assert job.start_moment == job.end_moment == datetime(2026, 2, 1, tzinfo=UTC), text
-    file.write_text("start = 2026-02-01\nend = 00:00:00\n")
-    assert "end" in refusal({}, {}, file)
+    for text in ("00:00:00", "2026", "true"):
+        file.write_text(f"start = 2026-02-01\nend = {text}\n")
+        assert "use now or a time as 2026-01-31T12:00:00Z" in refusal({}, {}, file)
     assert load_job({"end": "now"}, {"KAFKA_SORT_END": "2026-03-01"}).end_moment is None
     assert load_job({}, {"KAFKA_SORT_END": "2026-03-01"}).end == "2026-03-01"
 
