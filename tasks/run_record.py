@@ -225,7 +225,7 @@ class EarlierRuns:
 
     @property
     def reading(self) -> Reading:
-        """What decides whether the dead letters of the offsets that were read are there."""
+        """The facts that decide whether the dead letters of the offsets that were read are there."""
         return self.source_topic_id, self.rules, self.dead_letter_topic
 
     @classmethod

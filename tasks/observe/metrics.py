@@ -66,15 +66,16 @@ class RunMetrics:
         for sort in record.sorts:
             self.count("publish", record.records - record.dead_letters, size, sort=sort.topic)
         self._dead_letters.labels(self.job).inc(record.new_dead_letters)
-        self._note_lag(lag)
+        self.note_lag(lag)
 
-    def set_lag(self, offsets: Mapping[int, int]) -> None:
-        """Set source partition → offsets that are there and unread. None at all is a success: the stream is idle."""
-        self._note_lag(offsets)
+    def note_look(self, offsets: Mapping[int, int]) -> None:
+        """Note what a stream found unread, by source partition. None at all is a success: the stream is idle."""
+        self.note_lag(offsets)
         if not any(offsets.values()):
             self._success.labels(self.job).set_to_current_time()
 
-    def _note_lag(self, offsets: Mapping[int, int]) -> None:
+    def note_lag(self, offsets: Mapping[int, int]) -> None:
+        """Set source partition → offsets that are there and unread."""
         for partition, count in offsets.items():
             self._lag.labels(self.job, str(partition)).set(count)
 

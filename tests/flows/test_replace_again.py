@@ -6,11 +6,15 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from tasks.errors import SourceLostError
+from tasks.observe.metrics import RunMetrics, use_metrics
+from tasks.outputs import prepare_outputs
 from tasks.ownership import Onlooker
 from tasks.preflight import take_up_job
 from tasks.publish import publish_run
 from tasks.replacement import finish_deletion
+from tasks.run import Run
 from tasks.run_record import RunRecord
+from tasks.runners import ThreadRunner
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.snapshot import has_work, take_snapshot
@@ -174,6 +178,22 @@ def test_a_start_behind_what_expired(cluster: Cluster, tmp_path: Path) -> None:
     record = replace_all(cluster, change(job, start=at(5)), tmp_path)
     assert record is not None
     assert (record.records, record.lost) == (1, ())
+
+
+def test_nothing_unread_is_no_success_of_a_replacement(cluster: Cluster, tmp_path: Path) -> None:
+    """A replacement of what was read before has succeeded once it is committed, and not when it has looked."""
+    source = cluster.make_topic(1)
+    job = make_job(source, tmp_path)
+    cluster.produce(source, sample_values(5), 1)
+    append(cluster, job, tmp_path)
+    again = change(job, mode="replace", split_heavy_keys=True)
+    metrics = RunMetrics(job.name)
+    with use_metrics(metrics), owned(cluster, again) as owner:
+        run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "again")
+        assert run.has_work(run.take_snapshot())
+    assert not [
+        m for m in metrics.registry.collect() if m.name.endswith("last_success_timestamp_seconds") and m.samples
+    ]
 
 
 def test_the_lag_of_a_recreated_source(cluster: Cluster, tmp_path: Path) -> None:

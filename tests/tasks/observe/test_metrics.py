@@ -59,7 +59,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(job: str = "j", error: BaseException | None = None, stop: Stop | None = None) -> None:
     """Make a run of ten records from one partition, which succeeds or ends with the error."""
     with export_metrics(job) as metrics, measure_run(stop or Stop()):
-        metrics.set_lag({0: 10})
+        metrics.note_lag({0: 10})
         metrics.observe_stage("dump", 0.5)
         current_metrics().count("dump", 10, 500, partition=0)
         if error is not None:
@@ -133,16 +133,16 @@ def test_outcomes(file: Path, error: BaseException, outcome: str, category: str 
 def test_an_idle_stream_is_a_success(file: Path) -> None:
     """Nothing to read for hours is no alert: it counts that the stream checked and had read it all."""
     with export_metrics("j") as metrics:
-        metrics.set_lag({0: 0, 1: 3})
+        metrics.note_look({0: 0, 1: 3})
         assert value(parse(generate_latest(metrics.registry).decode()), "last_success_timestamp_seconds") is None
-        metrics.set_lag({0: 0, 1: 0})
+        metrics.note_look({0: 0, 1: 0})
     assert value(parse(file.read_text()), "last_success_timestamp_seconds") is not None
 
 
 def test_a_replacement_counts_what_is_new(file: Path) -> None:
     """Dead letters that were there before are not counted again, and the lag is what the run leaves behind."""
     with export_metrics("j") as metrics:
-        metrics.set_lag({0: 5, 1: 0})
+        metrics.note_lag({0: 5, 1: 0})
         record = RunRecord("j", 2, "a", "s", "i", {}, (ReadRange(0, 0, 90),), (), 90, "d", 7, {}, (), "", "")
         metrics.count_committed(replace(record, dead_letters_written=2), 1000, {0: 3})
     samples = parse(file.read_text())
