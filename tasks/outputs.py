@@ -25,11 +25,13 @@ from tasks.kafka.topics import (
 )
 from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
+from tasks.output_folders import check_former_folders, count_files, prepare_folders
 from tasks.ownership import JobView, Owner
 from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
+from tasks.targets.joined import JoinedTargets
 from tasks.targets.kafka_topics import KafkaTopics
 
 
@@ -58,12 +60,13 @@ def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
 
 
 def _outputs(job: Job) -> list[str]:
-    return [sort.topic for sort in job.sort_list]
+    return [sort.topic for sort in job.topic_sorts]
 
 
 def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = view.job, view.ledger
+    check_former_folders(view)
     _check_hashed(view)
     if job.replaces:
         require_own_outputs(view)
@@ -93,7 +96,12 @@ def prepare_outputs(owner: Owner) -> Target:
         add_partitions(admin, name, partitions)
         get_logger().info("partitions added, as the source has", topic=name, partitions=partitions)
     _tell_risks(admin, wanted, found)
-    return KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by)
+    targets: list[Target] = []
+    if job.topic_sorts:
+        targets.append(KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by))
+    if job.folder_sorts:
+        targets.append(prepare_folders(owner, _new_partitions(job, source)))
+    return targets[0] if len(targets) == 1 else JoinedTargets(tuple(targets))
 
 
 def _check_hashed(view: JobView) -> None:
@@ -112,10 +120,14 @@ def _check_hashed(view: JobView) -> None:
             )
 
 
+def _new_partitions(job: Job, source: Topic | None) -> int:
+    """Return the number of partitions of an output that is created now."""
+    return job.output_partitions or (len(source.partitions) if source else 1)
+
+
 def _absent(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
     """Return the topics that a run creates, with their numbers of partitions."""
-    partitions = job.output_partitions or (len(source.partitions) if source else 1)
-    wanted = dict.fromkeys(_outputs(job), partitions) | {job.dead_letters: 1}
+    wanted = dict.fromkeys(_outputs(job), _new_partitions(job, source)) | {job.dead_letters: 1}
     return {name: count for name, count in wanted.items() if name not in found}
 
 
@@ -129,7 +141,7 @@ def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[s
 
 @dataclass(frozen=True)
 class PlannedTopics:
-    """Topics that a run would write to, by name, with their numbers of partitions then.
+    """Topics that a run would write to, by name, with their numbers of partitions then; likewise folders.
 
     `created`, `grown`: those that it would create first, or give more partitions.
     """
@@ -158,7 +170,9 @@ def plan_topics(view: JobView, *, has_work: bool) -> PlannedTopics:
     for name in grown:
         add_partitions(admin, name, short[name], only_check=True)
     there = {name: len(topic.partitions) for name, topic in found.items()}
-    return PlannedTopics(there | absent | short, tuple(created), tuple(grown))
+    partitions = _new_partitions(job, source)
+    folders = {sort.topic: count_files(view, sort.topic, partitions) for sort in job.folder_sorts}
+    return PlannedTopics(there | absent | short | folders, tuple(created), tuple(grown))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
@@ -173,7 +187,7 @@ def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Map
 
 def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
     """Raise SettingsError if an output is not the topic that the last run wrote: what the runs wrote there is gone."""
-    for sort in last.sorts:
+    for sort in (sort for sort in last.sorts if not sort.has_folder):
         topic = describe_topic(admin, sort.topic)
         if topic is None or topic.id != sort.topic_id:
             raise SettingsError(

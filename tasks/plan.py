@@ -67,10 +67,10 @@ class RunPlan:
         return math.ceil(waiting / max(self.snapshot.span, 1))
 
 
-def plan_run(job: Job, connection: Connection) -> RunPlan:
+def plan_run(job: Job, connection: Connection, patience: float = 0) -> RunPlan:
     """Plan the next run of a job; the errors are those of the run."""
     admin = make_admin(connection)
-    check_before_lease(job, connection, admin)
+    check_before_lease(job, connection, admin, patience)
     with name_refusals(job, admin):
         view = Onlooker(job, connection, admin)
         take_up_job(view)

@@ -10,15 +10,19 @@ from itertools import zip_longest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tasks.errors import KafkaSortError, SettingsError, TerminalError
+from tasks.errors import KafkaSortError, SettingsError, TerminalError, TransientError
 from tasks.failpoints import reach
+from tasks.folders.base import find_marker
+from tasks.folders.registry import open_folder
 from tasks.formats.known_schemas import without_schemas
 from tasks.formats.registry import describe_format
 from tasks.kafka.clients import await_answer, kafka_errors
+from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, REQUEST_TIMEOUT, Topic, describe_topic, describe_topics, list_offsets
 from tasks.kafka.windows import Windows, holds_committed
 from tasks.manifests import Snapshot
 from tasks.observe.logs import get_logger
+from tasks.output_folders import known_runs
 from tasks.ownership import JobView, Owner
 from tasks.run_record import EarlierRuns, RunRecord, WrittenSort
 from tasks.settings.job import Job
@@ -56,7 +60,7 @@ def refuse_newcomers(owner: Owner) -> None:
 def _find_foreign(view: JobView) -> str | None:
     """Return an output that holds a committed record which no run of this job wrote; None if there is none."""
     admin, written = view.admin, view.ledger.written()
-    for topic in describe_topics(admin, [sort.topic for sort in view.job.sort_list]).values():
+    for topic in describe_topics(admin, [sort.topic for sort in view.job.topic_sorts]).values():
         starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
         ends = list_offsets(admin, topic.name, topic.partitions, LATEST)
         gaps = {p: list(find_gaps(_ranges_of(written, topic, p), starts[p], ends[p])) for p in topic.partitions}
@@ -123,6 +127,10 @@ def _are_whole(admin: AdminClient, sorts: Iterable[WrittenSort]) -> bool:
     Retention removes records, and people remove topics, or add partitions.
     """
     for sort in sorts:
+        if sort.has_folder:
+            if not _has_files(sort):
+                return False
+            continue
         topic = describe_topic(admin, sort.topic)
         if topic is None or topic.id != sort.topic_id or sort.partition_count not in {0, len(topic.partitions)}:
             return False
@@ -132,20 +140,42 @@ def _are_whole(admin: AdminClient, sorts: Iterable[WrittenSort]) -> bool:
     return True
 
 
+def _has_files(sort: WrittenSort) -> bool:
+    try:
+        return open_folder(sort.topic).sizes(sort.folder) == {file.name: file.bytes for file in sort.files}
+    except OSError as error:
+        raise TransientError(f"output {sort.topic}: {error}") from error
+
+
 def finish_deletion(owner: Owner) -> None:
-    """Delete the records whose place the newest covering run took, unless that is done. DeletionError says why not."""
+    """Delete what the newest covering run took the place of, unless that is done. DeletionError says why not."""
     record = owner.ledger.covering
     if record is None:
         return
     try:
-        deleted = sum(delete_former(owner.admin, sort) for sort in record.sorts)
-    except KafkaSortError as error:
+        deleted = sum(delete_former(owner.admin, sort) for sort in record.sorts if not sort.has_folder)
+        removed = sum(remove_former(owner.ledger, record, sort) for sort in record.sorts if sort.has_folder)
+    except (KafkaSortError, OSError) as error:
         raise DeletionError(
             f"run {record.run} of job {record.job} is committed; the next start deletes the former records of its "
             f"outputs, which failed now: {error}"
         ) from error
-    if deleted:
-        get_logger().info("deleted former records", run=record.run, offsets=deleted)
+    if deleted or removed:
+        get_logger().info("deleted former records", run=record.run, offsets=deleted, folders=removed)
+
+
+def remove_former(ledger: Ledger, record: RunRecord, sort: WrittenSort) -> int:
+    """Remove the folders of the runs that the record covers; return how many, 0 if that is done."""
+    folder = open_folder(sort.topic)
+    marker = find_marker(folder)
+    if marker is None or marker.id != sort.topic_id:
+        # The files went with the folder; what stands there now is not ours.
+        return 0
+    known, there = known_runs(ledger, sort.topic, marker), folder.runs()
+    former = [name for name, run in known.items() if any(c.first <= run <= c.last for c in record.covers)]
+    for name in sorted(there.intersection(former)):
+        folder.remove_run(name)
+    return len(there.intersection(former))
 
 
 def delete_former(admin: AdminClient, sort: WrittenSort) -> int:

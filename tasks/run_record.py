@@ -17,7 +17,8 @@ FORMAT: Final = 2
 FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "output_key", "keep"))
 # The features that a record may require and from which this version can go on.
 REPLACE: Final = "replace"
-UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, *(feature for feature, _, _ in FEATURES)})
+PARQUET: Final = "parquet"
+UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, PARQUET, *(feature for feature, _, _ in FEATURES)})
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
@@ -71,12 +72,23 @@ class CoveredRuns:
 
 
 @dataclass(frozen=True)
+class WrittenFile:
+    """A file of an output that is a folder. `digest`: XXH3 of 128 bits, in hexadecimal."""
+
+    partition: int
+    name: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class WrittenSort:
-    """One sort and its output.
+    """One sort and its output: a topic, or a folder, of which `topic` is the name as `parquet:DIR`.
 
     `checksum`: of the written records, in hexadecimal; empty in format 1. `delete_before`: for every partition, if the
-    run covers others. `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the
-    record.
+    run covers others. `partition_count`: the number of the output's partitions; 0 if an earlier version wrote the
+    record. Of a folder, `folder` is the name of the run's files in it, and `staged` the one under which they were
+    written before the commit; the offsets of its `partitions` are numbers of rows in `files`.
     """
 
     topic: str
@@ -86,6 +98,14 @@ class WrittenSort:
     checksum: str = ""
     delete_before: tuple[DeletedRange, ...] = ()
     partition_count: int = 0
+    folder: str = ""
+    staged: str = ""
+    files: tuple[WrittenFile, ...] = ()
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the output is a folder of files, and not a topic."""
+        return bool(self.folder)
 
 
 @dataclass(frozen=True)
@@ -174,7 +194,8 @@ class RunRecord:
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that the run read and wrote."""
-        return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
+        outputs = (sort.topic for sort in self.sorts if not sort.has_folder)
+        return (self.source_topic, *outputs, self.dead_letter_topic)
 
     def to_json(self) -> bytes:
         """Return the bytes for the ledger."""
@@ -232,7 +253,11 @@ class EarlierRuns:
     def of(cls, record: RunRecord) -> Self:
         """Return one run, without its keys."""
         sorts = (
-            replace(s, partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions))
+            replace(
+                s,
+                partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions),
+                files=(),
+            )
             for s in record.sorts
         )
         return cls(
@@ -347,6 +372,7 @@ def _read_ranges(sort: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "partitions": _all(WrittenRange, _tuple_keys(sort["partitions"])),
         "delete_before": _all(DeletedRange, sort.get("delete_before", ())),
+        "files": _all(WrittenFile, sort.get("files", ())),
     }
 
 

@@ -19,6 +19,7 @@ from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, group_offsets, list_offsets
 from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
+from tasks.output_folders import check_folder_space
 from tasks.ownership import JobView, Owner
 from tasks.replacement import is_current
 from tasks.run_record import RunRecord
@@ -104,10 +105,11 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
-    snapshot = fit_transaction(snapshot, len(job.sort_list), view.transaction_seconds)
+    snapshot = fit_transaction(snapshot, len(job.topic_sorts), view.transaction_seconds)
     require_whole(job, snapshot)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
     check_disk(job, snapshot)
+    check_folder_space(job, snapshot)
     snapshot = replace(snapshot, types=_judge(view, sample.within(snapshot)))
     reach("after-snapshot")
     return snapshot
@@ -253,7 +255,12 @@ def split_evenly(snapshot: Snapshot, most: int) -> Snapshot:
 
 
 def fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) -> Snapshot:
-    """Take no more than can be published in time: a transaction's timeout counts from its beginning."""
+    """Take no more than can be published in time: a transaction's timeout counts from its beginning.
+
+    `sorts`: the number of those whose outputs are topics; all others are written before.
+    """
+    if not sorts:
+        return snapshot
     seconds = max(
         1 / _PLANNED_RECORDS_PER_SECOND,
         (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_seriali
 
 from tasks.settings.folders import home_folder
 from tasks.settings.moments import read_moment, write_moment
+from tasks.settings.outputs import absolute_sort
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
@@ -60,7 +61,8 @@ class JobOptions(BaseModel):
         default_factory=lambda: list(SAMPLE_SORTS),
         min_length=1,
         title="Sorts",
-        description="COLUMNS[=TOPIC] each: id, or continent,id:desc=by-continent, or @key; the topic names the sort.",
+        description="COLUMNS[=TOPIC] each: id, or continent,id:desc=by-continent, or @key; the topic names the sort. "
+        "COLUMNS=parquet:DIR writes sorted files into a folder, or into parquet:s3://BUCKET/PREFIX.",
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=form(SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
@@ -255,7 +257,7 @@ class JobOptions(BaseModel):
     def _sorts(cls, value: list[str]) -> list[str]:
         for text in value:
             parse_sort(text)
-        return value
+        return [absolute_sort(text) for text in value]
 
     @field_validator("memory_limit")
     @classmethod

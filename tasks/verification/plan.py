@@ -87,7 +87,11 @@ def _read_records(job: Job, connection: Connection, admin: AdminClient) -> list[
 
 
 def _read_tails(admin: AdminClient, newest: RunRecord) -> _Tails:
-    topics = [topic for sort in newest.sorts if (topic := describe_topic(admin, sort.topic)) is not None]
+    topics = [
+        topic
+        for sort in newest.sorts
+        if not sort.has_folder and (topic := describe_topic(admin, sort.topic)) is not None
+    ]
     return {topic.name: list_offsets(admin, topic.name, topic.partitions, LATEST) for topic in topics}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from tasks.failpoints import NAMES
+from tasks.failpoints import RUN_NAMES
 from tasks.generate import generate_records
 from tasks.manifests import OffsetRange
 from tasks.run_record import CoveredRuns, ReadRange
@@ -17,7 +17,10 @@ REPLACE = ("--mode", "replace")
 # Where the new run is committed already.
 COMMITTED = {"after-commit", "before-delete", "after-delete"}
 QUICK = {"before-commit", "before-delete"}
-POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+POINTS = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in (*RUN_NAMES, "before-delete", "after-delete")
+]
 
 
 def assert_latest(cluster: Cluster, job: Job) -> None:
