@@ -56,6 +56,7 @@ def would_replace(cluster: Cluster, job: Job) -> bool:
     return has_work(view, take_snapshot(view))
 
 
+@pytest.mark.slow
 def test_other_settings_are_work(cluster: Cluster, tmp_path: Path) -> None:
     """The outputs are the latest full sort only as long as the job would write the same, in as many partitions."""
     source = cluster.make_topic(2)
@@ -75,6 +76,7 @@ def test_other_settings_are_work(cluster: Cluster, tmp_path: Path) -> None:
     assert not would_replace(cluster, job)
 
 
+@pytest.mark.slow
 def test_columns_that_were_wrong(cluster: Cluster, tmp_path: Path) -> None:
     """After a first run of dead letters alone, with wrong columns, a replacement sorts all by the right ones.
 
@@ -150,6 +152,7 @@ def test_a_publish_that_is_tried_again(cluster: Cluster, tmp_path: Path, monkeyp
         assert publish_run(owner, publication).records == 20
 
 
+@pytest.mark.slow
 def test_what_was_read_and_expired_behind_an_end(cluster: Cluster, tmp_path: Path) -> None:
     """Offsets that a run had read before a replacement ended earlier are no loss; those that none has read are."""
     source = cluster.make_topic(1)
@@ -165,6 +168,7 @@ def test_what_was_read_and_expired_behind_an_end(cluster: Cluster, tmp_path: Pat
     assert (record.records, record.lost) == (6, ())
 
 
+@pytest.mark.slow
 def test_a_start_behind_what_expired(cluster: Cluster, tmp_path: Path) -> None:
     """Records before the start are not part of the run, so it does not matter that they expired unread."""
     source = cluster.make_topic(1, retention_ms="-1")
@@ -196,6 +200,7 @@ def test_nothing_unread_is_no_success_of_a_replacement(cluster: Cluster, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_the_lag_of_a_recreated_source(cluster: Cluster, tmp_path: Path) -> None:
     """All of a recreated source is unread, whatever the offsets that were read of the former one."""
     source = cluster.make_topic(2)
