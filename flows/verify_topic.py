@@ -56,7 +56,9 @@ def verify_runs(job: Job, runs: int | None, context: RunContext) -> State[Any]:
     for line in verification.lines():
         log.warning(line)
     if not verification.ok:
-        raise VerificationError(headline)
+        error = VerificationError(headline)
+        error.found = verification
+        raise error
     return Completed(message=headline, data=verification)
 
 

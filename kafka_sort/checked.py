@@ -10,14 +10,16 @@ from tasks.preflight import check_before_lease
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
-from tasks.settings.streaming import Streaming
+from tasks.settings.streaming import Streaming, check_streamable
 
 
-def check_job(job: Job, connection: Connection, *, offline: bool) -> None:
+def check_job(job: Job, connection: Connection, *, offline: bool, streams: bool = False) -> None:
     """Do what a run does before its lease; `offline`: only what needs neither Kafka nor a registry.
 
-    Errors are those of a run, of exit status 2.
+    `streams`: the job has settings of a stream as well. Errors are those of a run, of exit status 2.
     """
+    if streams:
+        check_streamable(job)
     if offline:
         Budget.of(job)
         with use_connection(connection):

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from kafka_sort.display import Display
 from tasks.load import Loaded, load_files
 from tasks.loading.layout import LoadSettings
 from tasks.loading.rows import open_files
@@ -19,14 +20,16 @@ from tasks.settings.connection import Connection
 _PROGRESS_SECONDS = 10.0
 
 
-def run_load(connection: Connection, flags: Mapping[str, Any]) -> None:
-    """Load the files that the flags name, and print what was done."""
+def run_load(connection: Connection, flags: Mapping[str, Any], display: Display) -> None:
+    """Load the files that the flags name, and show what was done."""
     settings = _read_settings(flags)
     layout = settings.check()
     files = open_files(settings, layout)
     with run_context() as context, stop_on_signals(context.stop), log_progress(context.progress, _PROGRESS_SECONDS):
         loaded = load_files(connection, settings, layout, files)
-        _print(settings.topic, loaded)
+        if json_wanted():
+            _log(settings.topic, loaded)
+        display.show(lambda: _print(settings.topic, loaded), lambda: describe(settings.topic, loaded))
 
 
 def _read_settings(flags: Mapping[str, Any]) -> LoadSettings:
@@ -35,12 +38,29 @@ def _read_settings(flags: Mapping[str, Any]) -> LoadSettings:
     return LoadSettings(**given, format=flags["record_format"], quotes=flags["csv_quote"] == "double")
 
 
+def describe(topic: str, loaded: Loaded) -> dict[str, Any]:
+    """Return what was loaded, for a script."""
+    done = loaded.reached
+    return {
+        "topic": topic,
+        "partitions": loaded.partitions,
+        "files": loaded.files,
+        "records": done.records,
+        "empty_lines": done.empty,
+        "without_key": done.without_key,
+        "first_without_key": loaded.example or None,
+        "seconds": round(loaded.seconds, 3),
+    }
+
+
+def _log(topic: str, loaded: Loaded) -> None:
+    done = loaded.reached
+    facts = {"records": done.records, "empty_lines": done.empty, "without_key": done.without_key}
+    get_logger().info("lines loaded", topic=topic, files=loaded.files, **facts)
+
+
 def _print(topic: str, loaded: Loaded) -> None:
     done = loaded.reached
-    if json_wanted():
-        facts = {"records": done.records, "empty_lines": done.empty, "without_key": done.without_key}
-        get_logger().info("lines loaded", topic=topic, files=loaded.files, **facts)
-        return
     where = f"{topic} ({counted(loaded.partitions, 'partition')})"
     what = f"{counted(done.records, 'line')} of {counted(loaded.files, 'file')}"
     click.echo(f"loaded {what} into {where} in {format_duration(loaded.seconds)}")

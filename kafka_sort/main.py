@@ -14,24 +14,27 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
+from kafka_sort.completion import SHELLS, print_completion
+from kafka_sort.display import Display
 from kafka_sort.environment import prepare_environment, require_room_for_prefect
 from kafka_sort.options import (
     connection_options,
     job_options,
     load_options,
     output_option,
+    quiet_option,
     stream_options,
     verify_options,
+    wait_option,
 )
 from kafka_sort.prefect_server import start_prefect
 from kafka_sort.streams import output_status
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import make_admin
-from tasks.observe.logs import configure_logging, json_wanted
 from tasks.printable import printable
 from tasks.settings.connection import resolve_connection, use_connection
 from tasks.settings.job import Job, load_job
-from tasks.settings.streaming import Streaming, check_streamable, load_streaming
+from tasks.settings.streaming import Streaming, asks_for_stream, check_streamable, load_streaming
 from tasks.signals import holding
 
 # Prefect reads these when it is imported. The commands import it late, because that takes seconds.
@@ -95,76 +98,93 @@ def broker(port: int, data: Path | None, **_: Any) -> None:
     type=click.Choice(["csv", "json", "avro", "protobuf"]),
     help="Format of the values, the same people in each.",
 )
+@quiet_option
 @connection_options
 @DEBUG
 def generate(records: int, seed: int, topic: str, partitions: int, record_format: Any, **flags: Any) -> None:
     """Fill a topic with the sample data."""
     connection = _connection(flags)
-    _start(flags)
+    display = _start(flags)
     start_prefect().result()
     from flows.generate_records import generate_records
     from tasks.people.make import SCHEMAS
 
     with use_connection(connection), holding():
         generate_records(topic=topic, records=records, seed=seed, partitions=partitions, format=record_format)
-        if not json_wanted():
-            schema = f"; their schema is {SCHEMAS[record_format]}" if record_format in SCHEMAS else ""
-            click.echo(f"generated {records:,} records in {topic}{schema}")
+        schema = f"; their schema is {SCHEMAS[record_format]}" if record_format in SCHEMAS else ""
+        display.show(lambda: click.echo(f"generated {records:,} records in {topic}{schema}"))
 
 
 @cli.command()
 @load_options
+@output_option
+@quiet_option
 @connection_options
 @DEBUG
 def load(**flags: Any) -> None:
     """Append the lines of FILEs to a topic; - is standard input. Files may be compressed by gzip or zstd."""
     connection = _connection(flags)
-    configure_logging(terminal=True)
+    display = Display.of(flags)
+    display.begin()
     from kafka_sort.load import run_load
 
-    run_load(connection, flags)
+    run_load(connection, flags, display)
 
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Print what the run would do, and change nothing.")
+@click.option(
+    "--rewrite",
+    type=click.IntRange(min=1),
+    metavar="RUN",
+    help="Write the Parquet files of this run again that are gone or altered, and make no run.",
+)
 @output_option
+@quiet_option
+@wait_option()
 @job_options
 @connection_options
 @DEBUG
-def sort(*, job_file: Path | None, dry_run: bool, output: str, **flags: Any) -> int | None:
+def sort(
+    *, job_file: Path | None, dry_run: bool, rewrite: int | None, wait_for_topic: float, **flags: Any
+) -> int | None:
     """Sort what is new in a topic: one run of the flow sort-topic."""
     connection = _connection(flags)
-    _start(flags)
+    display = _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
+    if dry_run and rewrite:
+        raise click.UsageError("--rewrite writes files, and --dry-run writes nothing: leave one of them out")
     if dry_run:
         from kafka_sort.plan import print_plan
 
         with use_connection(connection):
-            print_plan(job, connection, output)
+            print_plan(job, connection, display, wait_for_topic)
         return 0
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
     # Wrong settings and absent brokers are reported while Prefect takes its seconds to start.
-    check_before_lease(job, connection, make_admin(connection))
+    check_before_lease(job, connection, make_admin(connection), wait_for_topic)
     prefect.result()
     from kafka_sort.terminal import run_sort
 
     with use_connection(connection):
-        run_sort(job)
+        run_sort(job, display, rewrite)
     return None
 
 
 @cli.command()
+@quiet_option
+@wait_option()
 @stream_options
 @job_options
 @connection_options
 @DEBUG
-def stream(job_file: Path | None, **flags: Any) -> None:
+def stream(job_file: Path | None, wait_for_topic: float, **flags: Any) -> None:
     """Sort records as they arrive, in micro-batches, until stopped: the flow stream-topic."""
     connection = _connection(flags)
     _limit_heaps()
-    _start(flags, PREFECT_DEFAULTS | STREAM_DEFAULTS)
+    display = _start(flags, PREFECT_DEFAULTS | STREAM_DEFAULTS)
     job = load_job(_given(Job, flags), os.environ, job_file)
     check_streamable(job)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
@@ -172,39 +192,43 @@ def stream(job_file: Path | None, **flags: Any) -> None:
     prefect = start_prefect()
     from tasks.preflight import check_before_lease
 
-    check_before_lease(job, connection, make_admin(connection))
+    check_before_lease(job, connection, make_admin(connection), wait_for_topic)
     prefect.result()
     from kafka_sort.terminal import run_stream
 
     with use_connection(connection):
-        run_stream(job, streaming)
+        run_stream(job, streaming, display)
 
 
 @cli.command()
 @click.option("--runs", type=click.IntRange(min=1), help="How many of the newest runs to verify; default: all.")
+@output_option
+@quiet_option
+@wait_option(hidden=True)
 @verify_options
 @connection_options
 @DEBUG
 def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
     """Read the outputs back and compare them with the source, run by run."""
     connection = _connection(flags)
-    _start(flags)
+    display = _start(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
     start_prefect().result()
     from kafka_sort.terminal import run_verify
 
     with use_connection(connection):
-        run_verify(job, runs)
+        run_verify(job, runs, display)
 
 
 @cli.command()
+@output_option
 @connection_options
 @DEBUG
-def status(**flags: Any) -> int:
+def status(output: str, **flags: Any) -> int:
     """Show all jobs: their runs, state, owner and lag, from the ledgers."""
     from kafka_sort.status import print_status
 
-    print_status(_connection(flags))
+    print_status(_connection(flags), output)
     return 0
 
 
@@ -234,10 +258,20 @@ def check(job_file: Path | None, output: str, *, offline: bool, **flags: Any) ->
     connection = _connection(flags)
     job = load_job(_given(Job, flags), os.environ, job_file)
     streaming = load_streaming(_given(Streaming, flags), os.environ, job_file)
+    streams = asks_for_stream(_given(Streaming, flags), job_file)
     from kafka_sort.checked import check_job, print_job
 
-    check_job(job, connection, offline=offline)
+    check_job(job, connection, offline=offline, streams=streams)
     print_job(job, streaming, output)
+    return 0
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@DEBUG
+def completion(shell: str, **_: Any) -> int:
+    """Print the script that makes a shell complete this command, as in eval "$(kafka-sort completion bash)"."""
+    print_completion(cli, shell)
     return 0
 
 
@@ -252,12 +286,15 @@ def demo(records: int, **flags: Any) -> None:
     run_demo(records)
 
 
-def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS) -> None:
+def _start(flags: dict[str, Any], defaults: Mapping[str, str] = PREFECT_DEFAULTS) -> Display:
+    """Set up what Prefect and the log need; return how results are shown."""
+    display = Display.of(flags)
     for name, value in defaults.items():
-        if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")):
+        if not (flags["debug"] and name.endswith("CONSOLE_LEVEL")) or display.quiet:
             os.environ.setdefault(name, value)
     require_room_for_prefect()
-    configure_logging(terminal=True)
+    display.begin()
+    return display
 
 
 def _limit_heaps() -> None:

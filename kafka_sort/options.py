@@ -1,5 +1,6 @@
 """Command-line options that are made from the models, so that flags, form and file use the same words."""
 
+import math
 import types
 import typing
 from collections.abc import Callable, Collection
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -100,12 +102,17 @@ def _default(info: FieldInfo) -> str:
     )
 
 
+def _complete_file(_: click.Context, __: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Leave the names of files to the shell: `load` gives its own errors for those that it cannot read."""
+    return [CompletionItem(begun, type="file")]
+
+
 def load_options(command: F) -> F:
     """Add the files that are loaded, and the flags that say how they are read."""
     whole = click.IntRange(min=1)
     partitions, replicas = click.IntRange(1, 10_000), click.IntRange(1, 32)
     options = (
-        click.argument("files", nargs=-1, required=True, metavar="FILE..."),
+        click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=_complete_file),
         click.option("--topic", required=True, help="Topic to append to; created if it is absent."),
         click.option("--partitions", default=4, show_default=True, type=partitions, help="Partitions, if created."),
         click.option("--replication-factor", type=replicas, help="Replicas, if created; default: the broker's."),
@@ -137,6 +144,31 @@ def output_option(command: F) -> F:
     text = "Standard output: tables for a person, or one JSON object (docs/output.md)."
     kinds = click.Choice(["table", "json"])
     return click.option("--output", type=kinds, default="table", show_default=True, help=text)(command)
+
+
+def quiet_option(command: F) -> F:
+    """Add `--quiet`."""
+    text = "Show warnings and errors alone; the exit status tells the rest."
+    return click.option("--quiet", is_flag=True, help=text)(command)
+
+
+class _Seconds(click.FloatRange):
+    """A finite time."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+def wait_option(*, hidden: bool = False) -> Callable[[F], F]:
+    """Add `--wait-for-topic SECONDS`."""
+    text = "Wait so long for the source topic to exist and to have its leaders."
+    kind = _Seconds(min=0)
+    return click.option("--wait-for-topic", default=0.0, type=kind, metavar="SECONDS", hidden=hidden, help=text)
 
 
 def connection_options(command: F) -> F:

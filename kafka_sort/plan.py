@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from kafka_sort.display import Display
 from kafka_sort.tables import print_json, print_table
 from tasks.estimates import Estimates
 from tasks.manifests import Key, KeyRange
@@ -12,12 +13,17 @@ from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 
 
-def print_plan(job: Job, connection: Connection, output: str) -> None:
-    """Plan the job's next run and print that."""
-    plan = plan_run(job, connection)
-    if output == "json":
+def print_plan(job: Job, connection: Connection, display: Display, patience: float = 0) -> None:
+    """Plan the job's next run and print that. `patience`: seconds to wait for the source."""
+    plan = plan_run(job, connection, patience)
+    # The plan is all that was asked for, so a collector of log lines gets it too.
+    if display.output == "json":
         print_json(plan_facts(plan))
-        return
+    elif not display.quiet:
+        _print_tables(plan)
+
+
+def _print_tables(plan: RunPlan) -> None:
     print(headline(plan))
     if plan.has_work:
         print_table("plan", ("what", "how much"), list(_rows(plan)), fold=True)

@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import IO, TypeVar
 
-import click
-
 from kafka_sort.prefect_api import check_api, check_form
 from kafka_sort.shared_server import PrefectServerError, UsedServer, describe_server, linger_seconds, use_server
 from tasks.errors import SettingsError
+from tasks.observe.logs import get_logger
 from tasks.settings.proxies import bypass_proxies
 
 _START_SECONDS = 90.0
@@ -110,7 +109,7 @@ def _connect_to(server: UsedServer) -> str:
     os.environ["PREFECT_API_AUTH_STRING"] = server.record.secret
     refresh_global_settings_context()
     if server.started and server.linger:
-        click.echo(describe_server(server.record, server.linger), err=True)
+        get_logger().info(describe_server(server.record, server.linger))
     return server.record.address
 
 

@@ -3,15 +3,17 @@
 A job that cannot be shown has a line that says why; the others are shown all the same.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
 from kafka_sort.shared_server import describe_server, staying_servers
-from kafka_sort.tables import print_table
+from kafka_sort.tables import print_json, print_table
 from tasks.errors import KafkaSortError
 from tasks.kafka.clients import kafka_errors, make_admin
 from tasks.kafka.lease import describe_owner
@@ -69,6 +71,22 @@ class JobStatus:
             "; ".join(filter(None, (self.owner, self.problem))),
         )
 
+    def facts(self) -> dict[str, Any]:
+        """Return the same for a script; null is what there is not, or is not known."""
+        last = self.last
+        return {
+            "job": self.job,
+            "state": self.state,
+            "run": last.run if last else None,
+            "source": last.source_topic if last else None,
+            "records": last.records if last else None,
+            "dead_letters": last.dead_letters if last else None,
+            "published": last.published if last else None,
+            "lag": self.lag,
+            "owner": self.owner,
+            "problem": self.problem or None,
+        }
+
 
 def _show_time(text: str) -> str:
     """Show a time of a ledger; as it stands there if it is none, since one bad ledger must not hide the other jobs."""
@@ -78,15 +96,27 @@ def _show_time(text: str) -> str:
         return text
 
 
-def print_status(connection: Connection) -> None:
-    """Print all jobs, and Prefect's server if one stays. BrokerUnavailableError if no broker answers."""
+def print_status(connection: Connection, output: str = "table") -> None:
+    """Print all jobs, and Prefect's servers that stay. BrokerUnavailableError if no broker answers."""
     jobs = read_status(connection)
+    if output == "json":
+        print_json(describe(connection, jobs))
+        return
     if jobs:
         print_table(f"jobs at {connection.bootstrap_servers}", _HEADER, [job.row() for job in jobs], fold=True)
     else:
         print(f"no jobs at {connection.bootstrap_servers}: no topic is called {ANY_LEDGER}")
     for server, linger in staying_servers():
         print(describe_server(server, linger))
+
+
+def describe(connection: Connection, jobs: Sequence[JobStatus]) -> dict[str, Any]:
+    """Return all jobs and servers, for a script."""
+    return {
+        "bootstrap_servers": connection.bootstrap_servers,
+        "jobs": [job.facts() for job in jobs],
+        "prefect_servers": [{"pid": server.pid, "linger": linger} for server, linger in staying_servers()],
+    }
 
 
 def read_status(connection: Connection, start_timeout: float = _START_SECONDS) -> list[JobStatus]:

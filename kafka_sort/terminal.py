@@ -1,4 +1,4 @@
-"""Flows that run from a terminal: progress on standard error, tables on standard output, unless a collector has that.
+"""Flows that run from a terminal: progress on standard error, results on standard output, unless a collector has that.
 
 A flow and the report of its work are one: a signal that comes in between does not keep a run from being reported.
 """
@@ -8,8 +8,10 @@ from prefect import tags
 from flows.sort_topic import sort_topic
 from flows.stream_topic import stream_topic
 from flows.verify_topic import verify_topic
+from kafka_sort.display import Display
+from kafka_sort.facts import sort_facts, verification_facts
 from kafka_sort.tables import print_table
-from tasks.observe.logs import json_wanted
+from tasks.errors import VerificationError
 from tasks.observe.report import headline, outputs_table, stages_table
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
@@ -24,41 +26,49 @@ from tasks.verify import Verification
 TAG = "kafka-sort"
 
 
+TABLES = Display()
+
+
 @holding()
-def run_sort(job: Job) -> RunRecord | None:
-    """Make one run, and print what was done."""
+def run_sort(job: Job, display: Display = TABLES, rewrite: int | None = None) -> RunRecord | None:
+    """Make one run, or write the files of run `rewrite` again, and show what was done."""
     with tags(TAG):
-        record = sort_topic(job)
-    if json_wanted():
-        return record
-    if record is None:
-        print(nothing_new_line(job))
-    else:
-        print_run(record)
+        record = sort_topic(job, rewrite=rewrite)
+    display.show(lambda: print_run(job, record), lambda: sort_facts(job, record))
     return record
 
 
 @holding()
-def run_stream(job: Job, streaming: Streaming) -> StreamStatus:
-    """Run a stream to its end, and print what was done. PartitionsSkippedError if it left partitions out at its end."""
+def run_stream(job: Job, streaming: Streaming, display: Display = TABLES) -> StreamStatus:
+    """Run a stream to its end, and show what was done. PartitionsSkippedError if it left partitions out at its end."""
     with tags(TAG):
         status: StreamStatus = stream_topic(job, streaming)
     answer()
-    if not json_wanted():
-        print(stream_headline(status))
+    display.show(lambda: print(stream_headline(status)))
     if status.skipped:
         raise PartitionsSkippedError(job.source_topic, status.skipped)
     return status
 
 
 @holding()
-def run_verify(job: Job, runs: int | None) -> Verification:
-    """Verify the newest `runs` runs, or all, and print what was found. VerificationError if something differs."""
-    with tags(TAG):
-        verification: Verification = verify_topic(job, runs)
-    if not json_wanted():
-        print_verification(verification)
+def run_verify(job: Job, runs: int | None, display: Display = TABLES) -> Verification:
+    """Verify the newest `runs` runs, or all, and show what was found.
+
+    VerificationError if something differs: the log lists the differences, and an object has them too.
+    """
+    try:
+        with tags(TAG):
+            verification: Verification = verify_topic(job, runs)
+    except VerificationError as error:
+        found = error.found
+        display.show(_nothing, lambda: verification_facts(found))
+        raise
+    display.show(lambda: print_verification(verification), lambda: verification_facts(verification))
     return verification
+
+
+def _nothing() -> None:
+    """Leave it to the log."""
 
 
 def nothing_new_line(job: Job) -> str:
@@ -67,10 +77,14 @@ def nothing_new_line(job: Job) -> str:
     return f"{job.name}: nothing new in {job.source_topic}{until}"
 
 
-def print_run(record: RunRecord) -> None:
-    """Print the run's tables."""
+def print_run(job: Job, record: RunRecord | None) -> None:
+    """Print the run's tables, or that there was nothing new."""
+    if record is None:
+        print(nothing_new_line(job))
+        return
     print(headline(record))
-    print_table("outputs", *outputs_table(record))
+    # The end of a folder's path tells it from others.
+    print_table("outputs", *outputs_table(record), fold=any(sort.has_folder for sort in record.sorts))
     print_table("stages", *stages_table(record))
 
 

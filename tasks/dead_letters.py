@@ -25,6 +25,9 @@ def send_dead_letters(
 ) -> int:
     """Send each record as it came, with Kafka Connect's error headers; existing names are not overwritten.
 
+    A record that was a dead letter of this very source keeps its headers and gets all of ours behind them: its former
+    place there is that of another record. The last header of a name counts.
+
     `topic_id`: the source's. `known`: offsets that earlier runs read, whose dead letters are there. Return the number
     of records sent.
     """
@@ -37,13 +40,20 @@ def send_dead_letters(
             for row in batch.to_pylist():
                 if _is_known(row, known):
                     continue
-                headers = [(h["name"], h["value"]) for h in row["headers"] or ()]
-                names = {name for name, _ in headers}
-                headers += [(n, v) for n, v in _error_headers(job, topic_id, reader, row).items() if n not in names]
+                brought = [(h["name"], h["value"]) for h in row["headers"] or ()]
+                headers = brought + _missing_headers(dict(brought), _error_headers(job, topic_id, reader, row))
                 # A timestamp of 0 would mean "now"; the record's is kept, since a dead letter is evidence.
                 sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
                 sent += 1
     return sent
+
+
+def _missing_headers(
+    brought: Mapping[str, bytes | None], errors: Mapping[str, bytes]
+) -> list[tuple[str, bytes | None]]:
+    topic = _CONNECT + "topic"
+    returned = brought.get(topic) == errors[topic]
+    return [(name, value) for name, value in errors.items() if returned or name not in brought]
 
 
 def _is_known(row: Mapping[str, Any], known: Sequence[ReadRange]) -> bool:

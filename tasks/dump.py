@@ -24,6 +24,7 @@ from tasks.checksum import hash_records, sum_hashes
 from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
+from tasks.file_columns import source_place
 from tasks.formats.base import RecordFormat, used_schemas
 from tasks.formats.registry import make_format
 from tasks.kafka.consumer_pool import ConsumerPool
@@ -125,7 +126,8 @@ def _dump_chunk(
 ) -> Chunk:
     target, tally = request.files.path(offsets), _Tally(dict.fromkeys(request.placements.record_keys, 0))
     buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
-    rows = TableWriter(target, request.placements.extend(chunk_schema(request.job.key_columns)))
+    schema = chunk_schema(request.job.key_columns, source_place(request.job))
+    rows = TableWriter(target, request.placements.extend(schema))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
         for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
@@ -239,10 +241,11 @@ class RowGroup:
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
         rows = group if accepted is None else group.take(pa.array(accepted))
-        times = rows.column("timestamp") if job.timestamps == "keep" else pa.nulls(len(rows), pa.int64())
-        record = {"value": rows.column("value"), "key": rows.column("key"), "headers": rows.column("headers")}
-        keys = encode_keys(job.key_columns, parsed.columns)
-        return pa.table({**record, "timestamp": times, **keys}, chunk_schema(job.key_columns)), rejects
+        schema = chunk_schema(job.key_columns, source_place(job))
+        record = {name: rows.column(name) for name in RECORD.names if name in schema.names}
+        if job.timestamps != "keep" and not job.folder_sorts:
+            record["timestamp"] = pa.nulls(len(rows), pa.int64())
+        return pa.table({**record, **encode_keys(job.key_columns, parsed.columns)}, schema), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)

@@ -126,7 +126,7 @@ class SourceLostError(TerminalError):
 
 
 class VerificationError(KafkaSortError):
-    """Verification found a difference. The message is the first one."""
+    """Verification found a difference. The message is the first one; `found` is the whole Verification."""
 
     exit_code = 3
     action = (
@@ -134,3 +134,4 @@ class VerificationError(KafkaSortError):
         "take another `--job-name` and other outputs."
     )
     at_risk = "**Yes**: outputs and source differ, as the log lists."
+    found: Any = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from tasks.file_columns import file_columns
 from tasks.manifests import Snapshot
 from tasks.run_record import RunRecord
 from tasks.settings.budget import BASE_BYTES, Budget
@@ -98,10 +99,15 @@ def _row_sizes(job: Job, survey: Survey) -> list[_RowSizes]:
     sizes = []
     for sort, place in zip(job.sort_list, survey.placements.of_sorts, strict=True):
         # The columns of an output's record, and those by which its rows are ordered.
-        record = survey.row_bytes(*filter(None, ("value", place.key, "headers", "timestamp")))
-        key = survey.row_bytes(*filter(None, (place.partition, *order_of(job, sort).columns)))
+        files = file_columns(job, sort).sources if sort.has_folder else ()
+        record = survey.row_bytes(*_columns("value", place.key, "headers", "timestamp", *files))
+        key = survey.row_bytes(*_columns(place.partition, *order_of(job, sort).columns))
         sizes.append(_RowSizes(record + _ROW_BYTES, record + key, key))
     return sizes
+
+
+def _columns(*names: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _disk(job: Job, survey: Survey, rows: int) -> float:

@@ -11,6 +11,7 @@ from typing import Final
 from tasks.errors import TransientError
 
 VARIABLE: Final = "KAFKA_SORT_FAILPOINT"
+# The steps of each run.
 _STEPS: Final = (
     "lease",
     "init",
@@ -19,6 +20,7 @@ _STEPS: Final = (
     "dump",
     "dump-chunk",
     "sort",
+    "stage",
     "begin",
     "publish-batch",
     "publish",
@@ -26,9 +28,12 @@ _STEPS: Final = (
     "ledger-record",
     "offsets",
     "commit",
-    "delete",
 )
-NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in ("before", "after")), "after-dump-block")
+# The steps of what a commit leaves to be done: deletion of records; placing, copying and removal of files.
+_LATER_STEPS: Final = ("delete", "place", "copy", "success", "remove")
+_EDGES: Final = ("before", "after")
+RUN_NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in _EDGES), "after-dump-block")
+NAMES: Final = (*RUN_NAMES, *(f"{edge}-{step}" for step in _LATER_STEPS for edge in _EDGES))
 
 
 class InjectedError(TransientError):

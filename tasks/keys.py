@@ -5,7 +5,7 @@ column of a chunk is never null; if nulls are permitted, a flag column says whic
 with the order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -94,12 +94,15 @@ def type_columns(
     return parsed if rows is None else parsed.take(pa.array(rows))
 
 
-def chunk_schema(keys: Sequence[KeyColumn]) -> pa.Schema:
-    """Make a chunk's schema: the record, then for each key its column and, if nulls are permitted, its flag."""
+def chunk_schema(keys: Sequence[KeyColumn], place: Iterable[pa.Field] = ()) -> pa.Schema:
+    """Make a chunk's schema: the record, then for each key its column and, if nulls are permitted, its flag.
+
+    `place`: columns of RECORD besides, that say where the record is in the source.
+    """
     record = [(name, RECORD.field(name).type) for name in ("value", "key", "headers", "timestamp")]
     columns = [(f"k{i}", key_type(key.type).stored) for i, key in enumerate(keys)]
     flags = [(f"n{i}", pa.int64()) for i, key in enumerate(keys) if key.nulls]
-    return pa.schema([*record, *columns, *flags])
+    return pa.schema([*record, *place, *columns, *flags])
 
 
 def encode_keys(keys: Sequence[KeyColumn], columns: dict[str, pa.Array]) -> dict[str, pa.Array]:

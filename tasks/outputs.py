@@ -6,11 +6,13 @@ record of a run: others are refused before any work.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
+from tasks.kafka.clients import NotPermittedError
 from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, ledger_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
@@ -25,11 +27,13 @@ from tasks.kafka.topics import (
 )
 from tasks.kafka.windows import holds_committed
 from tasks.observe.logs import get_logger
+from tasks.output_folders import check_former_folders, count_files, prepare_folders
 from tasks.ownership import JobView, Owner
 from tasks.replacement import require_own_outputs
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.targets.base import Target
+from tasks.targets.joined import JoinedTargets
 from tasks.targets.kafka_topics import KafkaTopics
 
 
@@ -38,6 +42,17 @@ def check_outputs(job: Job, admin: AdminClient) -> None:
     wanted = _rules(job, admin)
     for topic in describe_topics(admin, list(wanted)).values():
         wanted[topic.name].check(topic, topic_settings(admin, topic.name))
+
+
+def check_absent_topics(job: Job, admin: AdminClient, source: Topic) -> None:
+    """Raise SettingsError if Kafka would not create a topic that the job lacks, because of how it would be made.
+
+    What is not permitted is told once it is needed: a run without work creates no output.
+    """
+    rules = _rules_of_all(job, admin)
+    for name, partitions in _absent_of_all(job, source, describe_topics(admin, list(rules))).items():
+        with suppress(NotPermittedError):
+            rules[name].check_make(admin, name, partitions, job.replication_factor)
 
 
 def check_output_partitions(job: Job, source: Topic) -> None:
@@ -57,13 +72,18 @@ def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
     return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
 
 
+def _rules_of_all(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
+    return {job.ledger: ledger_rules(), **_rules(job, admin)}
+
+
 def _outputs(job: Job) -> list[str]:
-    return [sort.topic for sort in job.sort_list]
+    return [sort.topic for sort in job.topic_sorts]
 
 
 def check_former_runs(view: JobView) -> None:
     """Raise SettingsError if the outputs contradict the ledger: records before any run, or none after one."""
     job, ledger = view.job, view.ledger
+    check_former_folders(view)
     _check_hashed(view)
     if job.replaces:
         require_own_outputs(view)
@@ -93,7 +113,12 @@ def prepare_outputs(owner: Owner) -> Target:
         add_partitions(admin, name, partitions)
         get_logger().info("partitions added, as the source has", topic=name, partitions=partitions)
     _tell_risks(admin, wanted, found)
-    return KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by)
+    targets: list[Target] = []
+    if job.topic_sorts:
+        targets.append(KafkaTopics.note(admin, _outputs(job), job.request_timeout, job.partition_by))
+    if job.folder_sorts:
+        targets.append(prepare_folders(owner, _new_partitions(job, source)))
+    return targets[0] if len(targets) == 1 else JoinedTargets(tuple(targets))
 
 
 def _check_hashed(view: JobView) -> None:
@@ -112,11 +137,19 @@ def _check_hashed(view: JobView) -> None:
             )
 
 
+def _new_partitions(job: Job, source: Topic | None) -> int:
+    """Return the number of partitions of an output that is created now."""
+    return job.output_partitions or (len(source.partitions) if source else 1)
+
+
 def _absent(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
     """Return the topics that a run creates, with their numbers of partitions."""
-    partitions = job.output_partitions or (len(source.partitions) if source else 1)
-    wanted = dict.fromkeys(_outputs(job), partitions) | {job.dead_letters: 1}
+    wanted = dict.fromkeys(_outputs(job), _new_partitions(job, source)) | {job.dead_letters: 1}
     return {name: count for name, count in wanted.items() if name not in found}
+
+
+def _absent_of_all(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    return ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
 
 
 def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
@@ -129,7 +162,7 @@ def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[s
 
 @dataclass(frozen=True)
 class PlannedTopics:
-    """Topics that a run would write to, by name, with their numbers of partitions then.
+    """Topics that a run would write to, by name, with their numbers of partitions then; likewise folders.
 
     `created`, `grown`: those that it would create first, or give more partitions.
     """
@@ -139,22 +172,28 @@ class PlannedTopics:
     grown: tuple[str, ...]
 
 
-def plan_topics(job: Job, admin: AdminClient) -> PlannedTopics:
+def plan_topics(view: JobView, *, has_work: bool) -> PlannedTopics:
     """Look at the topics that a run would write to, its ledger among them; nothing is changed.
 
-    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
+    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create. A run without work
+    creates its ledger alone.
     """
+    job, admin = view.job, view.admin
     source = describe_topic(admin, job.source_topic)
-    rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
+    rules = _rules_of_all(job, admin)
     found = describe_topics(admin, list(rules))
-    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
-    for name, partitions in absent.items():
-        rules[name].check_make(admin, name, partitions, job.replication_factor)
+    absent = _absent_of_all(job, source, found)
     short = _short(job, source, found)
-    for name, partitions in short.items():
-        add_partitions(admin, name, partitions, only_check=True)
+    created = [name for name in absent if has_work or name == job.ledger]
+    for name in created:
+        rules[name].check_make(admin, name, absent[name], job.replication_factor)
+    grown = [*short] if has_work else []
+    for name in grown:
+        add_partitions(admin, name, short[name], only_check=True)
     there = {name: len(topic.partitions) for name, topic in found.items()}
-    return PlannedTopics(there | absent | short, tuple(absent), tuple(short))
+    partitions = _new_partitions(job, source)
+    folders = {sort.topic: count_files(view, sort.topic, partitions) for sort in job.folder_sorts}
+    return PlannedTopics(there | absent | short | folders, tuple(created), tuple(grown))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:
@@ -169,7 +208,7 @@ def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Map
 
 def _check_same_outputs(admin: AdminClient, last: RunRecord) -> None:
     """Raise SettingsError if an output is not the topic that the last run wrote: what the runs wrote there is gone."""
-    for sort in last.sorts:
+    for sort in (sort for sort in last.sorts if not sort.has_folder):
         topic = describe_topic(admin, sort.topic)
         if topic is None or topic.id != sort.topic_id:
             raise SettingsError(

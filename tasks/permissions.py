@@ -31,7 +31,7 @@ _REPLACE = _WRITE | {AclOperation.READ, AclOperation.DELETE}
 
 def check_permissions(job: Job, admin: AdminClient) -> None:
     """Raise NotPermittedError, which names every operation that the job needs for sorting and does not have."""
-    outputs = [sort.topic for sort in job.sort_list]
+    outputs = [sort.topic for sort in job.topic_sorts]
     write = _REPLACE if job.replaces else _WRITE
     topics: Needs = {job.source_topic: _SORT, job.ledger: _SORT | _WRITE, job.dead_letters: _WRITE}
     topics = {**topics, **dict.fromkeys(outputs, write)}

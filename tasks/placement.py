@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from tasks.arrow import RECORD, one_chunk
 from tasks.errors import TerminalError
+from tasks.file_columns import text_columns
 from tasks.formats.registry import make_format
 from tasks.json_arrays import join_array
 from tasks.murmur2 import partition_of
@@ -56,12 +57,14 @@ class PartitionColumn:
 class Placements:
     """The placement of each sort of a job, in their order, and the columns that chunks have for them.
 
-    Sorts with the same record keys share a column, and so do those with the same partitions.
+    Sorts with the same record keys share a column, and so do those with the same partitions. `texts`: key columns whose
+    texts files have as they were written, each with the column that holds these.
     """
 
     of_sorts: tuple[Placement, ...] = ()
     keys: tuple[KeyOfSort, ...] = ()
     partitions: tuple[PartitionColumn, ...] = ()
+    texts: tuple[tuple[str, str], ...] = ()
 
     @property
     def record_keys(self) -> tuple[str, ...]:
@@ -71,7 +74,8 @@ class Placements:
     def extend(self, schema: pa.Schema) -> pa.Schema:
         """Add the columns to the schema of a chunk."""
         keys = [(key.name, pa.binary()) for key in self.keys]
-        return pa.schema([*schema, *keys, *((p.name, pa.int32()) for p in self.partitions)])
+        texts = [(column, pa.binary()) for _, column in self.texts]
+        return pa.schema([*schema, *keys, *((p.name, pa.int32()) for p in self.partitions), *texts])
 
 
 def place_outputs(job: Job, counts: Sequence[int]) -> Placements:
@@ -88,7 +92,7 @@ def place_outputs(job: Job, counts: Sequence[int]) -> Placements:
         placements.append(Placement(key, partition, count))
     keys = tuple(KeyOfSort(name, by) for by, name in names.items())
     partitions = tuple(PartitionColumn(name, key, count) for (key, count), name in columns.items())
-    return Placements(tuple(placements), keys, partitions)
+    return Placements(tuple(placements), keys, partitions, tuple(text_columns(job).items()))
 
 
 def _record_key(job: Job, sort: Sort, names: dict[tuple[str, ...], str]) -> str:
@@ -113,7 +117,7 @@ class OutputColumns:
     def __init__(self, job: Job, placements: Placements) -> None:
         self._placements = placements
         self._columns = {key.name: (i, key) for i, key in enumerate(job.key_columns)}
-        used = {name for key in placements.keys for name in key.columns}
+        used = {name for key in placements.keys for name in key.columns} | {name for name, _ in placements.texts}
         # What is stored of these texts does not tell how they were written, so they are read again.
         self._texts = [
             KeyColumn(key.name, TEXT, key.nulls)
@@ -129,15 +133,19 @@ class OutputColumns:
             rows = rows.append_column(key.name, self._make_key(rows, key.columns, printed))
         for column in self._placements.partitions:
             rows = rows.append_column(column.name, _place(rows, column, partition))
+        for name, text in self._placements.texts:
+            rows = rows.append_column(text, printed[name])
         return rows
 
     def _read_texts(self, rows: pa.Table) -> dict[str, pa.Array]:
         """Return texts as they were written, null where a row has none, by the names of their columns."""
         if self._reader is None:
             return {}
-        absent = {name: pa.nulls(len(rows), RECORD.field(name).type) for name in ("offset", "partition")}
-        columns = {name: rows.column(name) for name in ("value", "key", "headers", "timestamp")}
-        parsed = self._reader.parse(pa.table({**columns, **absent}, RECORD))
+        columns = {
+            field.name: rows.column(field.name) if field.name in rows.schema.names else pa.nulls(len(rows), field.type)
+            for field in RECORD
+        }
+        parsed = self._reader.parse(pa.table(columns, RECORD))
         if parsed.rejected:
             raise TerminalError(f"a record that was accepted has no text: {next(iter(parsed.rejected.values()))}")
         return parsed.columns

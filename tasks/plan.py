@@ -67,23 +67,24 @@ class RunPlan:
         return math.ceil(waiting / max(self.snapshot.span, 1))
 
 
-def plan_run(job: Job, connection: Connection) -> RunPlan:
+def plan_run(job: Job, connection: Connection, patience: float = 0) -> RunPlan:
     """Plan the next run of a job; the errors are those of the run."""
     admin = make_admin(connection)
-    check_before_lease(job, connection, admin)
+    check_before_lease(job, connection, admin, patience)
     with name_refusals(job, admin):
         view = Onlooker(job, connection, admin)
         take_up_job(view)
         check_former_runs(view)
         snapshot = take_snapshot(view)
         view.job = view.job.with_types(snapshot.types)
-        topics = plan_topics(view.job, admin)
+        work = has_work(view, snapshot)
+        topics = plan_topics(view, has_work=work)
         counts = [topics.partitions[sort.topic] for sort in view.job.sort_list]
         survey = take_survey(view, snapshot, place_outputs(view.job, counts))
     return RunPlan(
         view.job,
         view.holder,
-        has_work(view, snapshot),
+        work,
         snapshot,
         estimate_run(view.job, snapshot, survey, view.ledger.runs.values()),
         _plan_outputs(view.job, survey),

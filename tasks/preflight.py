@@ -11,9 +11,10 @@ from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, check_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
-from tasks.outputs import check_output_partitions, check_outputs, plan_topics
+from tasks.output_folders import check_output_folders
+from tasks.outputs import check_absent_topics, check_output_partitions, check_outputs
 from tasks.ownership import JobView
-from tasks.permissions import check_permissions, name_refusals
+from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection, use_connection
@@ -26,8 +27,11 @@ from tasks.workdir import check_folder
 _FIXED_WAY_OUT = "take another --job-name (and, to write to the same outputs, --append)"
 
 
-def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
-    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2."""
+def check_before_lease(job: Job, connection: Connection, admin: Admin, patience: float = 0) -> None:
+    """Check format, broker, limits, work folder, permissions, source and ledger: errors of exit status 2.
+
+    `patience`: seconds to wait for the source. Format, limits, folder and permissions are checked before that.
+    """
     Budget.of(job)
     check_end(job)
     # A schema may lack what the job names.
@@ -36,15 +40,15 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin) -> None:
     check_folder(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
-    source = require_source(admin, job.source_topic)
-    written = [*(sort.topic for sort in job.sort_list), job.dead_letters, job.ledger]
+    source = require_source(admin, job.source_topic, patience)
+    written = [*(sort.topic for sort in job.topic_sorts), job.dead_letters, job.ledger]
     require_no_collision(admin, written)
     require_leaders(admin, connection, [source, *describe_topics(admin, written).values()], job.start_timeout)
     check_output_partitions(job, source)
     check_outputs(job, admin)
+    check_output_folders(job, admin)
     check_ledger(admin, job.ledger)
-    with name_refusals(job, admin):
-        plan_topics(job, admin)
+    check_absent_topics(job, admin, source)
 
 
 def take_up_job(view: JobView) -> None:

@@ -6,7 +6,7 @@ then it knows whether the run is there (done), is not (publish again, from the s
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,8 +34,9 @@ from tasks.keys import RULES
 from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
+from tasks.replacement import refuse_newcomers
 from tasks.run_context import current_run
-from tasks.run_record import FEATURES, FORMAT, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import FEATURES, FORMAT, PARQUET, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
@@ -125,11 +126,12 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     found = _find_run(owner, publication)
     if found is not None:
         return found
+    staged = stage_rows(owner.job, publication)
     check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
     publication.target.check()
     began = time.monotonic()
     try:
-        return _publish(owner, producer, publication)
+        return _publish(owner, producer, publication, staged)
     except BaseException as error:
         # Whatever the error was, this instance begins nothing again.
         producer.abort()
@@ -152,25 +154,40 @@ def _find_run(owner: Owner, publication: Publication) -> RunRecord | None:
     )
 
 
-def _publish(owner: Owner, producer: TransactionalProducer, publication: Publication) -> RunRecord:
+def stage_rows(job: Job, publication: Publication) -> Written:
+    """Write the rows of the sorts that are staged, before a transaction's time runs.
+
+    ContentError if these are not the rows that were read; TransientError if their place cannot be used just now.
+    """
+    target, snapshot = publication.target, publication.snapshot
+    with target.stage(publication.attempt, snapshot.run, publication.sorts) as writing:
+        reach("before-stage")
+        written = writing.finish(_write_rows(job, writing, publication, target.staged))
+        reach("after-stage")
+    return written
+
+
+def _publish(owner: Owner, producer: TransactionalProducer, publication: Publication, staged: Written) -> RunRecord:
     """Publish in one transaction.
 
-    1. Begin. 2. Rows of all sorts. 3. Dead letters. 4. Flush, count what was delivered. 5. Ledger record.
-    6. Source offsets. 7. Commit.
+    1. Begin. 2. Rows of all sorts that are not staged. 3. Dead letters. 4. Flush, count what was delivered.
+    5. Ledger record. 6. Source offsets. 7. Commit.
     """
     job = owner.job
     writing = publication.target.begin(producer)
+    if publication.snapshot.replaces:
+        refuse_newcomers(owner)
     # Step 1. Callbacks were polled by `healthy_producer`; from here the broker's timeout runs.
     reach("before-begin")
     producer.begin()
     reach("after-begin")
     # Step 2.
     reach("before-publish")
-    sent = _write_rows(job, writing, publication)
+    sent = _write_rows(job, writing, publication, publication.target.sorts - publication.target.staged)
     reach("after-publish")
     # Step 3.
     snapshot = publication.snapshot
-    known = owner.ledger.read_before(snapshot.source_topic_id, RULES, snapshot.ranges)
+    known = owner.ledger.read_before((snapshot.source_topic_id, RULES, job.dead_letters), snapshot.ranges)
     letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")
@@ -178,7 +195,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-flush")
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
-    record = _record(owner, publication, written, letters)
+    record = _record(owner, publication, _in_order(job, (*staged, *written)), letters)
     reach("before-ledger-record")
     _send_record(owner, producer.sender, record)
     producer.flush()
@@ -195,13 +212,20 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     return record
 
 
-def _write_rows(job: Job, writing: Writing, publication: Publication) -> list[Sent]:
-    """Write the rows of all sorts, one sort after the other, and return what was sent of each."""
+def _in_order(job: Job, written: Written) -> Written:
+    """Return what was written in the order of the job's sorts."""
+    by_name = {sort.topic: sort for sort in written}
+    return tuple(by_name[sort.name] for sort in job.sort_list)
+
+
+def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Collection[str]) -> list[Sent]:
+    """Write the rows of the wanted sorts, one sort after the other, and return what was sent of each."""
     meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
-    for sort, rows in zip(job.sort_list, publication.sorts, strict=True):
+    columns = {sort.name: sort.columns for sort in job.sort_list}
+    for rows in (rows for rows in publication.sorts if rows.sort in wanted):
         expected = publication.published(rows.key)
         total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
-        sent.append(Sent(rows, sort.columns, total))
+        sent.append(Sent(rows, columns[rows.sort], total))
     return sent
 
 
@@ -302,16 +326,17 @@ def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, 
         version=_VERSION,
         skipped=snapshot.skipped,
         ledger=FORMAT,
-        requires=_required(job, covers),
+        requires=_required(job, written, covers),
         covers=covers,
         dead_letters_written=None if letters == publication.dead_letters else letters,
     )
 
 
-def _required(job: Job, covers: Sequence[CoveredRuns]) -> tuple[str, ...]:
+def _required(job: Job, written: Written, covers: Sequence[CoveredRuns]) -> tuple[str, ...]:
     """Return the features that a process must know to go on from this run."""
     options = (feature for feature, option, default in FEATURES if getattr(job, option) != default)
-    return (*([REPLACE] if covers else []), *options)
+    has_folders = any(sort.has_folder for sort in written)
+    return (*([REPLACE] if covers else []), *([PARQUET] if has_folders else []), *options)
 
 
 def _recorded_options(job: Job) -> dict[str, Any]:

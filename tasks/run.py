@@ -4,7 +4,7 @@ Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before s
 retried freely; step 6 publishes all of the run in one transaction, or nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,9 +20,9 @@ from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.placement import Placements, place_outputs
 from tasks.publish import Publication
-from tasks.replacement import finish_deletion
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
+from tasks.settlement import settle
 from tasks.snapshot import BatchLimits, has_work
 from tasks.sort import SortRequest
 from tasks.targets.base import Target
@@ -67,7 +67,7 @@ class Run:
         snapshot = self.runner.snapshot(self.owner, limits)
         # From here on the job has all its types, for dump, sort and ledger.
         self.owner.job = self.owner.job.with_types(snapshot.types)
-        current_metrics().set_lag(snapshot.lag)
+        current_metrics().note_lag(snapshot.lag)
         return snapshot
 
     def has_work(self, snapshot: Snapshot) -> bool:
@@ -75,11 +75,12 @@ class Run:
         return has_work(self.owner, snapshot)
 
     def prepare(self, snapshot: Snapshot, folder: Path) -> Publication:
-        """Do step 5, dump and sort: afterwards all is there for publishing."""
+        """Do step 5, dump and sort: afterwards all is there for publishing. Only sorts of the target are made."""
         job, target = self.owner.job, self.open_target(snapshot)
-        placements = place_outputs(job, [target.partitions(sort.name) for sort in job.sort_list])
+        counts = [target.partitions(sort.name) if sort.name in target.sorts else 1 for sort in job.sort_list]
+        placements = place_outputs(job, counts)
         chunks = self._dump(snapshot, folder, placements)
-        sorts = self._sort(snapshot, folder, placements, chunks)
+        sorts = self._sort(snapshot, folder, placements, chunks, target.sorts)
         return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
@@ -87,7 +88,7 @@ class Run:
         snapshot = publication.snapshot
         with _stage("publish", snapshot, publication.records * len(publication.sorts)):
             record = self.runner.publish(self.owner, publication)
-        current_metrics().count_committed(record, publication.record_bytes)
+        current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record
 
     def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:
@@ -104,10 +105,15 @@ class Run:
         return chunks
 
     def _sort(
-        self, snapshot: Snapshot, folder: Path, placements: Placements, chunks: tuple[Chunk, ...]
+        self,
+        snapshot: Snapshot,
+        folder: Path,
+        placements: Placements,
+        chunks: tuple[Chunk, ...],
+        wanted: Collection[str],
     ) -> tuple[SortedRows, ...]:
         job = self.owner.job
-        placed = zip(job.sort_list, placements.of_sorts, strict=True)
+        placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in wanted]
         requests = [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
         with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
             sorts = tuple(self.runner.sort(requests))
@@ -144,9 +150,9 @@ def _show_nothing(_: Snapshot) -> None:
 def run_job(
     run: Run, folder: Path, limits: BatchLimits | None = None, show_plan: Callable[[Snapshot], None] = _show_nothing
 ) -> RunResult:
-    """Snapshot ▶ dump ▶ sort ▶ publish and commit ▶ delete what was replaced. `folder`: private, for this run's files.
+    """Snapshot ▶ dump ▶ sort ▶ publish and commit ▶ settle. `folder`: private, for this run's own files.
 
-    DeletionError if the run is committed, and the last step failed.
+    FilesNotPlacedError or DeletionError if the run is committed, and the last step failed.
     """
     snapshot = run.take_snapshot(limits)
     if not run.has_work(snapshot):
@@ -154,5 +160,5 @@ def run_job(
     show_plan(snapshot)
     publication = run.prepare(snapshot, folder)
     record = run.publish(publication)
-    finish_deletion(run.owner)
+    settle(run.owner)
     return RunResult(snapshot, publication.chunks, record)

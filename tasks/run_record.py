@@ -17,10 +17,13 @@ FORMAT: Final = 2
 FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "output_key", "keep"))
 # The features that a record may require and from which this version can go on.
 REPLACE: Final = "replace"
-UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, *(feature for feature, _, _ in FEATURES)})
+PARQUET: Final = "parquet"
+UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, PARQUET, *(feature for feature, _, _ in FEATURES)})
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
+# The id of a source topic, the version of parse rules, and the dead-letter topic.
+Reading = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,23 @@ class CoveredRuns:
 
 
 @dataclass(frozen=True)
+class WrittenFile:
+    """A file of an output that is a folder. `digest`: XXH3 of 128 bits, in hexadecimal."""
+
+    partition: int
+    name: str
+    bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class WrittenSort:
-    """One sort and its output.
+    """One sort and its output: a topic, or a folder, of which `topic` is the name as `parquet:DIR`.
 
     `checksum`: of the written records, in hexadecimal; empty in format 1. `delete_before`: for every partition, if the
-    run covers others. `partition_count`: the number of the topic's partitions; 0 if an earlier version wrote the
-    record.
+    run covers others. `partition_count`: the number of the output's partitions; 0 if an earlier version wrote the
+    record. Of a folder, `folder` is the name of the run's files in it, and `staged` the one under which they were
+    written before the commit; the offsets of its `partitions` are numbers of rows in `files`.
     """
 
     topic: str
@@ -84,6 +98,14 @@ class WrittenSort:
     checksum: str = ""
     delete_before: tuple[DeletedRange, ...] = ()
     partition_count: int = 0
+    folder: str = ""
+    staged: str = ""
+    files: tuple[WrittenFile, ...] = ()
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the output is a folder of files, and not a topic."""
+        return bool(self.folder)
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,11 @@ class RunRecord:
     def placed(self) -> int:
         """The number of records in each output."""
         return self.records - self.dead_letters
+
+    @property
+    def new_dead_letters(self) -> int:
+        """The number of dead letters that the run wrote: of records that no earlier run had read."""
+        return self.dead_letters if self.dead_letters_written is None else self.dead_letters_written
 
     @property
     def rules(self) -> str:
@@ -167,7 +194,8 @@ class RunRecord:
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that the run read and wrote."""
-        return (self.source_topic, *(sort.topic for sort in self.sorts), self.dead_letter_topic)
+        outputs = (sort.topic for sort in self.sorts if not sort.has_folder)
+        return (self.source_topic, *outputs, self.dead_letter_topic)
 
     def to_json(self) -> bytes:
         """Return the bytes for the ledger."""
@@ -194,7 +222,8 @@ class EarlierRuns:
 
     `sorts`: for each output the offsets, counts and checksums of these runs together; there may be offsets without a
     record between first and last. `read`: all offsets that they read of the source topic with this id, by the newest
-    parse rules of these runs; what older rules made of a record is not known any more.
+    parse rules of these runs, for the dead-letter topic of the newest; what older rules made of a record is not known
+    any more.
     """
 
     job: str
@@ -208,17 +237,27 @@ class EarlierRuns:
     source_topic_id: str = ""
     rules: str = ""
     read: tuple[ReadRange, ...] = ()
+    dead_letter_topic: str = ""
 
     @property
     def placed(self) -> int:
         """The number of records in each output."""
         return self.records - self.dead_letters
 
+    @property
+    def reading(self) -> Reading:
+        """The facts that decide whether the dead letters of the offsets that were read are there."""
+        return self.source_topic_id, self.rules, self.dead_letter_topic
+
     @classmethod
     def of(cls, record: RunRecord) -> Self:
         """Return one run, without its keys."""
         sorts = (
-            replace(s, partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions))
+            replace(
+                s,
+                partitions=tuple(WrittenRange(w.partition, w.first, w.last, w.count) for w in s.partitions),
+                files=(),
+            )
             for s in record.sorts
         )
         return cls(
@@ -231,6 +270,7 @@ class EarlierRuns:
             source_topic_id=record.source_topic_id,
             rules=record.rules,
             read=join_ranges(record.read),
+            dead_letter_topic=record.dead_letter_topic,
         )
 
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
@@ -243,12 +283,9 @@ class EarlierRuns:
             sorts=_join_outputs((*self.sorts, *later.sorts)),
             source_topic_id=later.source_topic_id,
             rules=later.rules,
-            read=join_ranges((*self.read_of(later.source_topic_id, later.rules), *later.read)),
+            read=join_ranges((*(self.read if is_alike(self.reading, later.reading) else ()), *later.read)),
+            dead_letter_topic=later.dead_letter_topic,
         )
-
-    def read_of(self, source_topic_id: str, rules: str) -> tuple[ReadRange, ...]:
-        """Return the offsets that were read of this very topic, by these rules."""
-        return self.read if (self.source_topic_id, self.rules) == (source_topic_id, rules) else ()
 
     def to_json(self) -> bytes:
         """Return the bytes for the ledger."""
@@ -264,6 +301,14 @@ class EarlierRuns:
             "read": _all(ReadRange, raw.get("read", ())),
         }
         return cls(**(_known(cls, raw) | nested))
+
+
+def is_alike(known: Reading, wanted: Reading) -> bool:
+    """Whether the dead letters of what was read are where they are wanted.
+
+    Earlier versions recorded no dead-letter topic of folded runs, so theirs counts as the right one.
+    """
+    return known[:2] == wanted[:2] and known[2] in {"", wanted[2]}
 
 
 def join_ranges(ranges: Iterable[ReadRange]) -> tuple[ReadRange, ...]:
@@ -327,6 +372,7 @@ def _read_ranges(sort: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "partitions": _all(WrittenRange, _tuple_keys(sort["partitions"])),
         "delete_before": _all(DeletedRange, sort.get("delete_before", ())),
+        "files": _all(WrittenFile, sort.get("files", ())),
     }
 
 

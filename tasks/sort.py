@@ -20,6 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.chunks import name_unfinished
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
+from tasks.file_columns import file_columns
 from tasks.manifests import Chunk, Key, KeyRange, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.placement import Placement
@@ -74,7 +75,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, order = record_columns(job, chunks, request.placement.key), order_of(job, sort)
+    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job, sort)
     partition = request.placement.partition
     budget = Budget.of(job)
     division = Division(
@@ -161,14 +162,20 @@ def order_of(job: Job, sort: Sort) -> Order:
     return Order(tuple(terms))
 
 
-def record_columns(job: Job, chunks: Sequence[Chunk], key: str = "key") -> tuple[str, ...]:
-    """Return the columns that any record of the run has. `key`: the column of record keys; empty for none."""
+def record_columns(job: Job, sort: Sort, chunks: Sequence[Chunk], key: str = "key") -> tuple[str, ...]:
+    """Return the columns of the output that any record of the run has.
+
+    `key`: the column of record keys; empty for none.
+    """
     wanted = {
         "value": True,
         key: any(chunk.has_keys for chunk in chunks) if key == "key" else bool(key),
         "headers": any(chunk.has_headers for chunk in chunks),
         "timestamp": job.timestamps == "keep",
     }
+    if sort.has_folder:
+        others = (name for name in file_columns(job, sort).sources if name not in {"value", "key", "headers"})
+        wanted |= dict.fromkeys(others, True)
     return tuple(name for name in wanted if wanted[name])
 
 

@@ -3,18 +3,24 @@
 Guarantee 3 (nothing lost in silence): a source that was recreated, or that ends before what was read, stops the run.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from tasks.errors import SettingsError, TerminalError
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, group_offsets, list_offsets
 from tasks.manifests import Snapshot
+from tasks.observe.logs import get_logger
 from tasks.ownership import JobView
+from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.settings.moments import epoch_millis
+
+_LOOK_SECONDS: Final = 0.5
 
 
 class SourceRecreatedError(TerminalError):
@@ -34,11 +40,35 @@ class SourceTruncatedError(TerminalError):
     at_risk = "**Yes**: the source has lost records that it had acknowledged. This run has published nothing."
 
 
-def require_source(admin: AdminClient, name: str) -> Topic:
-    """Return the source topic; SettingsError if it does not exist."""
-    topic = describe_topic(admin, name)
+def require_source(admin: AdminClient, name: str, patience: float = 0) -> Topic:
+    """Return the source topic; SettingsError if it does not exist.
+
+    For `patience` seconds this waits until the topic exists and each of its partitions has a leader. One that has none
+    by then is left to `check_leaders`.
+    """
+    began = time.monotonic()
+    topic = _look_for_source(admin, name, patience)
+    waited = time.monotonic() - began
     if topic is None:
-        raise SettingsError(f"there is no topic {name}: check --source-topic (kafka-sort generate makes a sample)")
+        still = f" after a wait of {waited:.1f} s" * bool(patience)
+        raise SettingsError(
+            f"there is no topic {name}{still}: check --source-topic (kafka-sort generate makes a sample)"
+        )
+    if patience and topic.leaderless:
+        numbers = ",".join(map(str, topic.leaderless))
+        get_logger().warning(f"no leader after a wait of {waited:.1f} s", topic=name, partitions=numbers)
+    return topic
+
+
+def _look_for_source(admin: AdminClient, name: str, patience: float) -> Topic | None:
+    """Return the topic as it is when it has all its leaders, or when the time is over."""
+    deadline = time.monotonic() + patience
+    topic = describe_topic(admin, name)
+    if patience and topic is None:
+        get_logger().info("waiting for the source", topic=name, seconds=patience)
+    while (topic is None or topic.leaderless) and (left := deadline - time.monotonic()) > 0:
+        current_run().stop.wait(min(_LOOK_SECONDS, left))
+        topic = describe_topic(admin, name)
     return topic
 
 

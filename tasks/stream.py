@@ -35,7 +35,6 @@ from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import take_up_job
 from tasks.publish import warn_of_dead_letters
-from tasks.replacement import finish_deletion
 from tasks.run import Run, Runner, RunResult, run_job
 from tasks.run_context import Stop, run_context
 from tasks.run_record import RunRecord
@@ -43,6 +42,7 @@ from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming, check_streamable
+from tasks.settlement import take_over
 from tasks.snapshot import BatchLimits
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
@@ -173,7 +173,7 @@ class Stream:
         ):
             self._count_unknown(owner)
             take_up_job(owner)
-            finish_deletion(owner)
+            take_over(owner)
             check_former_runs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
             runner = ThreadRunner(dumping, sorting, consumers)

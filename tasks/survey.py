@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, Message
 
 from tasks.chunks import column_bytes
 from tasks.dump import RowGroup
+from tasks.file_columns import source_place
 from tasks.formats.registry import make_format
 from tasks.kafka.clients import make_consumer, record_bytes
 from tasks.kafka.fetch import Block
@@ -118,4 +119,6 @@ def _parse(job: Job, placements: Placements, groups: Mapping[int, RowGroup]) -> 
     """Return the rows as the dump writes them, in order of arrival."""
     fmt, outputs = make_format(job), OutputColumns(job, placements)
     tables = [outputs.add(groups[partition].split(job, fmt)[0], partition) for partition in sorted(groups)]
-    return pa.concat_tables([placements.extend(chunk_schema(job.key_columns)).empty_table(), *tables])
+    return pa.concat_tables(
+        [placements.extend(chunk_schema(job.key_columns, source_place(job))).empty_table(), *tables]
+    )

@@ -131,8 +131,8 @@ class Cluster:
         return sorted((r for r in records if r.offset < ends[r.partition]), key=lambda r: (r.partition, r.offset))
 
     def count(self, job: Job, *, committed: bool = True) -> int:
-        """Count the records in those of the job's outputs that exist."""
-        outputs = [sort.topic for sort in job.sort_list if describe_topic(self.admin, sort.topic)]
+        """Count the records in those of the job's topics that exist."""
+        outputs = [sort.topic for sort in job.topic_sorts if describe_topic(self.admin, sort.topic)]
         return sum(len(self.read(topic, committed=committed)) for topic in outputs)
 
     def ledger(self, job: Job) -> Ledger:

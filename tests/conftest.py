@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
+from hypothesis import settings
 
 from tests import raised
 from tests.cluster import Cluster
@@ -22,13 +22,11 @@ BROKER_PROPERTIES = {
 }
 
 
-# How long an example takes is the machine's affair.
-hypothesis.settings.register_profile("kafka-sort", deadline=None)
-hypothesis.settings.load_profile("kafka-sort")
-
-
 def pytest_configure() -> None:
     raised.watch()
+    # A machine with other work takes its time.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,13 +10,13 @@ from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, take_up_job
 from tasks.publish import Publication, publish_run
-from tasks.replacement import finish_deletion
 from tasks.run import Run
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
+from tasks.settlement import settle, take_over
 from tasks.stream import Stream
 from tests.cluster import Cluster
 
@@ -36,7 +36,7 @@ def owned(cluster: Cluster, job: Job) -> Iterator[Owner]:
         check_before_lease(job, cluster.connection, cluster.admin)
         with own_job(job, cluster.connection) as owner:
             take_up_job(owner)
-            finish_deletion(owner)
+            take_over(owner)
             check_former_runs(owner)
             yield owner
 
@@ -84,3 +84,11 @@ def serving(cluster: Cluster, stream: Stream) -> Iterator[None]:
         finally:
             stream.drain.set()
             future.result()
+
+
+def run_settled(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
+    """Make a whole run, with what the commit leaves to be done."""
+    with owned(cluster, job) as owner:
+        record = publish_run(owner, prepare(owner, folder))
+        settle(owner)
+        return record

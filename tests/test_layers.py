@@ -23,15 +23,21 @@ LAYERS = (
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
     "tasks.kafka",
-    "tasks.chunks tasks.formats tasks.json_arrays tasks.keys tasks.placement tasks.sorting tasks.types tasks.workdir",
+    (
+        "tasks.chunks tasks.file_columns tasks.folders tasks.formats tasks.json_arrays tasks.keys tasks.placement "
+        "tasks.sorting tasks.types tasks.workdir"
+    ),
     "tasks.observe",
     # The subjects of the stages.
     "tasks.dead_letters tasks.ownership tasks.permissions tasks.source tasks.targets",
-    "tasks.fill tasks.inference tasks.inspection tasks.outputs tasks.preflight tasks.replacement tasks.sample",
+    (
+        "tasks.fill tasks.inference tasks.inspection tasks.output_folders tasks.outputs tasks.preflight "
+        "tasks.replacement tasks.sample tasks.settlement"
+    ),
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.estimates tasks.survey",
-    "tasks.plan tasks.run tasks.runners tasks.task_runs",
+    "tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
     "tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",

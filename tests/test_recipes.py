@@ -18,19 +18,16 @@ from tests.command import Command
 from tests.documents import text_of
 
 _RECIPE = re.compile(
-    r"^## (?P<title>.+?)\n.*?^```topic\n(?P<source>.*?)^```\n"
-    r".*?^```sh\n(?P<command>.*?)^```\n.*?^```topic\n(?P<sorted>.*?)^```\n",
+    r"^```topic\n(?P<source>.*?)^```\n.*?^```sh\n(?P<command>.*?)^```\n.*?^```topic\n(?P<sorted>.*?)^```\n",
     re.MULTILINE | re.DOTALL,
 )
-# The file that the commands name may stand in front of them.
-_COMMANDS = re.compile(
-    r"^## (?P<title>.+?)\n(?:(?!^## ).*\n)*?"
-    r"(?:^```file (?P<file>.+)\n(?P<text>(?:(?!^```).*\n)*)^```\n\n)?^```commands\n(?P<commands>(?:.*\n)*?)^```\n",
-    re.MULTILINE,
-)
+_COMMANDS = re.compile(r"^```commands\n(?P<commands>.*?)^```\n", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"^```file ([^\n]+)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 _LINE = re.compile(r"(?:\[(?P<headers>[^\]=]+=[^\]]*)\] )?(?:(?P<key>.+?) →)? ?(?P<value>.*)")
-RECIPES = [match.groupdict() for match in _RECIPE.finditer(text_of("docs/recipes.md"))]
-SEQUENCES = [match.groupdict() for match in _COMMANDS.finditer(text_of("docs/recipes.md"))]
+# Title → text, of all recipes.
+SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n)*)", text_of("docs/recipes.md"), re.MULTILINE))
+RECIPES = {title: match.groupdict() for title, text in SECTIONS.items() if (match := _RECIPE.search(text))}
+SEQUENCES = {title: match["commands"] for title, text in SECTIONS.items() if (match := _COMMANDS.search(text))}
 
 
 def read_record(line: str) -> Record:
@@ -45,12 +42,14 @@ def read_record(line: str) -> Record:
 
 def test_all_recipes_are_found() -> None:
     """Each heading is a recipe of one of the two kinds."""
-    assert len(RECIPES) + len(SEQUENCES) == len(re.findall("^## ", text_of("docs/recipes.md"), re.MULTILINE))
+    assert RECIPES.keys() | SEQUENCES.keys() == SECTIONS.keys()
+    assert not RECIPES.keys() & SEQUENCES.keys()
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=[recipe["title"] for recipe in RECIPES])
-def test_recipe(recipe: dict[str, str], cluster: Cluster, command: Command) -> None:
+@pytest.mark.parametrize("title", RECIPES)
+def test_recipe(title: str, cluster: Cluster, command: Command) -> None:
     """The output holds the records in the order of the page."""
+    recipe = RECIPES[title]
     records = [read_record(line) for line in recipe["source"].splitlines()]
     program, verb, *flags = shlex.split(recipe["command"])
     assert (program, verb) == ("kafka-sort", "sort")
@@ -66,31 +65,33 @@ def test_recipe(recipe: dict[str, str], cluster: Cluster, command: Command) -> N
     assert not any(run.unverifiable for run in verified.runs)
 
 
-def renamed(flags: list[str], topic: str, files: dict[str, str]) -> list[str]:
-    """Return the flags for another topic, and with files where they are."""
-    names = {i + 1 for i, flag in enumerate(flags) if flag in {"--topic", "--source-topic"}}
-    return [topic if i in names else files.get(flag, flag) for i, flag in enumerate(flags)]
+def write_files(title: str, folder: Path) -> dict[str, str]:
+    """Write the files that a recipe shows; return the path of each, and of the schemas."""
+    for name, text in _FILE.findall(SECTIONS[title]):
+        (folder / name).write_text(text)
+    return {path.name: str(path) for path in (*SCHEMAS.values(), *folder.glob("*.csv"))}
+
+
+def flags_at(words: list[str], files: dict[str, str], topic: str, suffix: str) -> list[str]:
+    """Return the flags with files where they are, and with a topic of its own, after which others are named."""
+    return [files.get(word) or re.sub(rf"^{topic}(?=$|-)", topic + suffix, word) for word in words]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", SEQUENCES, ids=[recipe["title"] for recipe in SEQUENCES])
-def test_commands(recipe: dict[str, str], command: Command, tmp_path: Path) -> None:
-    """Each command ends well; the last one verifies, and judges the order too."""
-    topic = f"people-{uuid4().hex[:6]}"
-    lines = [shlex.split(line) for line in recipe["commands"].splitlines()]
-    files = {path.name: str(path) for path in SCHEMAS.values()}
-    if recipe["file"]:
-        path = tmp_path / recipe["file"]
-        path.write_text(recipe["text"])
-        files[path.name] = str(path)
-    first, records = ("load", "3") if recipe["file"] else ("generate", "2,000")
-    assert [(program, verb) for program, verb, *_ in lines] == [("kafka-sort", v) for v in (first, "sort", "verify")]
-    place = {first: [], "sort": ["--workdir", str(command.workdir)], "verify": []}
-    made, done, checked = (
-        command.start_flags(verb, *place[verb], *renamed(flags, topic, files)).finish() for _, verb, *flags in lines
-    )
-    assert made.status == 0, made.err
-    assert done.status == 0, done.err
-    assert checked.status == 0, checked.err
-    assert f"1 run, {records} records read, no difference" in checked.out
-    assert "not verifiable:" not in checked.out + checked.err
+@pytest.mark.parametrize("title", SEQUENCES)
+def test_commands(title: str, command: Command, tmp_path: Path) -> None:
+    """Each command ends well; at the end all records are verified, and the order too."""
+    lines = [shlex.split(line) for line in SEQUENCES[title].splitlines()]
+    topic, suffix = lines[0][lines[0].index("--topic") + 1], f"-{uuid4().hex[:6]}"
+    files = write_files(title, tmp_path)
+    assert (lines[0][1] in {"generate", "load"}, lines[-1][1]) == (True, "verify")
+    for program, verb, *words in lines:
+        assert program == "kafka-sort"
+        place = ["--workdir", str(command.workdir)] if verb == "sort" else []
+        done = command.start_flags(verb, *place, *flags_at(words, files, topic, suffix)).finish()
+        assert done.status == 0, done.err
+        if verb == "sort":
+            assert "nothing new" not in done.out
+        if verb == "verify":
+            assert re.search(r"runs?, [1-9][\d,]* records read, no difference", done.out)
+            assert "not verifiable:" not in done.out + done.err

@@ -81,6 +81,12 @@ class Topic:
         return tuple(p for p in self.partitions if p not in self.leaderless)
 
 
+def cluster_id(admin: AdminClient) -> str:
+    """Return the id of the cluster."""
+    with kafka_errors("cluster"):
+        return str(admin.list_topics(timeout=REQUEST_TIMEOUT).cluster_id)
+
+
 def describe_topic(admin: AdminClient, name: str) -> Topic | None:
     """Describe the topic; None if it does not exist."""
     return describe_topics(admin, [name]).get(name)
@@ -89,7 +95,9 @@ def describe_topic(admin: AdminClient, name: str) -> Topic | None:
 @_patiently
 def describe_topics(admin: AdminClient, names: Collection[str]) -> dict[str, Topic]:
     """Describe those of the topics that exist, by name, in one request."""
-    found = {}
+    found: dict[str, Topic] = {}
+    if not names:
+        return found
     with kafka_errors(f"topic {', '.join(names)}"):
         futures = admin.describe_topics(TopicCollection(list(names)), request_timeout=REQUEST_TIMEOUT)
         for name, future in futures.items():

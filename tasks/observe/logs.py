@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -37,8 +37,12 @@ def json_wanted() -> bool:
     return wanted == "json"
 
 
-def configure_logging(*, terminal: bool = False) -> None:
-    """Send our lines to the standard library's logger `kafka_sort`, and on to a collector, or to a terminal."""
+def configure_logging(*, terminal: bool = False, level: int = logging.INFO, collector: TextIO | None = None) -> None:
+    """Send our lines to the standard library's logger `kafka_sort`, and on to a collector, or to a terminal.
+
+    `level`: the least that these two get, while Prefect's run log gets all. `collector`: its stream, standard output by
+    default. Only the first call of a process chooses where lines go.
+    """
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, _render],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -48,9 +52,12 @@ def configure_logging(*, terminal: bool = False) -> None:
     logger = logging.getLogger(LOGGER)
     # Prefect leaves the root at WARNING, which would drop our INFO lines.
     logger.setLevel(logging.INFO)
-    wanted = _JsonHandler if json_wanted() else _TerminalHandler if terminal else None
-    if wanted and not any(isinstance(handler, _LineHandler) for handler in logger.handlers):
-        logger.addHandler(wanted())
+    if any(isinstance(handler, _LineHandler) for handler in logger.handlers):
+        return
+    handler = _JsonHandler(collector or sys.stdout) if json_wanted() else _TerminalHandler() if terminal else None
+    if handler is not None:
+        handler.setLevel(level)
+        logger.addHandler(handler)
         logger.propagate = False
 
 
@@ -91,9 +98,6 @@ class _TerminalHandler(_LineHandler):
 
 class _JsonHandler(_LineHandler):
     """Writes time, level, the flow run, then the fields: for a collector."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

@@ -17,7 +17,7 @@ from tasks.observe.logs import get_logger
 from tasks.observe.progress import format_duration, format_progress
 from tasks.printable import printable
 from tasks.run_context import Progress, current_run
-from tasks.run_record import RunRecord
+from tasks.run_record import RunRecord, WrittenRange, WrittenSort
 from tasks.settings.job import Job
 from tasks.workdir import free_bytes
 
@@ -100,18 +100,18 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 def outputs_table(record: RunRecord) -> Table:
     """Make the table of outputs: for each sort and partition its records, first and last key, offsets."""
     rows = [
-        (
-            sort.topic,
-            str(w.partition),
-            f"{w.count:,}",
-            _show(w.first_key),
-            _show(w.last_key),
-            f"{w.first:,} to {w.last:,}",
-        )
+        (sort.topic, str(w.partition), f"{w.count:,}", _show(w.first_key), _show(w.last_key), _where(sort, w))
         for sort in record.sorts
         for w in sort.partitions
     ]
-    return ("sort", "partition", "records", "first key", "last key", "offsets"), rows
+    where = "offsets, or file" if any(sort.has_folder for sort in record.sorts) else "offsets"
+    return ("sort", "partition", "records", "first key", "last key", where), rows
+
+
+def _where(sort: WrittenSort, written: WrittenRange) -> str:
+    """Say where records were written: the offsets of a topic, or the file of a folder."""
+    files = (f"{sort.folder}/{file.name}" for file in sort.files if file.partition == written.partition)
+    return next(files, f"{written.first:,} to {written.last:,}")
 
 
 def stages_table(record: RunRecord) -> Table:
@@ -128,7 +128,7 @@ def headline(record: RunRecord) -> str:
     """Say in one line what the run was."""
     until = f" before {record.end}" if record.end else ""
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}{until}"]
-    parts.append(f"sorted by {', '.join(sort.columns for sort in record.sorts)}")
+    parts.append(f"sorted by {', '.join(dict.fromkeys(sort.columns for sort in record.sorts))}")
     parts += [f"in place of runs {covered}" for covered in record.covers]
     if record.dead_letters:
         most = "MORE THAN HALF of them, " * record.is_mostly_dead
@@ -170,7 +170,7 @@ def _plan_text(job: Job, snapshot: Snapshot) -> str:
     tables: tuple[Table, ...] = (
         (("what", "how much"), facts),
         (("partition", "from offset", "to before", "offsets"), ranges),
-        (("sorted by", "into topic"), sorts),
+        (("sorted by", "into"), sorts),
     )
     return "\n\n".join([f"### {_plan_line(job, snapshot)}", *map(_markdown, tables)])
 

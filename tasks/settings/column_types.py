@@ -6,10 +6,12 @@ from typing import Final
 
 from tasks.settings.load import nearest
 
-_TYPE = re.compile(r"([a-z]+)(?:\(([A-Za-z_]+)\))?")
+_TYPE = re.compile(r"([a-z]+)(?:\(([A-Za-z_0-9]+)\))?")
 _NAMES: Final = ("int", "decimal", "float", "bool", "time", "uuid", "text")
 UNITS: Final = ("s", "ms", "us", "ns")
 NOCASE: Final = "nocase"
+# Texts that compare by their bytes, like all others, but must be UTF-8.
+UTF8: Final = "utf8"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ColumnType:
     @property
     def prints_equals_alike(self) -> bool:
         """Whether equal keys have one printed form. Texts that compare without regard to case keep theirs."""
-        return self.name != "text" or not self.parameter
+        return self.name != "text" or self.parameter in {"", UTF8}
 
     def __str__(self) -> str:
         return f"{self.name}({self.parameter})" if self.parameter else self.name
@@ -30,6 +32,7 @@ class ColumnType:
 
 INT: Final = ColumnType("int")
 TEXT: Final = ColumnType("text")
+UTF8_TEXT: Final = ColumnType("text", UTF8)
 
 
 def parse_type(text: str) -> ColumnType:
@@ -43,7 +46,7 @@ def parse_type(text: str) -> ColumnType:
         raise ValueError(f"type {text!r}: {kind.name} has no parameter")
     if kind.name == "time" and kind.parameter not in {"", *UNITS}:
         raise ValueError(f"type {text!r}: the units of a time are {', '.join(UNITS)}")
-    if kind.name == "text" and kind.parameter not in {"", NOCASE}:
+    if kind.name == "text" and kind.parameter not in {"", NOCASE, UTF8}:
         _check_collation(text, kind.parameter)
     return kind
 

@@ -18,6 +18,7 @@ from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.moments import read_moment
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames, check_written_topic
 from tasks.settings.options import END_WORDS, START_WORDS
+from tasks.settings.outputs import check_folders, folder_of
 from tasks.settings.sorts import (
     DOCUMENT_KEYS,
     LONGEST_TOPIC,
@@ -64,9 +65,10 @@ class Job(JobColumns):
                 raise FieldError(
                     "sorts", f"column {name!r} is given two types: {' and '.join(sorted(map(str, kinds)))}"
                 )
-        by_columns = [sort.columns for sort in self.sort_list]
-        for name in (name for name in by_columns if by_columns.count(name) > 1):
-            raise FieldError("sorts", f"sort {name!r} is named twice")
+        for sorts in (self.topic_sorts, self.folder_sorts):
+            by_columns = [sort.columns for sort in sorts]
+            for name in (name for name in by_columns if by_columns.count(name) > 1):
+                raise FieldError("sorts", f"sort {name!r} is named twice")
         return self
 
     def _given_types(self) -> dict[str, set[ColumnType]]:
@@ -185,10 +187,11 @@ class Job(JobColumns):
             longer = f"and its ledger's would be longer than the {LONGEST_TOPIC} of a topic"
             message = f"the job's name has {len(self.name)} letters, {longer}"
             raise FieldError("job_name", f"{message}: take one of at most {LONGEST_JOB_NAME} with --job-name")
-        for sort in self.sort_list:
+        for sort in self.topic_sorts:
             _check_derived("sorts", sort.topic, f"the output of sort {sort.columns!r},", "as COLUMNS=TOPIC")
         _check_derived("dead_letter_topic", self.dead_letters, "the dead-letter topic", "with --dead-letter-topic")
-        topics = [sort.topic for sort in self.sort_list]
+        check_folders([folder_of(sort.topic) for sort in self.folder_sorts], str(self.workdir))
+        topics = [sort.topic for sort in self.topic_sorts]
         for topic in (topic for topic in topics if topics.count(topic) > 1):
             raise FieldError("sorts", f"two sorts go to one topic, {topic!r}: give each its own, as COLUMNS=TOPIC")
         for topic in (self.source_topic, self.dead_letters, self.ledger):

@@ -4,8 +4,9 @@ import re
 from dataclasses import replace
 from functools import cached_property
 
-from tasks.settings.column_types import TEXT, ColumnType
+from tasks.settings.column_types import TEXT, UTF8_TEXT, ColumnType
 from tasks.settings.options import SAMPLE_COLUMNS, SAMPLE_SORTS, SAMPLE_TOPIC, JobOptions
+from tasks.settings.outputs import canonical_output
 from tasks.settings.sorts import (
     DOCUMENT_KEYS,
     SCHEMA_FORMATS,
@@ -53,10 +54,20 @@ class JobColumns(JobOptions):
 
     @cached_property
     def sort_list(self) -> tuple[Sort, ...]:
-        """The sorts, each with its output topic."""
+        """The sorts, each with its output."""
         parsed = [parse_sort(text) for text in self.sorts]
-        sorts = [(tuple(map(self._canonical, by)), topic) for by, topic in parsed]
-        return tuple(Sort(by, topic or self._default_output(by)) for by, topic in sorts)
+        sorts = [(tuple(map(self._canonical, by)), canonical_output(output)) for by, output in parsed]
+        return tuple(Sort(by, output or self._default_output(by)) for by, output in sorts)
+
+    @property
+    def topic_sorts(self) -> tuple[Sort, ...]:
+        """The sorts whose outputs are topics."""
+        return tuple(sort for sort in self.sort_list if not sort.has_folder)
+
+    @property
+    def folder_sorts(self) -> tuple[Sort, ...]:
+        """The sorts whose outputs are folders."""
+        return tuple(sort for sort in self.sort_list if sort.has_folder)
 
     def _canonical(self, key: SortKey) -> SortKey:
         return replace(key, column=canonical_column(key.column, paths=self.has_paths))
@@ -113,12 +124,18 @@ class JobColumns(JobOptions):
     def given_type(self, column: str) -> ColumnType | None:
         """Return the type that a sort gives, or `columns`; None if there is none, so that a schema may decide."""
         given = next((key.type for key in self._sort_keys if key.column == column and key.type is not None), None)
-        return given or self.row_fields.get(column)
+        kind = given or self.row_fields.get(column)
+        return kind and self._readable(column, kind)
 
     def _type_of(self, column: str) -> ColumnType:
         """Return the type that the job gives; else the default."""
         default = default_type(column, self.key_format) if is_record_field(column) else None
-        return self.given_type(column) or default or TEXT
+        return self.given_type(column) or self._readable(column, default or TEXT)
+
+    def _readable(self, column: str, kind: ColumnType) -> ColumnType:
+        """Return the type; but UTF-8 in place of any bytes, if the column becomes one of text in files."""
+        is_key = bool(self.folder_sorts) and any(key.column == column for key in self._sort_keys)
+        return UTF8_TEXT if is_key and kind == TEXT else kind
 
     def _has_no_type_yet(self, column: str) -> bool:
         if is_record_field(column):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_seriali
 
 from tasks.settings.folders import home_folder
 from tasks.settings.moments import read_moment, write_moment
+from tasks.settings.outputs import absolute_sort
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
@@ -40,8 +41,12 @@ def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | N
     try:
         read_moment(value)
     except ValueError:
-        raise ValueError(f"{name} {value!r}: use {', '.join(words)} or a time as 2026-01-31T12:00:00Z") from None
+        raise _no_moment(name, value, words) from None
     return value
+
+
+def _no_moment(name: str, value: str, words: Sequence[str]) -> ValueError:
+    return ValueError(f"{name} {value!r}: use {', '.join(words)} or a time as 2026-01-31T12:00:00Z")
 
 
 class JobOptions(BaseModel):
@@ -56,7 +61,8 @@ class JobOptions(BaseModel):
         default_factory=lambda: list(SAMPLE_SORTS),
         min_length=1,
         title="Sorts",
-        description="COLUMNS[=TOPIC] each: id, or continent,id:desc=by-continent, or @key; the topic names the sort.",
+        description="COLUMNS[=TOPIC] each: id, or continent,id:desc=by-continent, or @key; the topic names the sort. "
+        "COLUMNS=parquet:DIR writes sorted files into a folder, or into parquet:s3://BUCKET/PREFIX.",
         examples=[["id", "continent,id:desc=by-continent"]],
         json_schema_extra=form(SORT_PATTERN, items=True, flag="sort", metavar="COLUMNS[=TOPIC]"),
     )
@@ -251,7 +257,7 @@ class JobOptions(BaseModel):
     def _sorts(cls, value: list[str]) -> list[str]:
         for text in value:
             parse_sort(text)
-        return value
+        return [absolute_sort(text) for text in value]
 
     @field_validator("memory_limit")
     @classmethod
@@ -261,8 +267,11 @@ class JobOptions(BaseModel):
 
     @field_validator("start", "end", mode="before")
     @classmethod
-    def _written(cls, value: Any) -> Any:
-        return write_moment(value)
+    def _written(cls, value: Any, info: ValidationInfo) -> Any:
+        written, name = write_moment(value), str(info.field_name)
+        if written is None or isinstance(written, str):
+            return written
+        raise _no_moment(name, str(written), START_WORDS if name == "start" else END_WORDS)
 
     @field_validator("start")
     @classmethod

@@ -28,6 +28,15 @@ def split_outside_quotes(text: str, mark: str) -> Iterator[str]:
         position = part.end() + 1
 
 
+def cut_outside_quotes(text: str, mark: str) -> tuple[str, str]:
+    """Cut at the first such mark outside of double quotes; strip blanks around both parts. There may be no second."""
+    head = _PARTS[mark].match(text)
+    end = head.end() if head else 0
+    if text[end : end + 1] not in {"", mark}:
+        raise ValueError(f"{text!r} has a double quote without its partner")
+    return text[:end].strip(), text[end + 1 :].strip()
+
+
 def unquote(text: str) -> str:
     """Return the name that `text` is, or is in double quotes."""
     return text[1:-1].replace('""', '"') if re.fullmatch(QUOTED, text) else text

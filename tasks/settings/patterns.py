@@ -14,12 +14,12 @@ TOPIC_PATTERN = f"^{TOPIC.pattern}$"
 # The pattern is for the JSON schema only: callers of the flow get our validator's message.
 TopicName = Annotated[str, Field(json_schema_extra={"pattern": TOPIC_PATTERN})]
 
-_TYPE_PATTERN = r"\s*(int|decimal|float|bool|uuid|time(\((s|ms|us|ns)\))?|text(\([A-Za-z_]+\))?)?\s*"
+_TYPE_PATTERN = r"\s*(int|decimal|float|bool|uuid|time(\((s|ms|us|ns)\))?|text(\([A-Za-z_8]+\))?)?\s*"
 _NAME_PATTERN = r'("([^"]|"")*"|[^,:=])+'
 _COLUMN_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?"
 COLUMNS_PATTERN = rf"^({_COLUMN_PATTERN}(,{_COLUMN_PATTERN})*)?$"
 _TERM_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?(:\s*(asc|desc)?\s*)?(:\s*nulls-(first|last)\s*)?"
-SORT_PATTERN = rf"^{_TERM_PATTERN}(,{_TERM_PATTERN})*(=\s*([a-zA-Z0-9._-]{{1,249}})?\s*)?$"
+SORT_PATTERN = rf"^{_TERM_PATTERN}(,{_TERM_PATTERN})*(=\s*([a-zA-Z0-9._-]{{1,249}}|parquet:.+)?\s*)?$"
 DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from tasks.settings.column_types import INT, TEXT, ColumnType, parse_type
 from tasks.settings.load import nearest
-from tasks.settings.paths import Path, format_path, parse_path, quote, split_outside_quotes, unquote
+from tasks.settings.outputs import is_folder
+from tasks.settings.paths import (
+    Path,
+    cut_outside_quotes,
+    format_path,
+    parse_path,
+    quote,
+    split_outside_quotes,
+    unquote,
+)
 
 LONGEST_TOPIC = 249
 TOPIC = re.compile(rf"[a-zA-Z0-9._-]{{1,{LONGEST_TOPIC}}}")
@@ -72,7 +81,7 @@ class SortKey:
 
 @dataclass(frozen=True)
 class Sort:
-    """The key columns, most significant first, and the output topic."""
+    """The key columns, most significant first, and the output: a topic, or a folder as `parquet:DIR`."""
 
     by: tuple[SortKey, ...]
     topic: str
@@ -81,6 +90,11 @@ class Sort:
     def name(self) -> str:
         """The sort's name, which is its output."""
         return self.topic
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the output is a folder of files, and not a topic."""
+        return is_folder(self.topic)
 
     @property
     def columns(self) -> str:
@@ -224,14 +238,14 @@ def format_columns(columns: Mapping[str, ColumnType | None], *, omit: ColumnType
 
 
 def parse_sort(text: str) -> tuple[tuple[SortKey, ...], str]:
-    """Turn `continent,id:desc=by-continent` into (keys, topic); the topic is empty if none is given."""
-    columns, *topics = split_outside_quotes(text, "=")
-    if len(topics) > 1:
+    """Turn `continent,id:desc=by-continent` into (keys, output); the output is empty if none is given."""
+    columns, output = cut_outside_quotes(text, "=")
+    if "=" in output and not is_folder(output):
         raise ValueError(f"sort {text!r}: {_WRITTEN}")
     keys = [_parse_term(text, item) for item in split_outside_quotes(columns, ",")]
     if len({key.column for key in keys}) < len(keys):
         raise ValueError(f"sort {text!r} names a column twice")
-    return tuple(keys), topics[0] if topics else ""
+    return tuple(keys), output
 
 
 _WRITTEN = "write COLUMN[:TYPE][:asc|:desc][:nulls-first|:nulls-last][,COLUMN…][=TOPIC]"

@@ -59,6 +59,11 @@ def check_streamable(job: Job) -> None:
     """Raise SettingsError if a setting of the job makes no sense for a stream."""
     if job.replaces:
         raise SettingsError("--mode replace is for kafka-sort sort: a stream appends batch after batch; leave it out")
+    if job.folder_sorts:
+        raise SettingsError(
+            f"{job.folder_sorts[0].topic} is for kafka-sort sort: a stream would make a folder of small files with "
+            "each batch; sort into a topic, or run kafka-sort sort by the hour"
+        )
     if job.end == "now":
         raise SettingsError(
             "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "
@@ -66,9 +71,19 @@ def check_streamable(job: Job) -> None:
         )
 
 
+def asks_for_stream(flags: Mapping[str, Any], file: Path | None = None) -> bool:
+    """Whether flags or job file have settings of a stream; an empty table counts."""
+    return bool(flags) or _stream_table(file) is not None
+
+
+def _stream_table(file: Path | None) -> Any:
+    return read_job_file(file).get(STREAM_TABLE)
+
+
 def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Streaming:
     """Load the settings as `load_job` does; a job file has them in a table of their own, [stream]."""
-    table = read_job_file(file).get(STREAM_TABLE, {})
+    table = _stream_table(file)
+    table = {} if table is None else table
     if not isinstance(table, dict):
         raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")
     where = f"job file {file} [{STREAM_TABLE}]"

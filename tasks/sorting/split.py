@@ -42,7 +42,7 @@ class Division:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of a part's file."""
-        return (*self.carried, *self.order.columns)
+        return tuple(dict.fromkeys((*self.carried, *self.order.columns)))
 
 
 def divide(files: Sequence[Path], division: Division) -> list[tuple[Path, ...]]:

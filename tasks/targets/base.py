@@ -1,8 +1,9 @@
 """The interface between a run and its outputs, of whatever kind they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import pyarrow as pa
 
@@ -40,12 +41,38 @@ class Writing(Protocol):
     def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
         """Return what was written, once the producer is flushed; OutputChangedError unless that was sent.
 
-        `delete_before` is set to where each partition ended before.
+        `delete_before` is set to where each partition of a topic ended before.
         """
 
 
+class _NoWriting:
+    """The writing of no sort."""
+
+    def write(self, sort: str, partition: int, columns: Columns) -> None:
+        del partition, columns
+        raise KeyError(sort)
+
+    def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
+        del sent
+        return ()
+
+
+NO_WRITING: Final[Writing] = _NoWriting()
+
+
 class Target(Protocol):
-    """The outputs of a run, as they were when it began."""
+    """The outputs of a run, as they were when it began.
+
+    Each sort is written within the run's transaction, or staged: written before the transaction, where no reader looks.
+    """
+
+    @property
+    def sorts(self) -> frozenset[str]:
+        """The names of the sorts whose outputs these are."""
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """The names of those that are staged."""
 
     def partitions(self, sort: str) -> int:
         """Return the number of partitions of a sort's output."""
@@ -55,6 +82,12 @@ class Target(Protocol):
 
     def check(self) -> None:
         """Raise OutputChangedError unless the outputs are still those of the run's beginning."""
+
+    def stage(self, attempt: str, run: int, sorts: Sequence[SortedRows]) -> AbstractContextManager[Writing]:
+        """Stage an attempt of a run; the end of the block without `finish` removes what was written.
+
+        `sorts`: all of the run.
+        """
 
     def begin(self, producer: TransactionalProducer) -> Writing:
         """Prepare for writing, right before the transaction begins."""

@@ -5,7 +5,8 @@ delivered. Their growth within the transaction must equal what was sent.
 """
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,10 +15,10 @@ from confluent_kafka.admin import AdminClient
 from tasks.kafka.sender import Sender
 from tasks.kafka.topics import LATEST, Topic, describe_topics, list_all_offsets
 from tasks.kafka.transaction import TransactionalProducer
-from tasks.manifests import KeyRange, Snapshot
+from tasks.manifests import KeyRange, Snapshot, SortedRows
 from tasks.run_context import current_run
 from tasks.run_record import DeletedRange, WrittenRange, WrittenSort
-from tasks.targets.base import Columns, OutputChangedError, Sent
+from tasks.targets.base import NO_WRITING, Columns, OutputChangedError, Sent, Writing
 
 _MARKER_SECONDS = 0.02
 
@@ -44,6 +45,16 @@ class KafkaTopics:
         """Note the topics as they are now; OutputChangedError if one is gone."""
         return cls(admin, _require_topics(admin, names), request_timeout, partition_by)
 
+    @property
+    def sorts(self) -> frozenset[str]:
+        """The names of the sorts, which are those of the topics."""
+        return frozenset(self.topics)
+
+    @property
+    def staged(self) -> frozenset[str]:
+        """None: all records are sent within the transaction."""
+        return frozenset()
+
     def partitions(self, sort: str) -> int:
         """Return the number of the topic's partitions."""
         return len(self.topics[sort].partitions)
@@ -67,6 +78,11 @@ class KafkaTopics:
                     "began: --partition-by hash would place equal keys in two of them; nothing was published; take "
                     "another output and another --job-name"
                 )
+
+    def stage(self, attempt: str, run: int, sorts: Sequence[SortedRows]) -> AbstractContextManager[Writing]:
+        """Return the writing of nothing."""
+        del attempt, run, sorts
+        return nullcontext(NO_WRITING)
 
     def begin(self, producer: TransactionalProducer) -> "_TopicWriting":
         """Note the ends before this run, once all markers are written: Kafka answers a commit before that.

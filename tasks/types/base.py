@@ -34,3 +34,17 @@ class KeyType(Protocol):
 
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return the printed forms of stored values (binary), null where null."""
+
+    @property
+    def column(self) -> pa.DataType:
+        """The Arrow type that a key has in files for readers."""
+
+    @property
+    def compares_as_column(self) -> bool:
+        """Whether readers of files compare such a column as the type compares keys."""
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return stored values as a column for readers, null where null; of texts that lost something, the originals.
+
+        `ColumnType.prints_equals_alike` tells which texts are meant.
+        """

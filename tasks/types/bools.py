@@ -21,6 +21,8 @@ class BoolType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    column: pa.DataType = field(default_factory=pa.bool_)
+    compares_as_column: bool = True
     is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -37,7 +39,11 @@ class BoolType:
 
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return `true` and `false`."""
-        return stored.cast(pa.bool_()).cast(pa.string()).cast(pa.binary())
+        return self.to_column(stored).cast(pa.string()).cast(pa.binary())
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return booleans."""
+        return stored.cast(pa.bool_())
 
 
 def _read(texts: pa.Array) -> Encoded:

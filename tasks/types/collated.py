@@ -19,6 +19,7 @@ from tasks.types.unicode_texts import unicode_reader
 class CollatedType(TextType):
     """Stores the sort keys of texts. `collation`: a name that DuckDB's ICU has."""
 
+    compares_as_column: bool = False
     collation: str = field(kw_only=True)
 
     def encode(self, values: pa.Array) -> Encoded:

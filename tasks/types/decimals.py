@@ -42,6 +42,9 @@ class DecimalType:
 
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
+    # The decimals of a column differ in scale, by up to 20,000 digits: there is no one type for them but text.
+    column: pa.DataType = field(default_factory=pa.string)
+    compares_as_column: bool = False
     is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -66,6 +69,10 @@ class DecimalType:
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return the same for all."""
         return print_decimals(stored, self.show)
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return the printed forms."""
+        return self.print_all(stored).cast(pa.string())
 
 
 def _is_decimal(kind: pa.DataType) -> bool:

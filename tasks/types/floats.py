@@ -29,6 +29,8 @@ class FloatType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    column: pa.DataType = field(default_factory=pa.float64)
+    compares_as_column: bool = True
     is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -45,10 +47,12 @@ class FloatType:
 
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return the same for all."""
+        return _print(self.to_column(stored))
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return doubles."""
         bits = np.asarray(stored.fill_null(0))
-        return _print(
-            pa.array((bits ^ ((bits >> 63) & _MAGNITUDE)).view(np.float64), mask=np.asarray(stored.is_null()))
-        )
+        return pa.array((bits ^ ((bits >> 63) & _MAGNITUDE)).view(np.float64), mask=np.asarray(stored.is_null()))
 
 
 def _print(doubles: pa.Array) -> pa.Array:

@@ -35,6 +35,8 @@ class IntegerType:
 
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    column: pa.DataType = field(default_factory=pa.int64)
+    compares_as_column: bool = True
     is_json: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -54,6 +56,10 @@ class IntegerType:
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return decimal digits."""
         return stored.cast(pa.string()).cast(pa.binary())
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return the numbers."""
+        return stored
 
 
 def read_integers(texts: pa.Array) -> Encoded:

@@ -5,6 +5,7 @@ A character becomes one character, whatever is beside it: a sigma at the end of 
 Unicode that Arrow has: 17 in Arrow 26.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
@@ -15,8 +16,11 @@ from tasks.types.texts import TextType
 from tasks.types.unicode_texts import unicode_reader
 
 
+@dataclass(frozen=True)
 class NocaseType(TextType):
     """Stores texts in lower case, and shows them so: how they were written is not stored."""
+
+    compares_as_column: bool = False
 
     def encode(self, values: pa.Array) -> Encoded:
         """Return texts in lower case."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from tasks.settings.column_types import NOCASE, ColumnType
+from tasks.settings.column_types import NOCASE, UTF8, ColumnType
 from tasks.types.base import KeyType
 from tasks.types.bools import BoolType
 from tasks.types.collated import CollatedType
@@ -14,13 +14,15 @@ from tasks.types.integers import IntegerType
 from tasks.types.nocase import NocaseType
 from tasks.types.texts import TextType
 from tasks.types.times import TimeType
+from tasks.types.utf8 import Utf8Type
 from tasks.types.uuids import UuidType
 
 
 def _text_type(parameter: str) -> KeyType:
     if not parameter:
         return TextType()
-    return NocaseType() if parameter == NOCASE else CollatedType(collation=parameter)
+    own = {NOCASE: NocaseType, UTF8: Utf8Type}.get(parameter)
+    return own() if own else CollatedType(collation=parameter)
 
 
 # Name → maker, from the parameter of the type.

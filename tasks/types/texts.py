@@ -14,6 +14,8 @@ class TextType:
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
     is_json: bool = False
+    column: pa.DataType = field(default_factory=pa.string)
+    compares_as_column: bool = True
 
     def accepts(self, kind: pa.DataType) -> bool:
         """Take bytes alone."""
@@ -30,3 +32,7 @@ class TextType:
     def print_all(self, stored: pa.Array) -> pa.Array:
         """Return the bytes of the texts, also of those that are not UTF-8."""
         return stored
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return strings; ArrowInvalid if one is not UTF-8."""
+        return stored.cast(pa.string())

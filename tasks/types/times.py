@@ -47,6 +47,8 @@ class TimeType:
     unit: str = ""
     stored: pa.DataType = field(default_factory=pa.int64)
     filler: int = 0
+    column: pa.DataType = field(default_factory=lambda: pa.timestamp("ns", "UTC"))
+    compares_as_column: bool = True
     is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -78,6 +80,10 @@ class TimeType:
         parts = pc.if_else(pc.equal(parts, "1"), "", pc.binary_replace_slice(parts, 0, 1, "."))
         printed = pc.binary_join_element_wise(seconds, parts, "Z", "").cast(pa.binary())
         return pc.if_else(stored.is_valid(), printed, None)
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return timestamps in UTC."""
+        return stored.cast(self.column)
 
 
 def _scale(numbers: pa.Array, factor: int) -> tuple[pa.Array, list[int]]:

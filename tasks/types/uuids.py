@@ -25,6 +25,8 @@ class UuidType:
 
     stored: pa.DataType = field(default_factory=pa.binary)
     filler: bytes = b""
+    column: pa.DataType = field(default_factory=pa.uuid)
+    compares_as_column: bool = True
     is_json: bool = False
 
     def accepts(self, kind: pa.DataType) -> bool:
@@ -49,6 +51,10 @@ class UuidType:
             pa.binary(printed.shape[1]), len(printed), [None, pa.py_buffer(printed.tobytes())]
         )
         return _spread(found.cast(pa.binary()), stored)
+
+    def to_column(self, stored: pa.Array) -> pa.Array:
+        """Return an array of Arrow's type for uuids."""
+        return pa.ExtensionArray.from_storage(self.column, stored.cast(self.column.storage_type))
 
 
 def _encode_all(texts: pa.Array) -> pa.Array:

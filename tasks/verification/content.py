@@ -26,6 +26,12 @@ def digest_records(values: Sequence[bytes | None], keys: Sequence[bytes | None],
     return digest_all(values)  # type: ignore[arg-type]  # no value is None
 
 
+def digest_places(partitions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> Digests:
+    """Return one digest a place."""
+    pairs = np.stack([partitions, offsets], axis=1).astype(">i8").view("V16").reshape(-1).tolist()
+    return digest_all(pairs)
+
+
 def _digest_record(value: bytes | None, key: bytes | None, headers: Headers) -> bytes:
     if value is not None and key is None and not headers:
         return xxh3_64_digest(value)

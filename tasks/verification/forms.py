@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tasks.run_record import RunRecord, WrittenSort
-from tasks.verification.content import Digests
+from tasks.verification.content import Digests, digest_all, digest_places
 from tasks.verification.keys import Encoded
 from tasks.verification.output_keys import make_output_keys
 from tasks.verification.partitions import Partitions
 from tasks.verification.reading import Block
-from tasks.verification.terms import SortKey
+from tasks.verification.spill import Rows, make_rows
+from tasks.verification.terms import SortKey, carried
 from tasks.verification.types.base import Keys
 
 # An odd factor: partitions change a digest each in its own way.
@@ -23,7 +24,8 @@ class OutputForm:
     """The form of one output. `sort`: its key columns, None if keys cannot be judged.
 
     `by`: what decides the partition, range, hash or source; `count`: the number of partitions; `output_key`: keep, sort
-    or none; `key_format`: that of record keys.
+    or none; `key_format`: that of record keys. `in_files`: whether each record has its place in the source beside it;
+    `keeps_times`: whether it has the source's timestamp.
     """
 
     by: str
@@ -31,12 +33,38 @@ class OutputForm:
     output_key: str
     key_format: str
     sort: SortKey | None
+    in_files: bool = False
+    keeps_times: bool = False
 
     @classmethod
     def of(cls, record: RunRecord, written: WrittenSort, sort: SortKey | None) -> "OutputForm":
         """Return the form that the record tells."""
         key_format = record.format.get("key_format", "text")
-        return cls(record.partition_by, written.partition_count, record.output_key, key_format, sort)
+        keeps_times = record.keeps_timestamps or written.has_folder
+        return cls(
+            record.partition_by,
+            written.partition_count,
+            record.output_key,
+            key_format,
+            sort,
+            written.has_folder,
+            keeps_times,
+        )
+
+    def carried(self, sort: SortKey) -> SortKey:
+        """Return the columns, from the most significant one, that the output's records have; files have all."""
+        return sort if self.in_files else carried(sort, self.output_key)
+
+    def make_rows(self, block: Block, keys: Keys | None, partitions: Partitions | None) -> Rows:
+        """Make rows for comparison key by key; if keys are None, a record's content stands for its key.
+
+        `partitions`: the output's partitions of the records, where these matter.
+        """
+        contents, times = block.digests(), block.times() if self.keeps_times else None
+        if self.in_files:
+            contents = contents ^ digest_places(*block.places)
+        digests = lead_digests(contents if keys is None else digest_all(keys), partitions)
+        return make_rows(digests, contents, block.partition, block.offsets, times)
 
     @property
     def has_unknown_keys(self) -> bool:

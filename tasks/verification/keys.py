@@ -9,7 +9,7 @@ from tasks.verification.formats.record_fields import RecordFields
 from tasks.verification.formats.registry import make_reader
 from tasks.verification.formats.schemas import NO_SCHEMAS, Schemas
 from tasks.verification.reading import Block
-from tasks.verification.terms import Column, KeyColumn, SortKey, format_name
+from tasks.verification.terms import Column, KeyColumn, Kind, SortKey, format_name
 from tasks.verification.types.base import INVERT, Keys, KeyType, scatter
 from tasks.verification.types.registry import make_type
 
@@ -83,6 +83,32 @@ class RecordKeys:
         parts = [[_place(key, columns[key.column]) for key in sort] for sort in self._sorts]
         rejected = sorted(set(range(len(block))).difference(kept)) if len(kept) < len(block) else []
         return Encoded([_join(part, len(kept)) for part in parts], rejected, columns, raw)
+
+
+class ColumnKeys:
+    """Encodes the keys that the columns of files have. `sort`: the sort of the files."""
+
+    def __init__(self, sort: SortKey) -> None:
+        self._sort = sort
+        # In files all times are instants.
+        self._encoders = [
+            _ColumnEncoder(
+                Wanted(key.column, key.kind, bool(key.nulls)),
+                make_type(Kind("time") if key.kind.name == "time" else key.kind),
+                is_used=True,
+            )
+            for key in sort
+        ]
+
+    def encode(self, block: Block) -> Encoded:
+        """Keys of a block of files, whose messages are rows."""
+        rows: Sequence[Any] = block.messages
+        refused: set[int] = set()
+        values = [[row.keys[i] for row in rows] for i in range(len(self._sort))]
+        columns = [e.encode(items, refused, complete=False) for e, items in zip(self._encoders, values, strict=True)]
+        kept = [_without(column, refused) for column in columns]
+        parts = [_place(key, column) for key, column in zip(self._sort, kept, strict=True)]
+        return Encoded([_join(parts, len(block) - len(refused))], sorted(refused))
 
 
 def _without(items: Sequence[T], indexes: Collection[int]) -> Sequence[T]:

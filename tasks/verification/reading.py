@@ -57,7 +57,7 @@ class Block:
 
     def _cut(self, part: slice) -> "Block":
         columns = (column[part] for column in self._columns)
-        return Block(self.partition, self.offsets[part], *columns)
+        return type(self)(self.partition, self.offsets[part], *columns)
 
     @property
     def _columns(self) -> tuple[list[Any], ...]:
@@ -66,7 +66,7 @@ class Block:
     def select(self, indexes: Sequence[int]) -> "Block":
         """Return the records at these indexes."""
         columns = ([column[i] for i in indexes] for column in self._columns)
-        return Block(self.partition, self.offsets[list(indexes)], *columns)
+        return type(self)(self.partition, self.offsets[list(indexes)], *columns)
 
     def without(self, indexes: Sequence[int]) -> "Block":
         """Return the other records."""
@@ -80,6 +80,11 @@ class Block:
     @cached_property
     def _times(self) -> npt.NDArray[np.int64]:
         return np.array([message.timestamp()[1] for message in self.messages], np.int64)
+
+    @property
+    def places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The partition and the offset of each record in the source, if it comes from there."""
+        return np.full(len(self), self.partition, np.int64), self.offsets
 
     def digests(self) -> Digests:
         """Return one digest a record, over value, key and headers."""

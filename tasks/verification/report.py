@@ -13,6 +13,14 @@ class Place:
     offset: int
 
 
+def name_place(output: str, partition: int | None, offset: int | None) -> str:
+    """Name a record, a partition or all of an output: a topic, or a folder, where partitions are files."""
+    if partition is None:
+        return output
+    part, unit = (f"part-{partition:05}.parquet", "row") if output.startswith("parquet:") else (partition, "offset")
+    return f"{output}/{part}" if offset is None else f"{output}/{part} {unit} {offset}"
+
+
 @dataclass(frozen=True)
 class Difference:
     """A contradiction to the run's record and its source. `partition` and `offset` are those of `topic`."""
@@ -24,9 +32,7 @@ class Difference:
     offset: int | None = None
 
     def __str__(self) -> str:
-        partition = "" if self.partition is None else f"/{self.partition}"
-        offset = "" if self.offset is None else f" offset {self.offset}"
-        return f"run {self.run}: {self.topic}{partition}{offset}: {self.what}"
+        return f"run {self.run}: {name_place(self.topic, self.partition, self.offset)}: {self.what}"
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,18 @@ from tasks.errors import TransientError
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
 from tasks.run_record import ReadRange
 from tasks.verification.dead_letters import DeadLetterCheck
+from tasks.verification.files import FolderPlace
 from tasks.verification.formats.schemas import NO_SCHEMAS, NoSchemaError, Schemas
 from tasks.verification.forms import OutputForm, lead_keys
-from tasks.verification.keys import RecordKeys
-from tasks.verification.outputs import Judge, OutputCheck, Tools, make_record_rows
-from tasks.verification.plan import RunPlan
+from tasks.verification.keys import ColumnKeys, RecordKeys
+from tasks.verification.outputs import Judge, OutputCheck
+from tasks.verification.places import OutputPlace, TopicPlace
+from tasks.verification.plan import OutputPlan, RunPlan
 from tasks.verification.reading import Block, TopicReader, paused_collection
 from tasks.verification.report import Findings, Place, RunVerification, collect
 from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets
 from tasks.verification.terms import OLDEST_RULES, RULES, SortKey, carried, is_carried, read_sort
+from tasks.verification.tools import Tools
 
 # What is said of a run whose keys cannot be judged.
 _CHECKED = (
@@ -63,7 +66,10 @@ class RunCheck:
         the same rules, and of a format that it knows; for others, counts and contents are compared.
         """
         started, record = time.monotonic(), self._record
-        dead = DeadLetterCheck(self._tools, record, self._folder, self._findings[record.dead_letter_topic])
+        findings = self._findings[record.dead_letter_topic]
+        dead = DeadLetterCheck(
+            self._tools, record, self._folder, findings, has_older_letters=self._plan.has_older_letters
+        )
         with ExitStack() as stack, paused_collection():
             stack.callback(dead.close)
             self._spills = [stack.enter_context(self._make_spill()) for _ in record.sorts]
@@ -119,9 +125,6 @@ class RunCheck:
         sort = self._keys[index] if self._judged else None
         return OutputForm.of(self._record, self._record.sorts[index], sort)
 
-    def _carried(self, sort: SortKey) -> SortKey:
-        return carried(sort, self._record.output_key)
-
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
         if not self._find_source():
@@ -142,8 +145,8 @@ class RunCheck:
         for index, (spill, keys) in enumerate(zip(self._spills, encoded.keys, strict=True)):
             form = self._form(index)
             expected = form.expect(block, encoded)
-            whole = self._carried(self._keys[index]) == self._keys[index]
-            spill.add(make_record_rows(expected, keys if whole else None, form.belong(expected), self._record))
+            whole = form.carried(self._keys[index]) == self._keys[index]
+            spill.add(form.make_rows(expected, keys if whole else None, form.belong(expected)))
         return None
 
     def _add_unjudged(self, block: Block, dead: DeadLetterCheck) -> None:
@@ -151,7 +154,7 @@ class RunCheck:
         for index, spill in enumerate(self._spills):
             form = self._form(index)
             expected = form.expect(block, None)
-            spill.add(make_record_rows(expected, None, form.belong(expected), self._record))
+            spill.add(form.make_rows(expected, None, form.belong(expected)))
 
     def _find_source(self) -> bool:
         name = self._record.source_topic
@@ -204,14 +207,22 @@ class RunCheck:
         form, findings = self._form(index), self._findings[plan.sort.topic]
         if form.has_unknown_keys:
             self._tools.unverifiable.append(f"{plan.sort.topic}: its record keys, which are made of its sort keys")
-        check = OutputCheck(self._tools, self._record, plan, form, judge, findings)
+        place = self._place(index, plan, findings)
+        check = OutputCheck(self._tools, self._record, plan, place, form, judge, findings)
         with self._make_spill() as spill:
             check.check(source if whole else None, spill, lambda place: self._find_key(index, place))
+
+    def _place(self, index: int, plan: OutputPlan, findings: Findings) -> OutputPlace:
+        if not plan.sort.has_folder:
+            return TopicPlace(self._tools, plan, findings)
+        return FolderPlace(self._tools, plan, self._keys[index] if self._judged else (), findings)
 
     def _judge(self, index: int) -> Judge:
         """Return the judge of an output; note what its records do not tell of its order."""
         sort, topic = self._keys[index], self._record.sorts[index].topic
-        known = self._carried(sort)
+        if self._plan.outputs[index].sort.has_folder:
+            return Judge(ColumnKeys(sort), is_whole=True)
+        known = carried(sort, self._record.output_key)
         if len(known) < len(sort):
             lost = ", ".join(key.name for key in sort[len(known) :])
             what = f"its order by {lost}, which its records do not have; their contents were compared"

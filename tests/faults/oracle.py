@@ -13,6 +13,7 @@ from tasks.kafka.topics import describe_topic
 from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, assert_expected, wait_for
+from tests.files import assert_only_runs, read_run
 
 _FOLLOW_SECONDS = 0.1
 # A broker that was away writes the markers of a commit, which it answered earlier, once it is itself again.
@@ -26,7 +27,7 @@ class Follower:
         self.seen: dict[tuple[str, int], list[Record]] = {}
         self.errors: list[str] = []
         self._cluster = cluster
-        self._waiting = {sort.topic for sort in job.sort_list}
+        self._waiting = {sort.topic for sort in job.topic_sorts}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
 
@@ -93,7 +94,7 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
     """Check that each of the job's runs is in the ledger once and in every output once, and that nothing else is there.
 
     1. The ledger: runs 1 to `runs`, each once, each starting where the last one ended, the last at the source's end.
-    2. The outputs: nothing open, every run the expected sequence, no record of no run.
+    2. The outputs: nothing open, every run the expected sequence, no record of no run; folders hold the runs alone.
     3. The dead letters: as many as the runs say, nothing open.
     4. The group's offsets: the last run's end.
     5. The follower: the very same records in the order of the offsets, each once.
@@ -108,7 +109,7 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
     assert_consecutive(ledger.runs)
     assert last.ends == cluster.ends(job.source_topic)
     source = cluster.read(job.source_topic)
-    outputs = {sort.topic: read_settled(cluster, sort.topic) for sort in job.sort_list}
+    outputs = {sort.topic: read_settled(cluster, sort.topic) for sort in job.topic_sorts}
     for record in ledger.runs.values():
         ranges = {r.partition: (r.start, r.end) for r in record.read}
         read = [
@@ -116,7 +117,10 @@ def assert_exact(cluster: Cluster, job: Job, runs: int = 1, follower: Follower |
         ]
         assert len(read) == record.records
         for sort, written in zip(job.sort_list, record.sorts, strict=True):
-            assert_expected(job, sort, written, read, in_run(written, outputs[sort.topic]))
+            found = read_run(written) if written.has_folder else in_run(written, outputs[sort.topic])
+            assert_expected(job, sort, written, read, found)
+    for sort in job.folder_sorts:
+        assert_only_runs(sort, ledger.runs.values())
     good = sum(record.records - record.dead_letters for record in ledger.runs.values())
     assert {topic: len(records) for topic, records in outputs.items()} == dict.fromkeys(outputs, good)
     letters = sum(record.dead_letters for record in ledger.runs.values())

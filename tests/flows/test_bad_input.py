@@ -40,7 +40,7 @@ def kafka_sort(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     monkeypatch.setattr("kafka_sort.main.start_prefect", lambda: started)
     # If nothing is refused, no run must follow.
     terminal = ModuleType("kafka_sort.terminal")
-    terminal.__dict__["run_sort"] = lambda _: None
+    terminal.__dict__["run_sort"] = lambda *_: None
     monkeypatch.setitem(sys.modules, "kafka_sort.terminal", terminal)
 
     def run(*arguments: str) -> Outcome:

@@ -10,7 +10,7 @@ from tasks.kafka.topics import describe_topic
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.command import Command
-from tests.documents import text_of
+from tests.documents import assert_documented
 
 # What the issue of this feature asks for.
 FACTOR = 1.5
@@ -57,19 +57,7 @@ def test_a_dry_run_for_a_script(cluster: Cluster, command: Command) -> None:
     assert [output["topic"] for output in facts["outputs"]] == [sort.topic for sort in job.sort_list]
     assert sum(partition["records"] for partition in facts["outputs"][0]["partitions"]) == 100
     assert set(facts["creates"]) == {job.ledger, job.dead_letters, *(sort.topic for sort in job.sort_list)}
-    page = text_of("docs/output.md").partition("\n## sort --dry-run\n")[2].partition("\n## ")[0]
-    assert set(names_of(facts)) == set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
-
-
-def names_of(facts: dict[str, Any], path: str = "") -> list[str]:
-    """Return the names of an object and of those within, each with its path."""
-    names = []
-    for name, value in facts.items():
-        names.append(path + name)
-        within = value[0] if isinstance(value, list) and value else value
-        if isinstance(within, dict):
-            names += names_of(within, f"{path}{name}.")
-    return names
+    assert_documented("sort --dry-run", facts)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.failpoints import NAMES
+from tasks.failpoints import RUN_NAMES
 from tests.cluster import Cluster, sample_values, wait_for
 from tests.command import KILLED, Command
 from tests.faults.oracle import Follower, assert_exact
@@ -20,7 +20,7 @@ OPEN_TRANSACTION = (
 )
 # A few run in `make test`: around the transaction's begin, in its middle, and around its commit.
 QUICK = {"after-publish-batch", "before-commit", "after-commit"}
-POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUN_NAMES]
 
 
 @pytest.mark.parametrize("point", POINTS)

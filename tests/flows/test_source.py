@@ -1,13 +1,17 @@
 """Kinds of source: empty, with gaps, shrinking, replaced, skewed; and where runs start and end in it."""
 
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
+from kafka_sort.main import cli
 from tasks.errors import SourceLostError
 from tasks.manifests import LostRange
 from tasks.publish import publish_run
@@ -31,6 +35,30 @@ def test_an_empty_source(cluster: Cluster, command: Command) -> None:
     assert outcome.status == 0, outcome.err
     assert "nothing new" in outcome.out
     assert cluster.ledger(job).last is None
+
+
+@pytest.mark.slow
+def test_a_source_that_comes_later(cluster: Cluster, command: Command) -> None:
+    """With --wait-for-topic the run begins when the topic is there; a signal meanwhile ends the command at once."""
+    source = f"late-{uuid4().hex[:8]}"
+    waiting = command.start(command.job(source), "--wait-for-topic", "600")
+    wait_for(lambda: "waiting for the source" in waiting.err)
+    waiting.send(signal.SIGTERM)
+    assert waiting.finish().status == 128 + signal.SIGTERM
+    job = command.job(source)
+    waiting = command.start(job, "--wait-for-topic", "600")
+    wait_for(lambda: "waiting for the source" in waiting.err)
+    cluster.make_topic(name=source)
+    outcome = waiting.finish()
+    assert (outcome.status, "nothing new" in outcome.out) == (0, True), outcome.err
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon"])
+def test_a_wait_that_is_none(seconds: str) -> None:
+    """A time that nobody can wait is refused."""
+    done = CliRunner().invoke(cli, ["sort", "--wait-for-topic", seconds])
+    assert done.exit_code == 2
+    assert "--wait-for-topic" in done.output
 
 
 def test_lost_records(cluster: Cluster, command: Command) -> None:

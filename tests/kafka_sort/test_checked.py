@@ -114,6 +114,15 @@ def test_what_kafka_refuses(cluster: Cluster) -> None:
     assert topics_of(cluster) == before
 
 
+def test_a_stream_that_cannot_be(command: Command, write: Write) -> None:
+    """What no stream can follow is refused if the file, or a flag, has settings of one; a table may be empty."""
+    here = ("--offline", "--bootstrap-servers", NOWHERE.bootstrap_servers)
+    for table, flags, status in (("", [], 0), ("[stream]\n", [], 2), ("", ["--max-latency", "2"], 2)):
+        done = check(command, write(f'mode = "replace"\n{table}'), *flags, *here)
+        assert done.status == status, done.err
+        assert ("--mode replace is for kafka-sort sort" in done.err) == bool(status)
+
+
 @pytest.mark.raises("BrokerUnavailableError")
 def test_without_a_broker(command: Command, write: Write) -> None:
     """Without --offline a broker has to answer."""

@@ -75,7 +75,7 @@ def test_the_help_of_verify_lists_what_it_uses() -> None:
     assert not unused & shown_flags("verify")
     assert {"--runs", "--job", "--job-name", "--workdir", "--request-timeout", "-X"} <= shown_flags("verify")
     taken = {flag for param in cli.commands["verify"].params for flag in param.opts}
-    assert shown_flags("sort") - {"--help", "-h", "--dry-run", "--output"} <= taken
+    assert shown_flags("sort") - {"--help", "-h", "--dry-run", "--output", "--rewrite"} <= taken
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands))

@@ -1,5 +1,6 @@
 """`kafka-sort status` on the real broker; the ledgers are written here, as runs would write them."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from tasks.run_record import ReadRange, RunRecord
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, sample_values, wait_for
+from tests.documents import assert_documented
 
 READ = RunRecord(
     job="",
@@ -68,6 +70,33 @@ def test_lag_is_what_no_run_has_read(cluster: Cluster, capsys: pytest.CaptureFix
     assert status.row() == (job.name, "idle", "2", "90", "2", "2026-01-31 12:00:00 UTC", "14", "")
     print_status(cluster.connection)
     assert job.name in capsys.readouterr().out
+
+
+def test_one_object(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a script it is one line of JSON, whose members the page has; what is not known is null."""
+    job, broken = make_job(cluster), make_job(cluster)
+    cluster.produce_records(broken.ledger, [Record(b"no JSON", LAST)])
+    write_run(cluster, job, 1, {0: 0, 1: 0, 2: 0, 3: 0})
+    print_status(cluster.connection, "json")
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert_documented("status", found)
+    assert found["bootstrap_servers"] == cluster.connection.bootstrap_servers
+    jobs = {facts["job"]: facts for facts in found["jobs"]}
+    assert jobs[job.name] == {
+        "job": job.name,
+        "state": "idle",
+        "run": 1,
+        "source": job.source_topic,
+        "records": 90,
+        "dead_letters": 2,
+        "published": READ.published,
+        "lag": 0,
+        "owner": None,
+        "problem": None,
+    }
+    assert (jobs[broken.name]["state"], jobs[broken.name]["run"], jobs[broken.name]["lag"]) == ("broken", None, None)
+    assert "not a run record" in jobs[broken.name]["problem"]
 
 
 def test_never_ran(cluster: Cluster) -> None:

@@ -54,7 +54,7 @@ def test_column_names_are_only_names(names: list[str], direction: str) -> None:
         )
         chunks = write_chunks(job, [rows], folder)
         assert [key.name for key in job.key_columns] == [first, second]
-        assert record_columns(job, chunks) == ("value",)
+        assert record_columns(job, job.sort_list[0], chunks) == ("value",)
         file = sort_chunks(SortRequest(job, job.sort_list[0], chunks, 2, folder))
         found = read_values(file)
     numbers = [1, 1, 2, 3] if not direction else [3, 2, 1, 1]

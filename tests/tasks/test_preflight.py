@@ -18,7 +18,8 @@ def make_job(**settings: object) -> Job:
 
 def ledger_of(job: Job) -> Ledger:
     """Return what a ledger says of a job that has placed records."""
-    last = SimpleNamespace(run=1, source_topic="s", sorts=job.sort_list, format=describe_format(job))
+    options = {"partition_by": job.partition_by, "output_key": job.output_key}
+    last = SimpleNamespace(run=1, source_topic="s", sorts=job.sort_list, format=describe_format(job), **options)
     return cast(Ledger, SimpleNamespace(last=last, placed=True))
 
 

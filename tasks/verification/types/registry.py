@@ -6,7 +6,7 @@ from typing import Final
 from tasks.verification.terms import Kind
 from tasks.verification.types.base import EachType, KeyType
 from tasks.verification.types.numbers import IntegerType, encode_bool, encode_decimal, encode_float
-from tasks.verification.types.texts import CollatedType, NoCaseType, TextType, encode_uuid
+from tasks.verification.types.texts import CollatedType, NoCaseType, TextType, Utf8Type, encode_uuid
 from tasks.verification.types.times import encode_count, encode_time
 
 # Name → maker, from the parameter of the type.
@@ -17,8 +17,10 @@ _MAKERS: Final[dict[str, Callable[[str], KeyType]]] = {
     "bool": lambda _: EachType(encode_bool),
     "time": lambda unit: EachType(encode_count(unit) if unit else encode_time),
     "uuid": lambda _: EachType(encode_uuid),
-    "text": lambda order: NoCaseType() if order == "nocase" else CollatedType(order) if order else TextType(),
+    "text": lambda parameter: _TEXTS[parameter]() if parameter in _TEXTS else CollatedType(parameter),
 }
+# Texts by their parameters; all others are collations.
+_TEXTS: Final[dict[str, Callable[[], KeyType]]] = {"": TextType, "utf8": Utf8Type, "nocase": NoCaseType}
 
 
 def make_type(kind: Kind) -> KeyType:

@@ -51,6 +51,16 @@ class TextType:
             return _encode_good(*_to_bytes(values))
 
 
+class Utf8Type:
+    """Texts in UTF-8, by their bytes."""
+
+    is_total = False
+
+    def encode(self, values: Sequence[Any]) -> Encoded:
+        """Encode bytes, or Python's texts."""
+        return _encode_good(*_to_utf8(values))
+
+
 class NoCaseType:
     """Texts in UTF-8, by the simple lower case of each of their characters."""
 

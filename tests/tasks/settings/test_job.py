@@ -139,8 +139,9 @@ def test_times_of_a_job_file(tmp_path: Path) -> None:
         file.write_text(f"start = {text}\nend = {text}\n")
         job = load_job({}, {}, file)
         assert job.start_moment == job.end_moment == datetime(2026, 2, 1, tzinfo=UTC), text
-    file.write_text("start = 2026-02-01\nend = 00:00:00\n")
-    assert "end" in refusal({}, {}, file)
+    for text in ("00:00:00", "2026", "true"):
+        file.write_text(f"start = 2026-02-01\nend = {text}\n")
+        assert "use now or a time as 2026-01-31T12:00:00Z" in refusal({}, {}, file)
     assert load_job({"end": "now"}, {"KAFKA_SORT_END": "2026-03-01"}).end_moment is None
     assert load_job({}, {"KAFKA_SORT_END": "2026-03-01"}).end == "2026-03-01"
 
@@ -295,3 +296,20 @@ def test_topics_that_are_not_written_to(name: str) -> None:
     """No output and no dead-letter topic has the name of a topic of Kafka's own, or of another job's ledger."""
     assert "has the name of" in refusal({"source_topic": "a", "sorts": [f"id={name}"]})
     assert "has the name of" in refusal({"source_topic": "a", "sorts": ["id"], "dead_letter_topic": name})
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ({"max_records": 10}, "--max-records"),
+        ({"on_partition_failure": "skip"}, "--on-partition-failure"),
+        ({"start": "latest"}, "--start"),
+        ({"start": "group"}, "--start"),
+    ],
+)
+def test_a_replacement_reads_all(flags: dict[str, Any], named: str) -> None:
+    """What would leave records of the source out is refused together with `--mode replace`; a time as start is not."""
+    told = refusal({"mode": "replace", **flags})
+    assert named in told
+    assert "--mode replace" in told
+    assert load_job({"mode": "replace", "start": "2026-01-31T12:00:00Z"}, {}).replaces

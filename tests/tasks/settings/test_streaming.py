@@ -73,3 +73,10 @@ def test_a_stream_has_no_end_now(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kafka_sort.main._start", lambda *_: None)
     with pytest.raises(SettingsError, match="--end now is for kafka-sort sort"):
         cli(["stream", "--end", "now"], standalone_mode=False)
+
+
+def test_a_stream_only_appends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--mode replace` is refused before any work: a stream publishes batch after batch."""
+    monkeypatch.setattr("kafka_sort.main._start", lambda *_: None)
+    with pytest.raises(SettingsError, match="--mode replace is for kafka-sort sort"):
+        cli(["stream", "--mode", "replace"], standalone_mode=False)

@@ -60,6 +60,20 @@ def test_a_dead_letter_that_can_be_sorted_is_found(world: World) -> None:
 def test_dead_letters_of_dead_letters(world: World) -> None:
     """A source that is itself a dead-letter topic: error headers that a record brings along are not overwritten."""
     brought = tuple((f"__connect.errors.{name}", b"elsewhere") for name in ("topic", "partition", "offset"))
-    rows = world.fill([*people(30), Row(b"no row", headers=brought)])
-    world.publish(rows, letters=[replace(rows[30], partition=0)])
+    others = tuple((f"__connect.errors.{name}", b"other") for name in ("topic.id", "connector.name"))
+    bad = [Row(b"no row", headers=brought), Row(b"no row", headers=(*brought, *others))]
+    rows = world.fill([*people(30), *bad])
+    world.publish(rows, letters=[replace(row, partition=0) for row in rows[30:]])
+    assert world.verify().lines() == []
+
+
+def test_a_dead_letter_that_is_returned(world: World) -> None:
+    """A dead letter that is in its own source again is another record there, with a dead letter of its own."""
+    rows = world.fill([*people(30), Row(b"no row")])
+    world.publish(rows)
+    (letter,) = world.letters(rows)
+    returned = world.fill([Row(letter.value, headers=letter.headers)])
+    world.publish(returned, letters=[])
+    assert world.differences() == [f"source-dead-letters: the dead letter of source{returned[0].place} is missing"]
+    world.send(world.dead_letters, world.letters(returned))
     assert world.verify().lines() == []

@@ -1,0 +1,1 @@
+"""Folders of sorted files: one file for each place that they may be, behind the protocol `OutputFolder`."""
