@@ -23,6 +23,7 @@ from kafka_sort.options import (
     load_options,
     output_option,
     quiet_option,
+    reading_options,
     stream_options,
     verify_options,
     wait_option,
@@ -218,6 +219,50 @@ def verify(runs: int | None, job_file: Path | None, **flags: Any) -> None:
 
     with use_connection(connection):
         run_verify(job, runs, display)
+
+
+@cli.command()
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--fail", is_flag=True, help="Exit status 1 if no record is found.")
+@reading_options
+@connection_options
+@DEBUG
+def get(keys: tuple[str, ...], job_file: Path | None, form: str, **flags: Any) -> int:
+    """Print the records with each KEY: a CSV row of the sort's columns, or of the first of them.
+
+    A KEY that begins with a minus stands behind -- .
+    """
+    connection = _connection(flags)
+    Display("json", quiet=True).begin()
+    from kafka_sort.reading import load_reading, run_get
+
+    with use_connection(connection):
+        found = run_get(connection, load_reading(flags, job_file), keys, _choice(flags), form)
+    return int(flags["fail"] and not found)
+
+
+@cli.command()
+@click.option("--from", "first", metavar="KEY", help="The first key, in the order of the sort; or its first columns.")
+@click.option("--to", "last", metavar="KEY", help="The last key, included; or its first columns.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Print at most N records.")
+@reading_options
+@connection_options
+@DEBUG
+def read(first: str | None, last: str | None, limit: int | None, job_file: Path | None, form: str, **flags: Any) -> int:
+    """Print the records of all current runs in one order, as they stand in a sorted topic."""
+    connection = _connection(flags)
+    Display("json", quiet=True).begin()
+    from kafka_sort.reading import load_reading, run_read
+
+    with use_connection(connection):
+        run_read(connection, load_reading(flags, job_file), _choice(flags), (first, last), limit, form)
+    return 0
+
+
+def _choice(flags: Mapping[str, Any]) -> Any:
+    from tasks.reading.runs import Choice
+
+    return Choice(flags["output"], flags["run"], flags["newest"])
 
 
 @cli.command()

@@ -58,6 +58,30 @@ def stream_options(command: F) -> F:
     return _options(Streaming)(command)
 
 
+# The fields of a job that a reader uses.
+_OF_READING = ("source_topic", "job_name", "schema_registry", "avro_schema", "protobuf_descriptor")
+
+
+def reading_options(command: F) -> F:
+    """Add the flags that say which output is read, and how its records are printed."""
+    forms = click.Choice(["jsonl", "raw", "csv"])
+    options = (
+        click.option(
+            "--sort", "output", metavar="OUTPUT", help="Topic or columns of a sort; needed if it has several."
+        ),
+        click.option(
+            "--run", type=click.IntRange(min=1), metavar="N", help="This run alone; default: all current ones."
+        ),
+        click.option("--newest", is_flag=True, help="Leave out runs that the ledger does not know one by one."),
+        click.option("--output", "form", type=forms, default="jsonl", show_default=True, help="See docs/reading.md."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    for name in reversed(_OF_READING):
+        command = _option(name, Job.model_fields[name], hidden=False)(command)
+    return _job_file(command)
+
+
 def _job_file(command: F) -> F:
     file = click.option("--job", "job_file", type=click.Path(path_type=Path), metavar="FILE", help="Job file (TOML).")
     return file(command)

@@ -63,6 +63,12 @@ def output_status() -> int:
     return int(failure is not None and failure.errno != errno.EPIPE)
 
 
+def is_output_lost() -> bool:
+    """Whether a write to standard output failed, so that nobody gets what comes."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _Output) and raw.failure is not None
+
+
 def _open_if_closed(descriptor: int) -> None:
     try:
         os.fstat(descriptor)

@@ -15,7 +15,7 @@ from tasks.manifests import Snapshot
 from tasks.run_record import RunRecord
 from tasks.settings.budget import BASE_BYTES, Budget
 from tasks.settings.job import Job
-from tasks.sort import order_of
+from tasks.sorting.order import order_of
 from tasks.survey import Survey
 
 # A row number in the file of an order, and a row's place in the memory of a part beside its bytes.
@@ -101,7 +101,7 @@ def _row_sizes(job: Job, survey: Survey) -> list[_RowSizes]:
         # The columns of an output's record, and those by which its rows are ordered.
         files = file_columns(job, sort).sources if sort.has_folder else ()
         record = survey.row_bytes(*_columns("value", place.key, "headers", "timestamp", *files))
-        key = survey.row_bytes(*_columns(place.partition, *order_of(job, sort).columns))
+        key = survey.row_bytes(*_columns(place.partition, *order_of(job.key_columns, sort).columns))
         sizes.append(_RowSizes(record + _ROW_BYTES, record + key, key))
     return sizes
 

@@ -137,7 +137,8 @@ class Dumped:
 class KeyRange:
     """Rows [first_row, end_row) of a sort, which go to one output partition.
 
-    `first_bound`, `last_bound`: the keys as the order encodes them, in the form of KeyBound.
+    `first_bound`, `last_bound`: the keys as the order encodes them, in the form of KeyBound. `index`: the entries of
+    its sparse index as lines; empty if it has none.
     """
 
     partition: int
@@ -147,6 +148,7 @@ class KeyRange:
     last_key: Key | None = None
     first_bound: str | None = None
     last_bound: str | None = None
+    index: bytes = b""
 
     @property
     def count(self) -> int:

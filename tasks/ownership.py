@@ -8,16 +8,19 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from confluent_kafka.admin import AdminClient
+
 from tasks.errors import SettingsError, TransientError
 from tasks.failpoints import reach
 from tasks.kafka import native_fetch, native_produce
-from tasks.kafka.clients import BATCH_BYTES, Admin, make_admin
+from tasks.kafka.clients import BATCH_BYTES, Admin, NotPermittedError, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError, describe_owner
 from tasks.kafka.ledger import Ledger, ensure_ledger, read_ledger, read_settled_ledger
+from tasks.kafka.topic_rules import index_rules
 from tasks.kafka.topics import broker_settings, describe_topic, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.logs import get_logger
-from tasks.permissions import name_refusals
+from tasks.permissions import name_refusals, permits_writing
 from tasks.run_record import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
@@ -86,6 +89,8 @@ class Owner:
         self.admin = make_admin(connection)
         self.budget = Budget.of(job)
         self.ledger = Ledger(None, {})
+        # Whether runs write a sparse index.
+        self.has_index = False
         self._lease = Lease(connection, job.owner_group, job.ledger, job.session_timeout)
         self._producer: TransactionalProducer | None = None
         broker = broker_settings(self.admin)
@@ -105,6 +110,7 @@ class Owner:
         LeaseTakenError names the holder; a standby waits for its end.
         """
         ensure_ledger(self.admin, self.job.ledger, self.job.replication_factor)
+        self.has_index = prepare_index(self.job, self.admin)
         reach("before-lease")
         if not (native_produce.AVAILABLE and native_fetch.AVAILABLE):
             get_logger().warning("librdkafka's batch calls were not found: records go one by one, half as fast")
@@ -175,6 +181,20 @@ class Owner:
         if self._producer is not None:
             self._producer.close()
             self._producer = None
+
+
+def prepare_index(job: Job, admin: AdminClient) -> bool:
+    """Create the topic of sparse indexes if it is absent; return whether the job may write to it.
+
+    Jobs of former versions have no permission for it, and go on without: readers then search for keys.
+    """
+    with contextlib.suppress(NotPermittedError):
+        if describe_topic(admin, job.index) is None:
+            index_rules().make(admin, job.index, 1, job.replication_factor)
+        if permits_writing(admin, job.index):
+            return True
+    get_logger().warning("no sparse index: Write, and Create if it is absent, are not permitted", topic=job.index)
+    return False
 
 
 @contextlib.contextmanager

@@ -45,6 +45,15 @@ def check_reading(job: Job, admin: AdminClient, topics: Iterable[str]) -> None:
     _check(job, admin, dict.fromkeys(topics, _READ), {job.group: frozenset({AclOperation.DESCRIBE})})
 
 
+def permits_writing(admin: AdminClient, topic: str) -> bool:
+    """Whether the cluster permits writing to a topic that exists, as far as Kafka says."""
+    answers = admin.describe_topics(
+        TopicCollection([topic]), request_timeout=_REQUEST_TIMEOUT, include_authorized_operations=True
+    )
+    needed = frozenset({AclOperation.WRITE})
+    return needed <= _permitted(answers[topic], needed)
+
+
 def _find_short(admin: AdminClient, source: str, outputs: Sequence[str]) -> list[str]:
     """Return the outputs that have fewer partitions than the source; those that cannot be seen are not short."""
     answers = admin.describe_topics(TopicCollection([source, *outputs]), request_timeout=_REQUEST_TIMEOUT)

@@ -22,9 +22,9 @@ from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.snapshot import has_work, held_back, take_snapshot
-from tasks.sort import order_of, record_ranges
+from tasks.sort import record_ranges
 from tasks.sorting.cuts import cut_counts, cut_rows
-from tasks.sorting.order import ROW
+from tasks.sorting.order import ROW, order_of
 from tasks.survey import Survey, take_survey
 from tasks.workdir import free_bytes
 
@@ -102,7 +102,7 @@ def _plan_outputs(job: Job, survey: Survey) -> tuple[PlannedOutput, ...]:
 
 def _cut(job: Job, sort: Sort, place: Placement, rows: pa.Table) -> tuple[KeyRange, ...]:
     """Cut the rows for the output's partitions, as the sort cuts those of the run."""
-    order = order_of(job, sort)
+    order = order_of(job.key_columns, sort)
     by = order.behind(place.partition) if place.partition else order
     arranged = by.sort(rows.select(by.columns).append_column(ROW, pa.array(np.arange(len(rows)))))
     keys = list(zip(*(arranged.column(name).to_pylist() for name in order.columns), strict=True))

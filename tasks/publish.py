@@ -41,6 +41,7 @@ from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
+from tasks.sparse_index import index_changes
 from tasks.targets.base import Columns, OutputChangedError, Sent, Target, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
@@ -171,7 +172,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     """Publish in one transaction.
 
     1. Begin. 2. Rows of all sorts that are not staged. 3. Dead letters. 4. Flush, count what was delivered.
-    5. Ledger record. 6. Source offsets. 7. Commit.
+    5. Sparse index, ledger record. 6. Source offsets. 7. Commit.
     """
     job = owner.job
     writing = publication.target.begin(producer)
@@ -196,6 +197,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
     # Step 5.
     record = _record(owner, publication, _in_order(job, (*staged, *written)), letters)
+    _send_index(owner, producer.sender, publication, record)
     reach("before-ledger-record")
     _send_record(owner, producer.sender, record)
     producer.flush()
@@ -227,6 +229,13 @@ def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Co
         total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
         sent.append(Sent(rows, columns[rows.sort], total))
     return sent
+
+
+def _send_index(owner: Owner, sender: Sender, publication: Publication, record: RunRecord) -> None:
+    """Send the run's sparse index, and delete those of runs that it covers or folds."""
+    entries = {rows.sort: {r.partition: r.index for r in rows.ranges} for rows in publication.sorts}
+    for key, value in index_changes(owner.ledger, record, entries) if owner.has_index else ():
+        sender.send_one(owner.job.index, key, value, 0)
 
 
 def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from tempfile import mkdtemp
 
 import duckdb
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -30,10 +32,12 @@ from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_counts, cut_rows
-from tasks.sorting.order import Order, Term
+from tasks.sorting.encoded import encode_rows
+from tasks.sorting.order import Order, order_of
 from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
+from tasks.sparse_index import index_lines, sampled_rows
 from tasks.types.base import KeyType
 from tasks.types.registry import key_type
 
@@ -75,7 +79,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
     chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
     files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job, sort)
+    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job.key_columns, sort)
     partition = request.placement.partition
     budget = Budget.of(job)
     division = Division(
@@ -100,6 +104,8 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     else:
         ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
     ranges = record_ranges(job, sort, ranges)
+    if not sort.has_folder:
+        ranges = _indexed(order, keys, ranges)
     reach("after-sort")
     key = request.placement.key
     return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
@@ -107,7 +113,7 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
 
 def record_ranges(job: Job, sort: Sort, ranges: Iterable[KeyRange]) -> tuple[KeyRange, ...]:
     """Return the ranges as the ledger has them: their keys for a person, and encoded."""
-    order, types = order_of(job, sort), _key_types(job, sort)
+    order, types = order_of(job.key_columns, sort), _key_types(job, sort)
     return tuple(_recorded(order, types, r) for r in ranges)
 
 
@@ -148,18 +154,6 @@ def _batch_rows(chunks: Sequence[Chunk]) -> int:
     """Divide by the largest record, not the mean: the order may put large ones together."""
     largest = max((chunk.largest_bytes for chunk in chunks), default=0)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
-
-
-def order_of(job: Job, sort: Sort) -> Order:
-    """Return the sort's terms, by the columns of the chunks; a flag before each key that may be null."""
-    number = {key.name: i for i, key in enumerate(job.key_columns)}
-    terms: list[Term] = []
-    for key in sort.by:
-        i = number[key.column]
-        if job.key_columns[i].nulls:
-            terms.append(Term(f"n{i}", descending=key.nulls == "first", is_flag=True))
-        terms.append(Term(f"k{i}", key.descending))
-    return Order(tuple(terms))
 
 
 def record_columns(job: Job, sort: Sort, chunks: Sequence[Chunk], key: str = "key") -> tuple[str, ...]:
@@ -239,9 +233,23 @@ def _recorded(order: Order, types: Sequence[KeyType], r: KeyRange) -> KeyRange:
     """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
     if r.first_key is None or r.last_key is None:
         return r
-    bounds = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
+    low, high = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
     first, last = (_printable(types, order.without_flags(key)) for key in (r.first_key, r.last_key))
-    return KeyRange(r.partition, r.first_row, r.end_row, first, last, *bounds)
+    return KeyRange(r.partition, r.first_row, r.end_row, first, last, low, high)
+
+
+def _indexed(order: Order, keys: SortedKeys, ranges: Sequence[KeyRange]) -> tuple[KeyRange, ...]:
+    """Add the entries of the sparse index to each range that is large enough for one."""
+    sampled = [sampled_rows(r.first_row, r.end_row) for r in ranges]
+    if not any(sampled):
+        return tuple(ranges)
+    columns = keys.take(np.concatenate([np.asarray(rows, np.int64) for rows in sampled]))
+    encoded = encode_rows(order, dict(zip(order.columns, columns, strict=True))).to_pylist()
+    ends = accumulate(map(len, sampled))
+    return tuple(
+        replace(r, index=index_lines(encoded[end - len(rows) : end]))
+        for r, rows, end in zip(ranges, sampled, ends, strict=True)
+    )
 
 
 def _printable(types: Sequence[KeyType], key: Key) -> Key:

@@ -25,7 +25,7 @@ LAYERS = (
     "tasks.kafka",
     (
         "tasks.chunks tasks.file_columns tasks.folders tasks.formats tasks.json_arrays tasks.keys tasks.placement "
-        "tasks.sorting tasks.types tasks.workdir"
+        "tasks.sorting tasks.sparse_index tasks.types tasks.workdir"
     ),
     "tasks.observe",
     # The subjects of the stages.
@@ -38,7 +38,7 @@ LAYERS = (
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.estimates tasks.survey",
     "tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
-    "tasks.stream tasks.streaming tasks.verification tasks.verify",
+    "tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",
 )

@@ -120,6 +120,14 @@ def translate(what: str, error: KafkaError) -> KafkaTransientError | KafkaTermin
     return KafkaTerminalError(message, code) if code in TERMINAL else KafkaTransientError(message, code)
 
 
+def is_of_group(error: KafkaError) -> bool:
+    """Whether a consumer's error is about its group, which one that uses `assign()` and commits nothing does not need.
+
+    librdkafka asks for the group's coordinator all the same, and reports a refusal among the records.
+    """
+    return error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
 @contextmanager
 def kafka_errors(what: str) -> Iterator[None]:
     """Raise the project's errors in place of KafkaException."""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from tasks.arrow import HEADERS, RECORD, partition_column
+from tasks.kafka.clients import is_of_group
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,6 @@ def _part_at_error(messages: Sequence[Message]) -> tuple[list[Message], KafkaErr
         error = message.error()
         if error is None:
             good.append(message)
-        elif error.code() != KafkaError._PARTITION_EOF:
+        elif error.code() != KafkaError._PARTITION_EOF and not is_of_group(error):
             return good, error
     return good, None

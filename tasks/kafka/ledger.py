@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError, TerminalError, TransientError
-from tasks.kafka.clients import make_consumer, translate
+from tasks.kafka.clients import is_of_group, make_consumer, translate
 from tasks.kafka.topic_rules import ledger_rules
 from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
 from tasks.manifests import OffsetRange
@@ -90,6 +90,13 @@ class Ledger:
     def outdated(self, newest: int) -> list[int]:
         """List the runs that a transaction for run `newest` folds into `earlier` and tombstones."""
         return sorted(run for run in self.footprints if run <= newest - KEPT_RUNS)
+
+    def covered_by(self, record: RunRecord) -> list[int]:
+        """List the runs that this record takes the place of, as far as no earlier one has."""
+        former = self.covering
+        taken = [c for c in record.covers if former is None or c not in former.covers]
+        done = max((c.last for c in former.covers), default=0) if former else 0
+        return sorted(run for run in self.footprints if run > done and any(c.first <= run <= c.last for c in taken))
 
     def folded(self, newest: int) -> EarlierRuns | None:
         """Return the record `earlier` with these runs added."""
@@ -173,17 +180,27 @@ def read_ledger(
     committed record above somebody's open transaction would be missed (Materialize #23380, #19879).
     TransientError if that cannot be reached within `timeout` seconds.
     """
+    content = read_newest(connection, admin, name, job, timeout, committed=not fenced)
+    return _parse(content, name, job)
+
+
+def read_newest(
+    connection: Connection, admin: AdminClient, name: str, job: str, timeout: float, *, committed: bool
+) -> dict[bytes, bytes]:
+    """Return the newest value of each key in a compacted topic of one partition, up to its end at the time of the call.
+
+    `committed`: to the last stable offset, else to the high watermark. TransientError as for the ledger.
+    """
     start = list_offsets(admin, name, [0], EARLIEST)[0]
-    end = list_offsets(admin, name, [0], LATEST, committed=not fenced)[0]
+    end = list_offsets(admin, name, [0], LATEST, committed=committed)[0]
     if start >= end:
-        return Ledger(None, {})
+        return {}
     consumer = make_consumer(connection, JobNames(job).group)
     try:
         consumer.assign([TopicPartition(name, 0, start)])
-        content = _read_to(consumer, name, end, time.monotonic() + timeout)
+        return _read_to(consumer, name, end, time.monotonic() + timeout)
     finally:
         consumer.close()
-    return _parse(content, name, job)
 
 
 def read_settled_ledger(connection: Connection, admin: AdminClient, name: str, job: str, timeout: float) -> Ledger:
@@ -210,11 +227,13 @@ def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[b
     while (reached := consumer.position([position])[0].offset) < end:
         if time.monotonic() > deadline:
             raise TransientError(
-                f"the ledger {name} could be read to offset {max(reached, 0)} of {end} only: is a replica down?"
+                f"the topic {name} could be read to offset {max(reached, 0)} of {end} only: is a replica down?"
             )
         for message in consumer.consume(1000, _CONSUME_SECONDS):
             if error := message.error():
-                raise translate(f"reading the ledger {name}", error)
+                if is_of_group(error):
+                    continue
+                raise translate(f"reading the topic {name}", error)
             key, value = message.key() or b"", message.value()
             if value is None:
                 content.pop(key, None)

@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from tasks.arrow import HEADERS
 from tasks.kafka import native_produce
+from tasks.kafka.clients import is_of_group
 from tasks.kafka.fetch import Block
 
 Addresses = npt.NDArray[np.uint64]
@@ -143,9 +144,10 @@ class NativeFetcher:
         message = self._consumer.poll(0)
         if message is None:
             return None
-        if message.error() is None:
+        error = message.error()
+        if error is None:
             raise RuntimeError(f"a record of {self._topic} came past its partition's queue")
-        return message.error()
+        return None if is_of_group(error) else error
 
 
 class _Batch:

@@ -38,6 +38,7 @@ class RangeReader:
     """Reads consecutive ranges of one partition with one consumer.
 
     `consume_seconds`: how long a block waits for records, also at the end of a range where only control records follow.
+    `block_bytes`: about how many a block has at most.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RangeReader:
         stop: Stop,
         request_timeout: float,
         consume_seconds: float = CONSUME_SECONDS,
+        block_bytes: int = _BLOCK_BYTES,
     ) -> None:
         self._lost: list[LostRange] = []
         self._consume_seconds = consume_seconds
@@ -63,7 +65,8 @@ class RangeReader:
         self._removed_to = 0
         self._carried: Block | None = None
         # The first block is small: the size of records is not known yet.
-        self._mean_bytes = _BLOCK_BYTES / _FIRST_RECORDS
+        self._block_bytes = block_bytes
+        self._mean_bytes = block_bytes / _FIRST_RECORDS
 
     def read(self, wanted: OffsetRange) -> Iterator[Block]:
         """Yield the range's records in blocks, in offset order."""
@@ -106,7 +109,7 @@ class RangeReader:
             block, self._carried = self._carried, None
             return block
         # It asks for no more than what is left: `fetch` waits its full time for records that will not come.
-        most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(_BLOCK_BYTES / self._mean_bytes)))
+        most = min(_BLOCK_RECORDS, wanted.end - self._next, max(1, int(self._block_bytes / self._mean_bytes)))
         block, error = self._fetcher.fetch(most, self._consume_seconds)
         if error is None:
             return block

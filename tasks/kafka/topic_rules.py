@@ -187,6 +187,20 @@ def ledger_rules() -> TopicRules:
     )
 
 
+def index_rules() -> TopicRules:
+    """Return the rules of the topic of sparse indexes. A lost entry costs a look-up time, and no more."""
+    return TopicRules(
+        "the index",
+        (
+            Rule("cleanup.policy", "compact"),
+            Rule("max.message.bytes", "10485760"),
+            Rule("segment.bytes", "16777216"),
+            Rule("min.compaction.lag.ms", "0"),
+            _ANY_AGE,
+        ),
+    )
+
+
 def _is(value: str) -> Callable[[str, Topic], bool]:
     return lambda actual, _: actual == value
 

@@ -194,13 +194,13 @@ class Job(JobColumns):
         topics = [sort.topic for sort in self.topic_sorts]
         for topic in (topic for topic in topics if topics.count(topic) > 1):
             raise FieldError("sorts", f"two sorts go to one topic, {topic!r}: give each its own, as COLUMNS=TOPIC")
-        for topic in (self.source_topic, self.dead_letters, self.ledger):
+        for topic in (self.source_topic, self.dead_letters, self.ledger, self.index):
             if topic in topics:
                 raise FieldError(
-                    "sorts", f"the output {topic!r} is also the source, the dead-letter topic or the ledger"
+                    "sorts", f"the output {topic!r} is also the source, the dead-letter topic, the ledger or the index"
                 )
-        if self.dead_letters in {self.source_topic, self.ledger}:
-            message = f"the dead-letter topic {self.dead_letters!r} is also the source or the ledger"
+        if self.dead_letters in {self.source_topic, self.ledger, self.index}:
+            message = f"the dead-letter topic {self.dead_letters!r} is also the source, the ledger or the index"
             raise FieldError("dead_letter_topic", message)
         known = {self.source_topic, self.ledger}
         for field, topic in (*(("sorts", topic) for topic in topics), ("dead_letter_topic", self.dead_letters)):
@@ -244,6 +244,11 @@ class Job(JobColumns):
     def ledger(self) -> str:
         """The topic of the run records."""
         return JobNames(self.name).ledger
+
+    @property
+    def index(self) -> str:
+        """The topic of the sparse indexes of runs."""
+        return JobNames(self.name).index
 
     @property
     def starts_at_beginning(self) -> bool:

@@ -37,6 +37,11 @@ class JobNames:
         """The topic of the run records."""
         return f"{self.group}{_LEDGER}"
 
+    @property
+    def index(self) -> str:
+        """The topic of the sparse indexes of runs."""
+        return f"{self.group}.index"
+
     @classmethod
     def of_ledger(cls, topic: str) -> Self | None:
         """Return the names of the job with the ledger `topic`; None for any other topic."""

@@ -4,6 +4,7 @@ Guarantee 1 (order): key columns are int64 or binary and never null, encoded so 
 of the type. Rows of equal keys keep the order of arrival, which is that of their numbers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.manifests import Key
+from tasks.settings.sorts import KeyColumn, Sort
 
 # The column of row numbers.
 ROW: Final = "row"
@@ -83,3 +85,15 @@ class Order:
             scalar = pa.scalar(bound[term.column], column.type)
             reached = pc.or_(term.is_behind(column, scalar), pc.and_(pc.equal(column, scalar), reached))
         return np.asarray(reached)
+
+
+def order_of(keys: Sequence[KeyColumn], sort: Sort) -> Order:
+    """Return the sort's terms, by the columns that `encode_keys` makes; a flag before each that may be null."""
+    number = {key.name: i for i, key in enumerate(keys)}
+    terms: list[Term] = []
+    for key in sort.by:
+        i = number[key.column]
+        if keys[i].nulls:
+            terms.append(Term(f"n{i}", descending=key.nulls == "first", is_flag=True))
+        terms.append(Term(f"k{i}", key.descending))
+    return Order(tuple(terms))

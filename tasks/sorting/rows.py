@@ -189,6 +189,27 @@ class SortedKeys(Sequence[Key]):
         group = bisect_right(starts, number) - 1
         return tuple(column[number - starts[group]].as_py() for column in self._read(part, group))
 
+    def take(self, rows: npt.NDArray[np.int64]) -> list[pa.Array]:
+        """Return the key columns of these rows, which ascend; each row group is read once for each part."""
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        pieces = [self._take_of_part(int(part), rows[parts == part]) for part in np.unique(parts)]
+        return [pa.concat_arrays(columns) for columns in zip(*pieces, strict=True)]
+
+    def _take_of_part(self, part: int, rows: npt.NDArray[np.int64]) -> list[pa.Array]:
+        numbers = self._orders[part][rows - self._starts[part]].astype(np.int64)
+        starts = np.array(self._groups[part].starts)
+        groups = np.searchsorted(starts, numbers, side="right") - 1
+        by_group = np.argsort(groups, kind="stable")
+        pieces = []
+        for group in np.unique(groups):
+            wanted = pa.array(numbers[groups == group] - starts[group])
+            pieces.append([column.take(wanted) for column in self._read(part, int(group))])
+        back = pa.array(np.argsort(by_group, kind="stable"))
+        joined = [
+            pa.chunked_array([c for column in columns for c in column.chunks]) for columns in zip(*pieces, strict=True)
+        ]
+        return [column.take(back).combine_chunks() for column in joined]
+
 
 def _read_columns(parts: Sequence[RowGroups], names: Sequence[str], part: int, group: int) -> list[pa.ChunkedArray]:
     table = parts[part].read(group, names)

@@ -37,6 +37,26 @@ def test_the_table_is_enough(secure: Secure, sorter: Sorter) -> None:
     assert_sorted(secure.cluster, job)
 
 
+@pytest.mark.slow
+def test_a_reader_needs_no_group(secure: Secure, sorter: Sorter) -> None:
+    """Read on outputs, ledger and index is enough to read; without the index keys are found as well."""
+    job = sorter.prepare(9000)
+    assert sorter.run(job).status == 0
+    assert secure.cluster.ends(job.index) != {0: 0}
+    output = job.sort_list[0].topic
+    value = secure.cluster.read(output)[4000].value or b""
+    key = ("--sort", output, "--output", "raw", "--", value.split(b",")[0].decode())
+    flags = ("--job-name", job.name, *sorter.flags())
+    needed = [Grant("", ResourceType.TOPIC, name, AclOperation.READ) for name in (output, job.ledger, job.index)]
+    for granted in (needed, needed[:2]):
+        with secure.granted(granted):
+            found = sorter.start_flags("get", *flags, *key).finish()
+            assert (found.status, found.out.encode()) == (0, value + b"\n"), found.err
+    for dropped in needed[:2]:
+        with secure.granted(grant for grant in needed if grant != dropped):
+            refused(sorter.start_flags("read", *flags, *key[:4]).finish(), dropped.name, "Read")
+
+
 ROWS = [(row, operation) for row, needed, _ in rows_of() for operation in needed]
 READERS = [(row, operation) for row, _, verified in rows_of() for operation in verified]
 
