@@ -16,7 +16,7 @@ from tasks.inspection.fields import Times
 from tasks.inspection.proposal import is_heavy
 from tasks.inspection.topic import Inspection, inspect_topic
 from tasks.kafka.clients import make_admin
-from tasks.printable import excerpt
+from tasks.printable import counted, excerpt
 from tasks.settings.connection import Connection
 from tasks.settings.registry import check_address
 from tasks.settings.sorts import check_topic_name
@@ -39,7 +39,7 @@ def print_inspection(connection: Connection, topic: str, registry: str | None, o
         return
     print_table(f"topic {topic}", ("fact", "in the topic"), list(tell(found)), fold=True, file=sys.stderr)
     columns = [*found.guess.columns, found.keys.column]
-    title = f"columns, by {found.count:,} sampled records"
+    title = f"columns, by {counted(found.count, 'sampled record')}"
     print_table(title, _HEADER, list(map(_row, columns[:_SHOWN_COLUMNS])), fold=True, file=sys.stderr)
     if len(columns) > _SHOWN_COLUMNS:
         print(f"and {len(columns) - _SHOWN_COLUMNS:,} more columns", file=sys.stderr)
@@ -63,12 +63,15 @@ def tell(found: Inspection) -> Iterator[tuple[str, str]]:
     """Yield the facts of the topic for a person."""
     sample, guess = found.sample, found.guess
     spans = [r.span for r in sample.ranges]
-    yield "partitions", f"{len(sample.topic.partitions):,}, of {min(spans):,} to {max(spans):,} offsets"
+    span = f"{min(spans):,} to {max(spans):,}" if min(spans) < max(spans) else f"{max(spans):,}"
+    yield "partitions", f"{len(sample.topic.partitions):,}, of {span} offset{'s' * (max(spans) != 1)}"
     if sample.topic.leaderless:
         yield "without a leader", ", ".join(map(str, sample.topic.leaderless))
     about = "" if sample.is_whole else "about "
-    yield "records", f"{about}{sample.estimate:,}, at {sample.offsets:,} offsets"
-    yield "sampled", f"{found.count:,} records of {sample.read:,} partitions"
+    yield "records", f"{about}{sample.estimate:,}, at {counted(sample.offsets, 'offset')}"
+    if sample.held_back:
+        yield "held back", f"{counted(sample.held_back, 'offset')} behind open transactions"
+    yield "sampled", f"{counted(found.count, 'record')} of {counted(sample.read, 'partition')}"
     yield "values", "; ".join((guess.name, *guess.notes))
     yield from _tell_others(found)
     parts = (f"{name} {size.mean:,.0f}, at most {size.largest:,}" for name, size in found.sizes.items())
@@ -143,6 +146,7 @@ def describe(found: Inspection) -> dict[str, Any]:
         "partitions": {str(r.partition): {"start": r.start, "end": r.end} for r in sample.ranges},
         "leaderless": list(sample.topic.leaderless),
         "offsets": sample.offsets,
+        "held_back": sample.held_back,
         "records": sample.estimate,
         "records_are_exact": sample.is_whole,
         "sampled": {"records": found.count, "partitions": sample.read},

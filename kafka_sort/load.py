@@ -68,4 +68,5 @@ def _print(topic: str, loaded: Loaded) -> None:
         click.echo(f"{counted(done.empty, 'empty line')} skipped")
     if done.without_key:
         click.echo(f"{counted(done.without_key, 'record')} without a key; the first is {loaded.example}")
-    click.echo(f"next: kafka-sort inspect {topic}")
+    if done.records:
+        click.echo(f"next: kafka-sort inspect {topic}")

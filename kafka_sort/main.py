@@ -88,7 +88,9 @@ def broker(port: int, data: Path | None, **_: Any) -> None:
 @click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(min=0), help="Records to append.")
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same records.")
 @click.option("--topic", default="source", show_default=True, help="Topic to fill; created if it is absent.")
-@click.option("--partitions", default=4, show_default=True, type=click.IntRange(min=1), help="Partitions, if created.")
+@click.option(
+    "--partitions", default=4, show_default=True, type=click.IntRange(1, 10_000), help="Partitions, if created."
+)
 @click.option(
     "--format",
     "record_format",

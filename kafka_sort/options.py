@@ -134,11 +134,12 @@ def _complete_file(_: click.Context, __: click.Parameter, begun: str) -> list[Co
 def load_options(command: F) -> F:
     """Add the files that are loaded, and the flags that say how they are read."""
     whole = click.IntRange(min=1)
+    partitions, replicas = click.IntRange(1, 10_000), click.IntRange(1, 32)
     options = (
         click.argument("files", nargs=-1, required=True, metavar="FILE...", shell_complete=_complete_file),
         click.option("--topic", required=True, help="Topic to append to; created if it is absent."),
-        click.option("--partitions", default=4, show_default=True, type=whole, help="Partitions, if created."),
-        click.option("--replication-factor", type=whole, help="Replicas, if created; default: the broker's."),
+        click.option("--partitions", default=4, show_default=True, type=partitions, help="Partitions, if created."),
+        click.option("--replication-factor", type=replicas, help="Replicas, if created; default: the broker's."),
         click.option(
             "--format",
             "record_format",

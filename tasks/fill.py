@@ -24,7 +24,7 @@ from tasks.kafka.topics import LATEST, Topic, describe_topic, list_offsets, topi
 from tasks.observe.logs import get_logger
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
-from tasks.settings.sorts import check_topic_name
+from tasks.settings.names import check_written_topic
 
 START_SECONDS: Final = 30.0
 QUEUE_MESSAGES: Final = 400_000
@@ -162,11 +162,11 @@ def deal(first: int, partitions: tuple[int, ...]) -> Iterator[tuple[int, slice]]
 
 
 def check_topic(topic: str) -> None:
-    """Raise SettingsError if Kafka permits no topic of this name."""
+    """Raise SettingsError if Kafka permits no topic of this name, or it is no topic to be filled."""
     try:
-        check_topic_name(topic, "the topic")
+        check_written_topic(topic, "the topic")
     except ValueError as error:
-        raise SettingsError(str(error)) from None
+        raise SettingsError(f"{error}; give another") from None
 
 
 def _check_settings(admin: AdminClient, topic: Topic, rules: TopicRules) -> Mapping[str, str]:

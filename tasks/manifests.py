@@ -46,8 +46,8 @@ class Snapshot:
     skipped: tuple[int, ...] = ()
     mean_record_bytes: float = 0.0
     capped: str = ""
-    # Offsets that no run has read and that lie behind the end that was asked for.
-    behind_end: int = 0
+    # Source partition → offsets that lie behind the end that was asked for.
+    behind: Mapping[int, int] = field(default_factory=dict)
     # Source partition → offsets that no run has read, before the snapshot was ended or capped.
     lag: Mapping[int, int] = field(default_factory=dict)
     # The space in the work folder that the run may need.
@@ -61,6 +61,19 @@ class Snapshot:
     def ends(self) -> dict[int, int]:
         """Source partition → where the next run starts."""
         return {r.partition: r.end for r in self.ranges}
+
+    @property
+    def behind_end(self) -> int:
+        """The number of offsets behind the end that was asked for, over all partitions."""
+        return sum(self.behind.values())
+
+    @property
+    def lag_left(self) -> dict[int, int]:
+        """Source partition → offsets that are unread, and wait for a later run, once this one is committed."""
+        if self.replaces:
+            return dict(self.behind)
+        spans = {r.partition: r.span for r in self.ranges}
+        return {partition: count - spans.get(partition, 0) for partition, count in self.lag.items()}
 
     @property
     def span(self) -> int:

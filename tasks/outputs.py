@@ -6,11 +6,13 @@ record of a run: others are refused before any work.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
+from tasks.kafka.clients import NotPermittedError
 from tasks.kafka.topic_rules import TopicRules, dead_letter_rules, ledger_rules, output_rules
 from tasks.kafka.topics import (
     EARLIEST,
@@ -42,6 +44,17 @@ def check_outputs(job: Job, admin: AdminClient) -> None:
         wanted[topic.name].check(topic, topic_settings(admin, topic.name))
 
 
+def check_absent_topics(job: Job, admin: AdminClient, source: Topic) -> None:
+    """Raise SettingsError if Kafka would not create a topic that the job lacks, because of how it would be made.
+
+    What is not permitted is told once it is needed: a run without work creates no output.
+    """
+    rules = _rules_of_all(job, admin)
+    for name, partitions in _absent_of_all(job, source, describe_topics(admin, list(rules))).items():
+        with suppress(NotPermittedError):
+            rules[name].check_make(admin, name, partitions, job.replication_factor)
+
+
 def check_output_partitions(job: Job, source: Topic) -> None:
     """Raise SettingsError if new outputs would have fewer partitions than the source, by which records are placed."""
     if job.partition_by == "source" and job.output_partitions and job.output_partitions < len(source.partitions):
@@ -57,6 +70,10 @@ def _rules(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
     new_keys = job.output_key == "sort"
     outputs = output_rules(source, keep_timestamps=job.timestamps == "keep", new_keys=new_keys)
     return dict.fromkeys(_outputs(job), outputs) | {job.dead_letters: dead_letter_rules(source)}
+
+
+def _rules_of_all(job: Job, admin: AdminClient) -> dict[str, TopicRules]:
+    return {job.ledger: ledger_rules(), **_rules(job, admin)}
 
 
 def _outputs(job: Job) -> list[str]:
@@ -131,6 +148,10 @@ def _absent(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[
     return {name: count for name, count in wanted.items() if name not in found}
 
 
+def _absent_of_all(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
+    return ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
+
+
 def _short(job: Job, source: Topic | None, found: Mapping[str, Topic]) -> dict[str, int]:
     """Return the outputs to which a run adds partitions, with their numbers then."""
     if job.partition_by != "source" or source is None:
@@ -151,25 +172,28 @@ class PlannedTopics:
     grown: tuple[str, ...]
 
 
-def plan_topics(view: JobView) -> PlannedTopics:
+def plan_topics(view: JobView, *, has_work: bool) -> PlannedTopics:
     """Look at the topics that a run would write to, its ledger among them; nothing is changed.
 
-    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create.
+    The error of a change that Kafka would refuse comes now: it is asked to check, and not to create. A run without work
+    creates its ledger alone.
     """
     job, admin = view.job, view.admin
     source = describe_topic(admin, job.source_topic)
-    rules = {job.ledger: ledger_rules(), **_rules(job, admin)}
+    rules = _rules_of_all(job, admin)
     found = describe_topics(admin, list(rules))
-    absent = ({} if job.ledger in found else {job.ledger: 1}) | _absent(job, source, found)
-    for name, partitions in absent.items():
-        rules[name].check_make(admin, name, partitions, job.replication_factor)
+    absent = _absent_of_all(job, source, found)
     short = _short(job, source, found)
-    for name, partitions in short.items():
-        add_partitions(admin, name, partitions, only_check=True)
+    created = [name for name in absent if has_work or name == job.ledger]
+    for name in created:
+        rules[name].check_make(admin, name, absent[name], job.replication_factor)
+    grown = [*short] if has_work else []
+    for name in grown:
+        add_partitions(admin, name, short[name], only_check=True)
     there = {name: len(topic.partitions) for name, topic in found.items()}
     partitions = _new_partitions(job, source)
     folders = {sort.topic: count_files(view, sort.topic, partitions) for sort in job.folder_sorts}
-    return PlannedTopics(there | absent | short | folders, tuple(absent), tuple(short))
+    return PlannedTopics(there | absent | short | folders, tuple(created), tuple(grown))
 
 
 def _tell_risks(admin: AdminClient, wanted: Mapping[str, TopicRules], found: Mapping[str, Topic]) -> None:

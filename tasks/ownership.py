@@ -15,7 +15,7 @@ from tasks.failpoints import reach
 from tasks.kafka import native_fetch, native_produce
 from tasks.kafka.clients import BATCH_BYTES, Admin, NotPermittedError, make_admin
 from tasks.kafka.lease import Lease, LeaseLostError, describe_owner
-from tasks.kafka.ledger import Ledger, ensure_ledger, read_ledger
+from tasks.kafka.ledger import Ledger, ensure_ledger, read_ledger, read_settled_ledger
 from tasks.kafka.topic_rules import index_rules
 from tasks.kafka.topics import broker_settings, describe_topic, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
@@ -66,7 +66,7 @@ class Onlooker:
         name = self.job.ledger
         if describe_topic(self.admin, name) is None:
             return Ledger(None, {})
-        return read_ledger(self.connection, self.admin, name, self.job.name, self.job.request_timeout, fenced=False)
+        return read_settled_ledger(self.connection, self.admin, name, self.job.name, self.job.request_timeout)
 
 
 def _transaction_seconds(job: Job, broker: Mapping[str, str]) -> float:

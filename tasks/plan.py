@@ -77,13 +77,14 @@ def plan_run(job: Job, connection: Connection, patience: float = 0) -> RunPlan:
         check_former_runs(view)
         snapshot = take_snapshot(view)
         view.job = view.job.with_types(snapshot.types)
-        topics = plan_topics(view)
+        work = has_work(view, snapshot)
+        topics = plan_topics(view, has_work=work)
         counts = [topics.partitions[sort.topic] for sort in view.job.sort_list]
         survey = take_survey(view, snapshot, place_outputs(view.job, counts))
     return RunPlan(
         view.job,
         view.holder,
-        has_work(view, snapshot),
+        work,
         snapshot,
         estimate_run(view.job, snapshot, survey, view.ledger.runs.values()),
         _plan_outputs(view.job, survey),

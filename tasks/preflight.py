@@ -12,7 +12,7 @@ from tasks.kafka.ledger import Ledger, check_ledger
 from tasks.kafka.reach import require_broker, require_leaders
 from tasks.kafka.topics import describe_topics, require_no_collision
 from tasks.output_folders import check_output_folders
-from tasks.outputs import check_output_partitions, check_outputs
+from tasks.outputs import check_absent_topics, check_output_partitions, check_outputs
 from tasks.ownership import JobView
 from tasks.permissions import check_permissions
 from tasks.settings.budget import Budget
@@ -48,6 +48,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin, patience:
     check_outputs(job, admin)
     check_output_folders(job, admin)
     check_ledger(admin, job.ledger)
+    check_absent_topics(job, admin, source)
 
 
 def take_up_job(view: JobView) -> None:

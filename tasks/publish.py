@@ -34,6 +34,7 @@ from tasks.keys import RULES
 from tasks.manifests import Chunk, KeyRange, LostRange, Snapshot, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
+from tasks.replacement import refuse_newcomers
 from tasks.run_context import current_run
 from tasks.run_record import FEATURES, FORMAT, PARQUET, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
 from tasks.settings.budget import MB, peak_memory_bytes
@@ -175,6 +176,8 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     """
     job = owner.job
     writing = publication.target.begin(producer)
+    if publication.snapshot.replaces:
+        refuse_newcomers(owner)
     # Step 1. Callbacks were polled by `healthy_producer`; from here the broker's timeout runs.
     reach("before-begin")
     producer.begin()
@@ -185,7 +188,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-publish")
     # Step 3.
     snapshot = publication.snapshot
-    known = owner.ledger.read_before(snapshot.source_topic_id, RULES, snapshot.ranges)
+    known = owner.ledger.read_before((snapshot.source_topic_id, RULES, job.dead_letters), snapshot.ranges)
     letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
     # Step 4. One writer: what the outputs grew by is what was delivered.
     reach("before-flush")

@@ -14,6 +14,8 @@ from tasks.errors import KafkaSortError, SettingsError, TerminalError, Transient
 from tasks.failpoints import reach
 from tasks.folders.base import find_marker
 from tasks.folders.registry import open_folder
+from tasks.formats.known_schemas import without_schemas
+from tasks.formats.registry import describe_format
 from tasks.kafka.clients import await_answer, kafka_errors
 from tasks.kafka.ledger import Ledger
 from tasks.kafka.topics import EARLIEST, LATEST, REQUEST_TIMEOUT, Topic, describe_topic, describe_topics, list_offsets
@@ -23,6 +25,8 @@ from tasks.observe.logs import get_logger
 from tasks.output_folders import known_runs
 from tasks.ownership import JobView, Owner
 from tasks.run_record import EarlierRuns, RunRecord, WrittenSort
+from tasks.settings.job import Job
+from tasks.targets.base import OutputChangedError
 
 
 class DeletionError(TerminalError):
@@ -34,6 +38,27 @@ class DeletionError(TerminalError):
 
 def require_own_outputs(view: JobView) -> None:
     """Raise SettingsError if an output holds a committed record that no run of this job wrote."""
+    if topic := _find_foreign(view):
+        raise SettingsError(
+            f"output {topic} holds records that no run of job {view.job.name} wrote: a replacement would delete them; "
+            "empty the topic, or choose another"
+        )
+
+
+def refuse_newcomers(owner: Owner) -> None:
+    """Raise OutputChangedError if something else has written to an output since the run began.
+
+    Where the former records end is known by then, so what comes later than this is not deleted.
+    """
+    if topic := _find_foreign(owner):
+        raise OutputChangedError(
+            f"output {topic} got records during the run that no run of job {owner.job.name} wrote, and a replacement "
+            "would delete them: nothing was published; stop the other writer, and empty the topic or choose another"
+        )
+
+
+def _find_foreign(view: JobView) -> str | None:
+    """Return an output that holds a committed record which no run of this job wrote; None if there is none."""
     admin, written = view.admin, view.ledger.written()
     for topic in describe_topics(admin, [sort.topic for sort in view.job.topic_sorts]).values():
         starts = list_offsets(admin, topic.name, topic.partitions, EARLIEST)
@@ -43,10 +68,8 @@ def require_own_outputs(view: JobView) -> None:
             if holds_committed(view.connection, view.job.group, topic.name, windows, view.job.request_timeout):
                 # If we were away for long, a successor's run may be what was found.
                 view.require_current_ledger()
-                raise SettingsError(
-                    f"output {topic.name} holds records that no run of job {view.job.name} wrote: a replacement would "
-                    "delete them; empty the topic, or choose another"
-                )
+                return topic.name
+    return None
 
 
 def _ranges_of(written: Iterable[EarlierRuns], topic: Topic, partition: int) -> Iterator[tuple[int, int]]:
@@ -75,26 +98,41 @@ def _take_turns(gaps: Mapping[int, list[tuple[int, int]]]) -> Iterator[Windows]:
             yield windows
 
 
-def is_current(admin: AdminClient, ledger: Ledger, snapshot: Snapshot) -> bool:
-    """Whether the outputs are the full sort of just these offsets already, so that there is nothing to replace."""
-    last = ledger.last
+def is_current(view: JobView, snapshot: Snapshot) -> bool:
+    """Whether the outputs are the job's full sort of just these offsets already, so that nothing is to be replaced."""
+    last = view.ledger.last
     if last is None:
         return not snapshot.span
     read = [(r.partition, r.start, r.end) for r in last.read]
     same = read == [(r.partition, r.start, r.end) for r in snapshot.ranges] and not snapshot.lost
     alone = last.run == 1 or any(c.first == 1 and c.last == last.run - 1 for c in last.covers)
-    return same and alone and last.source_topic_id == snapshot.source_topic_id and _are_whole(admin, last.sorts)
+    same = same and last.source_topic_id == snapshot.source_topic_id and is_made_alike(view.job, last)
+    return same and alone and _are_whole(view.admin, last.sorts)
+
+
+def is_made_alike(job: Job, record: RunRecord) -> bool:
+    """Whether the job would write what the run wrote, if it read the same: by its rules, sorts and other settings."""
+    wanted = (str(record.options.get("timestamps")), bool(record.options.get("split_heavy_keys")))
+    return (
+        wanted == (job.timestamps, job.split_heavy_keys)
+        and [(sort.columns, sort.topic) for sort in record.sorts] == [(s.columns, s.topic) for s in job.sort_list]
+        and record.dead_letter_topic == job.dead_letters
+        and without_schemas(record.format) == describe_format(job)
+    )
 
 
 def _are_whole(admin: AdminClient, sorts: Iterable[WrittenSort]) -> bool:
-    """Whether the outputs still hold all that was written: retention removes records, and people remove topics."""
+    """Whether the outputs still hold all that was written, in as many partitions.
+
+    Retention removes records, and people remove topics, or add partitions.
+    """
     for sort in sorts:
         if sort.has_folder:
             if not _has_files(sort):
                 return False
             continue
         topic = describe_topic(admin, sort.topic)
-        if topic is None or topic.id != sort.topic_id:
+        if topic is None or topic.id != sort.topic_id or sort.partition_count not in {0, len(topic.partitions)}:
             return False
         starts = list_offsets(admin, sort.topic, [w.partition for w in sort.partitions], EARLIEST)
         if any(starts[w.partition] > w.first for w in sort.partitions):

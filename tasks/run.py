@@ -67,7 +67,7 @@ class Run:
         snapshot = self.runner.snapshot(self.owner, limits)
         # From here on the job has all its types, for dump, sort and ledger.
         self.owner.job = self.owner.job.with_types(snapshot.types)
-        current_metrics().set_lag(snapshot.lag)
+        current_metrics().note_lag(snapshot.lag)
         return snapshot
 
     def has_work(self, snapshot: Snapshot) -> bool:
@@ -88,7 +88,7 @@ class Run:
         snapshot = publication.snapshot
         with _stage("publish", snapshot, publication.records * len(publication.sorts)):
             record = self.runner.publish(self.owner, publication)
-        current_metrics().count_committed(record, publication.record_bytes)
+        current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record
 
     def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:

@@ -22,6 +22,8 @@ UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, PARQUET, *(feature for f
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
+# The id of a source topic, the version of parse rules, and the dead-letter topic.
+Reading = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,11 @@ class RunRecord:
         return self.records - self.dead_letters
 
     @property
+    def new_dead_letters(self) -> int:
+        """The number of dead letters that the run wrote: of records that no earlier run had read."""
+        return self.dead_letters if self.dead_letters_written is None else self.dead_letters_written
+
+    @property
     def rules(self) -> str:
         """The version of the rules by which the run parsed; empty if it is not known."""
         return self.format.get("rules", "")
@@ -215,7 +222,8 @@ class EarlierRuns:
 
     `sorts`: for each output the offsets, counts and checksums of these runs together; there may be offsets without a
     record between first and last. `read`: all offsets that they read of the source topic with this id, by the newest
-    parse rules of these runs; what older rules made of a record is not known any more.
+    parse rules of these runs, for the dead-letter topic of the newest; what older rules made of a record is not known
+    any more.
     """
 
     job: str
@@ -229,11 +237,17 @@ class EarlierRuns:
     source_topic_id: str = ""
     rules: str = ""
     read: tuple[ReadRange, ...] = ()
+    dead_letter_topic: str = ""
 
     @property
     def placed(self) -> int:
         """The number of records in each output."""
         return self.records - self.dead_letters
+
+    @property
+    def reading(self) -> Reading:
+        """The facts that decide whether the dead letters of the offsets that were read are there."""
+        return self.source_topic_id, self.rules, self.dead_letter_topic
 
     @classmethod
     def of(cls, record: RunRecord) -> Self:
@@ -256,6 +270,7 @@ class EarlierRuns:
             source_topic_id=record.source_topic_id,
             rules=record.rules,
             read=join_ranges(record.read),
+            dead_letter_topic=record.dead_letter_topic,
         )
 
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
@@ -268,12 +283,9 @@ class EarlierRuns:
             sorts=_join_outputs((*self.sorts, *later.sorts)),
             source_topic_id=later.source_topic_id,
             rules=later.rules,
-            read=join_ranges((*self.read_of(later.source_topic_id, later.rules), *later.read)),
+            read=join_ranges((*(self.read if is_alike(self.reading, later.reading) else ()), *later.read)),
+            dead_letter_topic=later.dead_letter_topic,
         )
-
-    def read_of(self, source_topic_id: str, rules: str) -> tuple[ReadRange, ...]:
-        """Return the offsets that were read of this very topic, by these rules."""
-        return self.read if (self.source_topic_id, self.rules) == (source_topic_id, rules) else ()
 
     def to_json(self) -> bytes:
         """Return the bytes for the ledger."""
@@ -289,6 +301,14 @@ class EarlierRuns:
             "read": _all(ReadRange, raw.get("read", ())),
         }
         return cls(**(_known(cls, raw) | nested))
+
+
+def is_alike(known: Reading, wanted: Reading) -> bool:
+    """Whether the dead letters of what was read are where they are wanted.
+
+    Earlier versions recorded no dead-letter topic of folded runs, so theirs counts as the right one.
+    """
+    return known[:2] == wanted[:2] and known[2] in {"", wanted[2]}
 
 
 def join_ranges(ranges: Iterable[ReadRange]) -> tuple[ReadRange, ...]:

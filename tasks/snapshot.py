@@ -92,8 +92,8 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
         ranges,
         lost,
         source.leaderless,
-        lag=_lag(ranges, behind, last),
-        behind_end=sum(behind.values()),
+        lag=_lag(ranges, behind, last if last and last.source_topic_id == source.id else None),
+        behind=behind,
         replaces=job.replaces,
     )
     snapshot = cap_offsets(snapshot, job.max_records, "max_records")
@@ -118,6 +118,7 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
 def _lag(ranges: Sequence[OffsetRange], behind: Mapping[int, int], last: RunRecord | None) -> dict[int, int]:
     """Return partition → offsets that no run has read, those behind the job's end included.
 
+    `last`: the last run that read this very topic.
     A run that replaces others reads theirs again.
     """
     ends = last.ends if last else {}
@@ -154,7 +155,7 @@ def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tupl
     starts = start_offsets(view, source)
     log_starts = list_offsets(view.admin, source.name, source.partitions, EARLIEST)
     latest = list_offsets(view.admin, source.name, source.partitions, LATEST)
-    lost = find_lost(_unread(starts, source, view.ledger.last) if view.job.replaces else starts, log_starts)
+    lost = find_lost(_unread(view.ledger, source, starts, log_starts) if view.job.replaces else starts, log_starts)
     if lost and not view.job.skip_lost:
         raise SourceLostError(source.name, lost)
     whole = [OffsetRange(p, max(starts[p], log_starts[p]), latest[p]) for p in source.partitions]
@@ -169,10 +170,18 @@ def _ranges(view: JobView, source: Topic) -> tuple[tuple[OffsetRange, ...], tupl
     return ranges, lost, {r.partition: latest[r.partition] - r.end for r in ranges}
 
 
-def _unread(starts: Mapping[int, int], source: Topic, last: RunRecord | None) -> dict[int, int]:
-    """Return where the offsets begin that no run has read: to lose those that were read before loses nothing."""
-    ends = last.ends if last and last.source_topic_id == source.id else {}
-    return {partition: ends.get(partition, start) for partition, start in starts.items()}
+def _unread(ledger: Ledger, source: Topic, starts: Mapping[int, int], log_starts: Mapping[int, int]) -> dict[int, int]:
+    """Return where the offsets begin that no run has read: to lose those that were read before loses nothing.
+
+    Neither is one lost that lies before the first record of the time at which the run starts.
+    """
+    last = ledger.last
+    unread = dict(last.ends) if last and last.source_topic_id == source.id else {}
+    # A run that ended earlier than its predecessor leaves offsets which that one had read.
+    for r in ledger.read_of(source.id):
+        if r.start <= unread.get(r.partition, r.end) < r.end:
+            unread[r.partition] = r.end
+    return {p: start if start > log_starts[p] else unread.get(p, start) for p, start in starts.items()}
 
 
 def records_start(job: Job, ledger: Ledger) -> bool:
@@ -183,7 +192,7 @@ def records_start(job: Job, ledger: Ledger) -> bool:
 def has_work(view: JobView, snapshot: Snapshot) -> bool:
     """Whether there is something to publish, or at least to record."""
     if snapshot.replaces:
-        return not is_current(view.admin, view.ledger, snapshot)
+        return not is_current(view, snapshot)
     return bool(snapshot.span or snapshot.lost) or records_start(view.job, view.ledger)
 
 

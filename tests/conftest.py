@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import raised
 from tests.cluster import Cluster
@@ -23,6 +24,9 @@ BROKER_PROPERTIES = {
 
 def pytest_configure() -> None:
     raised.watch()
+    # A machine with other work takes its time.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,6 +35,11 @@ def describe_schemas(recorded: Mapping[str, str], chunks: Iterable[Chunk]) -> di
     return {_FACT: ",".join(f"{schema}={known[schema]}" for schema in sorted(known))} if known else {}
 
 
+def without_schemas(recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return the facts of a format without that of its schemas, which each run may add to."""
+    return {name: fact for name, fact in recorded.items() if name != _FACT}
+
+
 def read_schemas(recorded: Mapping[str, str]) -> dict[str, str]:
     """Read the fact: schema id → SHA-256."""
     pairs = (item.partition("=") for item in recorded.get(_FACT, "").split(",") if item)

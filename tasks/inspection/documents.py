@@ -11,6 +11,7 @@ from tasks.formats.base import RejectedError
 from tasks.formats.json_strict import read_document
 from tasks.inspection.columns import BOOLS, NUMBERS, STRINGS, Column, describe_empty, describe_texts
 from tasks.inspection.guesses import Guess, Values, is_enough
+from tasks.printable import counted
 from tasks.settings.column_types import ColumnType, parse_type
 from tasks.settings.options import LONGEST_SETTING
 from tasks.settings.paths import Path, format_path
@@ -19,6 +20,8 @@ from tasks.settings.sorts import format_columns
 # Names that are data, such as ids, make a path of each.
 _MOST_PATHS: Final = 300
 _MOST_LEVELS: Final = 8
+# Kinds that tell nothing of a path that other documents go on from.
+_INNER: Final = frozenset({"nulls", "objects", "arrays"})
 # What is walked of one document.
 _MOST_LEAVES: Final = 2000
 _TYPES: Final[Mapping[str, tuple[ColumnType, ...]]] = {"numbers": NUMBERS, "strings": STRINGS, "bools": BOOLS}
@@ -77,6 +80,8 @@ class Leaves:
     def __init__(self, count: int) -> None:
         self._count = count
         self._found: dict[Path, _Leaf] = {}
+        # What is walked into, which is a leaf in other documents: path → how many of each kind.
+        self._entered: dict[Path, Counter[str]] = {}
         self.notes: list[str] = []
 
     def add(self, document: Any) -> None:
@@ -84,6 +89,9 @@ class Leaves:
         for number, (path, value) in enumerate(_walk(document, ())):
             if number == _MOST_LEAVES:
                 break
+            if _is_entered(path, value):
+                self._enter(path, value)
+                continue
             if path not in self._found and len(self._found) == _MOST_PATHS:
                 self._note(f"there are more than {_MOST_PATHS} paths: some names seem to be data")
                 continue
@@ -92,30 +100,43 @@ class Leaves:
             leaf.kinds[kind] += 1
             leaf.texts += [text] if text is not None else []
 
+    def _enter(self, path: Path, value: Any) -> None:
+        if path in self._entered or len(self._entered) < _MOST_PATHS:
+            self._entered.setdefault(path, Counter())[_kind_of(value)[0]] += 1
+
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def columns(self) -> list[Column]:
         """Return a column for each path."""
-        return [self._column(format_path(path), leaf) for path, leaf in self._found.items() if path]
+        found = ((path, leaf, self._entered.get(path, Counter())) for path, leaf in self._found.items() if path)
+        # What is null or empty where it is not walked into has columns of its own.
+        shown = ((path, leaf, entered) for path, leaf, entered in found if not entered or leaf.kinds.keys() - _INNER)
+        return [self._column(format_path(path), leaf, entered) for path, leaf, entered in shown]
 
-    def _column(self, name: str, leaf: _Leaf) -> Column:
-        kinds = {kind: count for kind, count in leaf.kinds.items() if kind != "nulls"}
+    def _column(self, name: str, leaf: _Leaf, entered: Counter[str]) -> Column:
+        seen = leaf.kinds + entered
+        kinds = {kind: count for kind, count in seen.items() if kind != "nulls"}
         if not kinds:
             return describe_empty(name, self._count, "null wherever it is")
         if len(kinds) > 1 or not kinds.keys() <= _TYPES.keys():
-            told = ", ".join(f"{count:,} {kind}" for kind, count in leaf.kinds.most_common())
+            told = ", ".join(counted(count, kind.removesuffix("s")) for kind, count in seen.most_common())
             return Column(name, "", self._count, self._count - sum(kinds.values()), note=told)
         nulls = pa.nulls(self._count - len(leaf.texts), pa.binary())
         texts = pa.concat_arrays([pa.array(leaf.texts, pa.binary()), nulls])
         return describe_texts(name, texts, _TYPES[next(iter(kinds))])
 
 
+def _is_entered(path: Path, value: Any) -> bool:
+    """Whether there are values within this one that are looked at."""
+    return isinstance(value, dict | list) and bool(value) and len(path) < _MOST_LEVELS
+
+
 def _walk(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """Yield paths and values: all members of objects, and the first item of arrays."""
-    if not isinstance(value, dict | list) or not value or len(path) == _MOST_LEVELS:
-        yield path, value
+    """Yield paths and values: all members of objects, and the first item of arrays, behind what they are in."""
+    yield path, value
+    if not _is_entered(path, value):
         return
     # Documents hold their members in reverse.
     inner = reversed(value.items()) if isinstance(value, dict) else enumerate(value[:1])

@@ -6,7 +6,7 @@ not there yet.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ def propose_job(seen: Seen, taken: Collection[str]) -> Proposal:
     """Propose a job over the topic. `taken`: the names of all topics."""
     candidates = rank_columns(seen)
     by_time = f"{_BY_TIME}{':nulls-last' * bool(seen.times.absent)}"
-    terms = [(write_term(column, seen.keys), column) for column in candidates]
+    terms = [(write_term(column, seen.keys), _note_format(column, seen.keys)) for column in candidates]
     term = terms[0][0] if terms else by_time
     proposal = Proposal(_make_settings(seen, term, seen.guess.settings, taken), term, terms[1:])
     if _is_valid(proposal):
@@ -90,6 +90,12 @@ def rank_columns(seen: Seen) -> list[Column]:
 def _rank(column: Column) -> tuple[bool, bool, float, float]:
     repeats = 0.0 if column.distinct_share >= _NEARLY_ALL else 1 - column.distinct_share
     return column.distinct < 2, column.null_share > _MOST_DEAD, round(column.null_share, 2), repeats
+
+
+def _note_format(column: Column, keys: Keys) -> Column:
+    """Note the setting that a sort by the key needs besides."""
+    needed = "" if column is not keys.column else "".join(f'with key-format = "{v}"' for v in keys.settings.values())
+    return replace(column, note=needed) if needed else column
 
 
 def is_heavy(column: Column) -> bool:

@@ -20,6 +20,7 @@ from tasks.kafka.fetch import Block
 from tasks.kafka.topics import EARLIEST, LATEST, Topic, describe_topic, list_offsets, topic_settings
 from tasks.kafka.windows import FETCH_WAIT_MS, Windows, plan_windows, read_windows
 from tasks.manifests import OffsetRange
+from tasks.printable import counted
 from tasks.settings.connection import Connection
 from tasks.settings.load import nearest
 
@@ -47,8 +48,8 @@ class TopicSample:
     """Records of a topic, by partition and offset (schema RECORD).
 
     `ranges`: of all partitions that have a leader. `read`: the number of partitions that were read from. `covered`: the
-    number of offsets that were looked at, which is more than there are records where some are gone. `settings`: those
-    of the topic; empty if they may not be seen.
+    number of offsets that were looked at, which is more than there are records where some are gone. `held_back`: those
+    behind open transactions. `settings`: those of the topic; empty if they may not be seen.
     """
 
     topic: Topic
@@ -56,6 +57,7 @@ class TopicSample:
     records: pa.Table
     read: int
     covered: int
+    held_back: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -82,6 +84,8 @@ def sample_topic(connection: Connection, admin: Admin, name: str) -> TopicSample
     topic = _require_topic(admin, name)
     starts = list_offsets(admin, name, topic.led, EARLIEST)
     ends = list_offsets(admin, name, topic.led, LATEST)
+    last = list_offsets(admin, name, topic.led, LATEST, committed=False)
+    held_back = sum(last[p] - ends[p] for p in topic.led)
     ranges = tuple(OffsetRange(p, starts[p], ends[p]) for p in topic.led)
     filled = [r for r in ranges if r.span]
     chosen = filled[:: max(1, -(-len(filled) // _PARTITIONS))]
@@ -89,10 +93,11 @@ def sample_topic(connection: Connection, admin: Admin, name: str) -> TopicSample
     if chosen:
         reader.read(chosen)
     if not reader.messages:
+        waiting = f", and {counted(held_back, 'offset')} behind open transactions" * bool(held_back)
         raise SettingsError(
-            f"topic {name} holds no records, which could tell what to sort: inspect it when it has some"
+            f"topic {name} holds no records{waiting}, which could tell what to sort: inspect it when it has some"
         )
-    return TopicSample(topic, ranges, reader.table(), len(chosen), reader.covered, _settings(admin, name))
+    return TopicSample(topic, ranges, reader.table(), len(chosen), reader.covered, held_back, _settings(admin, name))
 
 
 def _require_topic(admin: Admin, name: str) -> Topic:

@@ -24,7 +24,7 @@ from tasks.settings.sorts import format_columns
 from tasks.types.registry import key_type
 
 # Delimiters that ordinary texts have as well: every value must have equally many of them.
-_WEAK: Final = frozenset({" ", ":"})
+_WEAK: Final = (" ", ":")
 _STRONG: Final = (*(mark for mark in DELIMITERS if mark not in _WEAK), "\x1f")
 _TRIED_VALUES: Final = 300
 _TRIED_BYTES: Final = 2_000_000
@@ -100,7 +100,7 @@ def _find_split(rows: Sequence[bytes]) -> _Split | None:
         return None
     found = [_try(tried, mark, quotes=quotes) for quotes in (True, False) for mark in (*_STRONG, *_WEAK)]
     likely = [s for s in found if s.count > 1 and s.share >= (1 if s.delimiter in _WEAK else ENOUGH)]
-    # Of several ways that fit alike the first one is taken.
+    # Of several ways that fit alike the first one is taken: blanks go before colons, which times have as well.
     return max(likely, key=lambda s: (s.delimiter not in _WEAK, round(s.share, 2)), default=None)
 
 

@@ -16,6 +16,7 @@ from tasks.inspection.reading import TopicSample, sample_topic
 from tasks.inspection.rows import CsvGuesser, HeaderGuesser, TextGuesser, is_line
 from tasks.kafka.clients import Admin
 from tasks.kafka.reach import require_broker
+from tasks.printable import counted
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
 
@@ -99,7 +100,9 @@ def _remarks(found: Inspection) -> list[str]:
     """Return what a reader of the job file should know."""
     sample, name = found.sample, found.sample.topic.name
     told = (
-        f"all {found.count:,} records" if sample.is_whole else f"{found.count:,} of about {sample.estimate:,} records"
+        ("its only record" if found.count == 1 else f"all {found.count:,} records")
+        if sample.is_whole
+        else f"{found.count:,} of about {sample.estimate:,} records"
     )
     lines = [
         f"Made by kafka-sort inspect {name}, by {told}.",
@@ -108,10 +111,11 @@ def _remarks(found: Inspection) -> list[str]:
         *found.guess.notes,
     ]
     if found.guess.misfits:
-        lines.append(f"{len(found.guess.misfits):,} values of the sample are something else.")
+        others = len(found.guess.misfits)
+        lines.append(f"{counted(others, 'value')} of the sample {'is' if others == 1 else 'are'} something else.")
     if found.tombstones:
         lines.append(
-            f"{found.tombstones:,} records of the sample have no value: a sort by the value makes dead letters of "
-            "them, and a sort by @key alone does not."
+            f"The sample has {counted(found.tombstones, 'record')} without a value: a sort by the value makes a dead "
+            "letter of each, and a sort by @key alone does not."
         )
     return lines

@@ -6,8 +6,9 @@ It is read only after fencing: then no transaction of this id is open, and what 
 import contextlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
@@ -20,9 +21,12 @@ from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, t
 from tasks.manifests import OffsetRange
 from tasks.run_record import (
     EarlierRuns,
+    Reading,
     ReadRange,
     RunRecord,
+    is_alike,
     is_of_newer_format,
+    join_ranges,
     missing_features,
 )
 from tasks.settings.connection import Connection
@@ -35,6 +39,8 @@ _RUN = b"run/"
 KEPT_RUNS = 1000
 # `consume` waits this long at the end of the ledger, and each start reads it twice.
 _CONSUME_SECONDS = 0.02
+# A run's record is sent right before its commit, so a living run has it open for a moment.
+_SETTLE_SECONDS = 1.0
 
 R = TypeVar("R", RunRecord, EarlierRuns)
 
@@ -65,7 +71,7 @@ class Ledger:
 
     `footprints`: run → what it left in the outputs, as bytes, for each run whose record lies in the topic. A stream
     keeps these, and only the newest of the records. `placed`: whether any run of the job has placed a record in an
-    output; until then a run is the job's first. `seen`: all runs together, without their outputs.
+    output; until then a run is the job's first. `seen`: the offsets that all runs together have read.
     """
 
     last: RunRecord | None
@@ -73,7 +79,7 @@ class Ledger:
     earlier: EarlierRuns | None = None
     footprints: Mapping[int, bytes] = field(default_factory=dict)
     placed: bool = False
-    seen: EarlierRuns | None = None
+    seen: Mapping[Reading, tuple[ReadRange, ...]] = field(default_factory=dict)
 
     @property
     def covering(self) -> RunRecord | None:
@@ -100,12 +106,19 @@ class Ledger:
             earlier = later if earlier is None else earlier.joined(later)
         return earlier
 
-    def read_before(self, source_topic_id: str, rules: str, ranges: Iterable[OffsetRange]) -> tuple[ReadRange, ...]:
-        """Return those offsets of the ranges that earlier runs have read of this very topic, by these parse rules."""
-        known = self.seen.read_of(source_topic_id, rules) if self.seen else ()
+    def read_before(self, reading: Reading, ranges: Iterable[OffsetRange]) -> tuple[ReadRange, ...]:
+        """Return those offsets of the ranges that earlier runs have read.
+
+        `reading`: of this very topic, by these parse rules, and with this dead-letter topic.
+        """
+        known = join_ranges(r for read, found in self.seen.items() if is_alike(read, reading) for r in found)
         wanted = {r.partition: r for r in ranges}
         cut = (_cut(r, wanted[r.partition]) for r in known if r.partition in wanted)
         return tuple(r for r in cut if r.start < r.end)
+
+    def read_of(self, source_topic_id: str) -> tuple[ReadRange, ...]:
+        """Return all offsets that runs have read of this very topic."""
+        return join_ranges(r for (topic, *_), found in self.seen.items() if topic == source_topic_id for r in found)
 
     def written(self) -> tuple[EarlierRuns, ...]:
         """Return what each run, or the folded ones together, left in the outputs, in their order."""
@@ -118,15 +131,8 @@ class Ledger:
         kept = {run: data for run, data in self.footprints.items() if run not in outdated}
         kept[record.run] = EarlierRuns.of(record).to_json()
         placed = self.placed or record.placed > 0
-        seen = replace(EarlierRuns.of(record), sorts=())
-        return Ledger(
-            record,
-            {record.run: record},
-            self.folded(record.run),
-            kept,
-            placed,
-            self.seen.joined(seen) if self.seen else seen,
-        )
+        seen = _join_read(self.seen, [EarlierRuns.of(record)])
+        return Ledger(record, {record.run: record}, self.folded(record.run), kept, placed, seen)
 
 
 def _cut(r: ReadRange, wanted: OffsetRange) -> ReadRange:
@@ -197,6 +203,23 @@ def read_newest(
         consumer.close()
 
 
+def read_settled_ledger(connection: Connection, admin: AdminClient, name: str, job: str, timeout: float) -> Ledger:
+    """Read all committed records without fencing: those of a transaction that was committed just now among them.
+
+    A commit is answered before its markers are written, a moment later. A transaction that is open in the ledger for
+    longer is that of a run that was killed.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while _is_open(admin, name) and time.monotonic() < deadline:
+        time.sleep(_CONSUME_SECONDS)
+    return read_ledger(connection, admin, name, job, timeout, fenced=False)
+
+
+def _is_open(admin: AdminClient, name: str) -> bool:
+    stable, end = (list_offsets(admin, name, [0], LATEST, committed=committed)[0] for committed in (True, False))
+    return stable < end
+
+
 def _read_to(consumer: Consumer, name: str, end: int, deadline: float) -> dict[bytes, bytes]:
     content: dict[bytes, bytes] = {}
     position = TopicPartition(name, 0)
@@ -241,16 +264,18 @@ def _parse(content: dict[bytes, bytes], name: str, job: str) -> Ledger:
         )
     footprints = {number: EarlierRuns.of(runs[number]).to_json() for number in sorted(runs)}
     placed = any(record.placed for record in (last, earlier, *runs.values()) if record is not None)
-    return Ledger(last, runs, earlier, footprints, placed, _join_all(earlier, runs))
+    known = [*([earlier] if earlier else []), *map(EarlierRuns.of, runs.values())]
+    return Ledger(last, runs, earlier, footprints, placed, _join_read({}, known))
 
 
-def _join_all(earlier: EarlierRuns | None, runs: Mapping[int, RunRecord]) -> EarlierRuns | None:
-    """Return all runs together, without their outputs."""
-    seen = replace(earlier, sorts=()) if earlier else None
-    for number in sorted(runs):
-        run = replace(EarlierRuns.of(runs[number]), sorts=())
-        seen = seen.joined(run) if seen else run
-    return seen
+def _join_read(
+    seen: Mapping[Reading, tuple[ReadRange, ...]], runs: Iterable[EarlierRuns]
+) -> dict[Reading, tuple[ReadRange, ...]]:
+    """Add what the runs have read."""
+    read = defaultdict[Reading, list[ReadRange]](list, {reading: [*found] for reading, found in seen.items()})
+    for run in runs:
+        read[run.reading] += run.read
+    return {reading: join_ranges(found) for reading, found in read.items()}
 
 
 def _require_understood(content: Mapping[bytes, bytes], name: str) -> None:

@@ -112,7 +112,6 @@ def _replicas_in_sync(broker: Settings, replication_factor: int | None) -> dict[
 
     Three replicas are there for the loss of one: two have each record then. A value above the number of replicas would
     make a broker before 3.7 refuse every record. In all other cases the broker's value is never lowered.
-    before 3.7 refuse every record. What the broker has is never lowered otherwise.
     """
     replicas = replication_factor or int(broker.get("default.replication.factor", "0"))
     default = int(broker.get("min.insync.replicas", "0"))

@@ -203,6 +203,15 @@ def _ask_for(admin: AdminClient, new: NewTopic, *, validate_only: bool = False) 
         _raise_unless_made(new.topic, error)
 
 
+# What is wrong with a topic that Kafka does not create, and what to do.
+_WAYS = {
+    KafkaError.INVALID_REPLICATION_FACTOR: "give a --replication-factor that the brokers can hold",
+    KafkaError.INVALID_PARTITIONS: "ask for another number of partitions",
+    KafkaError.INVALID_CONFIG: "create it yourself, with settings that the broker takes",
+    KafkaError.POLICY_VIOLATION: "keep to the rules of the broker, or create it yourself",
+}
+
+
 def _raise_unless_made(name: str, error: KafkaException) -> None:
     cause = error.args[0]
     if cause.code() == KafkaError.TOPIC_EXCEPTION:
@@ -211,6 +220,8 @@ def _raise_unless_made(name: str, error: KafkaException) -> None:
             f"topic {name} cannot be created: {cause.str().rstrip('.')}: to Kafka's metrics . and _ in a name are the "
             "same; take another name"
         ) from error
+    if way := _WAYS.get(cause.code()):
+        raise SettingsError(f"topic {name} cannot be created: {cause.str().rstrip('.')}: {way}") from error
     if cause.code() != KafkaError.TOPIC_ALREADY_EXISTS:
         refused = " (that needs Create on it, or on the cluster)" * (cause.code() in REFUSALS)
         raise translate(f"topic {name} could not be created{refused}", cause) from error

@@ -23,7 +23,12 @@ _READ_BYTES: Final = 1_000_000
 _LOOK_SECONDS: Final = 0.1
 
 # The first bytes of a file → the name of its compression in Arrow.
-_COMPRESSIONS: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSIONS: Final = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    # A frame of zstd that is skipped, which some tools write in front.
+    **{b"%c\x2a\x4d\x18" % code: "zstd" for code in range(0x50, 0x60)},
+}
 _SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
 # The first bytes of files that are no text → what they are, and what makes lines of them.
 _OTHERS: Final = {
@@ -33,9 +38,16 @@ _OTHERS: Final = {
     b"PK\3\4": "a zip archive: unzip -p FILE | kafka-sort load -",
     b"PAR1\x15": "Parquet, and no text: write it as CSV or JSON lines",
     b"Obj\1": "an Avro file, and no text: write it as JSON lines",
+    b"\x1f\x9d": "compressed by compress: zcat FILE | kafka-sort load -",
+    b"\xff\x06\0\0sNaPpY": "compressed by snappy: decompress it first",
+    b"ARROW1\0\0": "an Arrow file, and no text: write it as CSV or JSON lines",
+    b"SQLite format 3\0": "a database of SQLite, and no text: write its tables as CSV",
+    b"\xff\xfe\0\0": "UTF-32: iconv -f UTF-32 -t UTF-8 FILE | kafka-sort load -",
     b"\xff\xfe": "UTF-16: iconv -f UTF-16 -t UTF-8 FILE | kafka-sort load -",
     b"\xfe\xff": "UTF-16: iconv -f UTF-16 -t UTF-8 FILE | kafka-sort load -",
 }
+# Zip archives by their names that hold no text.
+_SHEETS: Final = {".xlsx", ".xlsm", ".ods"}
 _LONGEST_MARK: Final = max(map(len, (*_COMPRESSIONS, *_OTHERS)))
 
 
@@ -89,6 +101,8 @@ class InputFile:
     def _find_compression(self, mark: bytes) -> str | None:
         for first, what in _OTHERS.items():
             if mark.startswith(first):
+                if PurePath(self.path.lower()).suffix in _SHEETS:
+                    raise BrokenInputError("is a spreadsheet: save it as CSV")
                 raise BrokenInputError(f"is {what.replace('FILE', shlex.quote(self.path))}")
         found = next((name for first, name in _COMPRESSIONS.items() if mark.startswith(first)), None)
         wanted = _SUFFIXES.get(PurePath(self.path.lower()).suffix)
@@ -111,7 +125,8 @@ class InputFile:
         try:
             return self._read_plain() if self._stream is None else self._decompress()
         except OSError as error:
-            raise BrokenInputError(f"cannot be read on: {error.strerror or error}") from error
+            way = "" if self._stream is None else ": get it whole, and without other bytes behind its end"
+            raise BrokenInputError(f"cannot be read on: {error.strerror or error}{way}") from error
 
     def _decompress(self) -> bytes:
         block = bytes(self._stream.read(BLOCK_BYTES))

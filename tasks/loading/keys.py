@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from tasks.formats.base import RejectedError
 from tasks.formats.csv import CsvFormat, wrong_count
+from tasks.formats.guess import DELIMITERS
 from tasks.formats.json_reader import JsonReader
 from tasks.formats.json_strict import read_tokens
 from tasks.settings.column_types import TEXT
@@ -79,10 +80,18 @@ def field_names(header: bytes, delimiter: str, *, quotes: bool) -> list[str]:
 
 def find_place(names: Sequence[str], name: str) -> int:
     """Return the place of the one field of this name; ValueError if there is none, or more than one."""
-    if names.count(name) != 1:
-        found = f"{names.count(name)} columns are" if name in names else "no column is"
-        raise ValueError(f"{found} called {name!r}: there are {', '.join(names)}{nearest(name, list(names))}")
-    return names.index(name)
+    if name in names:
+        if names.count(name) == 1:
+            return names.index(name)
+        raise ValueError(f"{names.count(name)} columns are called {name!r}: give names of your own by --columns")
+    raise ValueError(f"no column is called {name!r}: there are {', '.join(names)}{_hint(name, names)}")
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    """Guess what was meant: another delimiter where there is one name alone, or another name."""
+    fitting = (shown for mark, shown in DELIMITERS.items() if len(names) == 1 and name in names[0].split(mark))
+    shown = next(fitting, "")
+    return f"; the delimiter seems to be {shown}: give it by --delimiter" if shown else nearest(name, list(names))
 
 
 def _spread(column: pa.Array, rows: np.ndarray[tuple[int], np.dtype[np.int64]], count: int) -> pa.Array:

@@ -1,6 +1,5 @@
 """The settings of a load, and what follows from them: how rows are cut, and where their keys are."""
 
-import shlex
 from dataclasses import dataclass
 from typing import Final
 
@@ -115,11 +114,3 @@ class Layout:
         """Make what takes the key's field out of rows with these. ValueError if it is none of them."""
         place = find_place(names, self.key or "")
         return FieldKeys(len(names), place, self.delimiter, quotes=self.quotes)
-
-    def check_first(self, row: bytes, path: str) -> None:
-        """Refuse a file that is JSON, but not a document a line. BrokenInputError says how to make it so."""
-        if self.format == "json" and row.strip() in {b"{", b"[", b"[{"}:
-            way = "jq -c ." if row.strip() == b"{" else "jq -c '.[]'"
-            raise BrokenInputError(
-                f"is JSON, but not one document a line: {way} {shlex.quote(path)} | kafka-sort load -"
-            )

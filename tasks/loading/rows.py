@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from tasks.errors import SettingsError
 from tasks.fill import LARGEST_BYTES
+from tasks.loading.beginnings import check_block, check_documents
 from tasks.loading.files import InputFile
 from tasks.loading.keys import KeyFinder
 from tasks.loading.layout import Layout, LoadSettings
@@ -44,6 +45,7 @@ def _settings_errors(file: InputFile) -> Iterator[None]:
 
 def _check_beginning(file: InputFile, layout: Layout) -> None:
     block, last = file.peek()
+    check_block(block, layout.format, file.path, last=last)
     cutter = layout.cutter(LARGEST_BYTES)
     rows = cutter.cut(block, last=last)
     if last:
@@ -53,7 +55,8 @@ def _check_beginning(file: InputFile, layout: Layout) -> None:
     finder = layout.finder(_first(rows) if layout.skip_header else None)
     rows = rows.only(slice(1, None)) if layout.skip_header else rows
     if len(rows):
-        layout.check_first(_first(rows), file.path)
+        if layout.format == "json":
+            check_documents(_begin(rows), file.path, whole=last)
         if finder is not None:
             _check_keys(rows, finder)
 
@@ -90,4 +93,9 @@ def read_rows(file: InputFile, layout: Layout, longest: int) -> Iterator[tuple[R
 
 
 def _first(rows: Rows) -> bytes:
-    return bytes(rows.values(np.zeros(1, np.int64))[0].as_py())
+    return _begin(rows, 1)[0]
+
+
+def _begin(rows: Rows, count: int = 100) -> list[bytes]:
+    """Return the first rows, as many as there are."""
+    return list(rows.values(np.arange(min(count, len(rows)))).to_pylist())

@@ -61,20 +61,23 @@ class RunMetrics:
         self._records.labels(*place).inc(records)
         self._bytes.labels(*place).inc(size)
 
-    def count_committed(self, record: RunRecord, size: int) -> None:
-        """Count a committed run, of `size` bytes a sort; what it read is no lag any more."""
+    def count_committed(self, record: RunRecord, size: int, lag: Mapping[int, int]) -> None:
+        """Count a committed run, of `size` bytes a sort. `lag`: source partition → offsets that it left unread."""
         for sort in record.sorts:
             self.count("publish", record.records - record.dead_letters, size, sort=sort.topic)
-        self._dead_letters.labels(self.job).inc(record.dead_letters)
-        for r in record.read:
-            self._lag.labels(self.job, str(r.partition)).dec(r.end - r.start)
+        self._dead_letters.labels(self.job).inc(record.new_dead_letters)
+        self.note_lag(lag)
 
-    def set_lag(self, offsets: Mapping[int, int]) -> None:
-        """Set source partition → offsets that are there and unread. None at all is a success: the stream is idle."""
-        for partition, count in offsets.items():
-            self._lag.labels(self.job, str(partition)).set(count)
+    def note_look(self, offsets: Mapping[int, int]) -> None:
+        """Note what a stream found unread, by source partition. None at all is a success: the stream is idle."""
+        self.note_lag(offsets)
         if not any(offsets.values()):
             self._success.labels(self.job).set_to_current_time()
+
+    def note_lag(self, offsets: Mapping[int, int]) -> None:
+        """Set source partition → offsets that are there and unread."""
+        for partition, count in offsets.items():
+            self._lag.labels(self.job, str(partition)).set(count)
 
     def count_retry(self, task: str) -> None:
         """Count a retry: a task failed with a transient error."""

@@ -16,7 +16,7 @@ from tasks.settings.column_types import ColumnType
 from tasks.settings.job_columns import JobColumns
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.moments import read_moment
-from tasks.settings.names import LONGEST_JOB_NAME, JobNames
+from tasks.settings.names import LONGEST_JOB_NAME, JobNames, check_written_topic
 from tasks.settings.options import END_WORDS, START_WORDS
 from tasks.settings.outputs import check_folders, folder_of
 from tasks.settings.sorts import (
@@ -26,7 +26,6 @@ from tasks.settings.sorts import (
     SCHEMA_FORMATS,
     Sort,
     SortKey,
-    check_topic_name,
     compares_integers,
     describe_collision,
     find_collision,
@@ -303,6 +302,6 @@ def load_job(flags: Mapping[str, Any], environment: Mapping[str, str], file: Pat
 
 def _check_derived(field: str, topic: str, what: str, way_out: str) -> None:
     try:
-        check_topic_name(topic, what)
+        check_written_topic(topic, what)
     except ValueError as error:
         raise FieldError(field, f"{error}; give another, {way_out}") from None

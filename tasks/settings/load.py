@@ -20,6 +20,8 @@ _SHOWN_LETTERS = 400
 # Blanks divide the sorts of a variable, but not within double quotes.
 _WORD = re.compile(r'(?:"(?:[^"]|"")*"|\S)+')
 _LIKENESS = 0.5
+# How values of a type are written in a job file, behind what Pydantic says of another one.
+_WRITTEN = {"list_type": ', as ["…", "…"]', "string_type": ', as "…"'}
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,14 +65,24 @@ def read_job_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return underscored(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return underscored(tomllib.loads(file.read_text(encoding="utf-8-sig")), f"job file {file}")
+    except OSError as error:
+        raise SettingsError(f"job file {file}: {error.strerror or error}: name a file that can be read") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"job file {file}: it is not UTF-8, as TOML is: save it anew") from None
+    except ValueError as error:
         raise SettingsError(f"job file {file}: {error}") from None
 
 
-def underscored(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table of a job file with the models' names."""
-    return {name.replace("-", "_"): value for name, value in table.items()}
+def underscored(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a table of a job file with the models' names. SettingsError if two of its names are one."""
+    found = {name.replace("-", "_"): value for name, value in table.items()}
+    if len(found) < len(table):
+        twice = next(name for name in table if "-" in name and name.replace("-", "_") in table)
+        raise SettingsError(
+            f"{where}: {twice} is given twice, also as {twice.replace('-', '_')}: leave one of them out"
+        )
+    return found
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -123,7 +135,7 @@ def _one_line(error: ValidationError, places: Mapping[str, str]) -> str:
         cause = item.get("ctx", {}).get("error")
         path = (cause.field,) if isinstance(cause, FieldError) else item["loc"]
         name = ".".join(map(str, path))
-        message = item["msg"].removeprefix("Value error, ")
+        message = item["msg"].removeprefix("Value error, ") + _WRITTEN.get(item["type"], "")
         message = message if len(message) <= _SHOWN_LETTERS else f"{message[:_SHOWN_LETTERS]}…"
         parts.append(f"{name}{places.get(str(path[0]), '')}: {message}" if path else message)
     return "; ".join(parts)

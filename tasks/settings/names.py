@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 from typing import Self
 
-from tasks.settings.sorts import LONGEST_TOPIC
+from tasks.settings.sorts import LONGEST_TOPIC, check_topic_name
 
 _PREFIX = "kafka-sort."
 _LEDGER = ".ledger"
+_OF_KAFKA = {
+    "__consumer_offsets",
+    "__transaction_state",
+    "__share_group_state",
+    "__cluster_metadata",
+    "__remote_log_metadata",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,15 @@ class JobNames:
         is_ledger = topic.startswith(_PREFIX) and topic.endswith(_LEDGER)
         job = topic[len(_PREFIX) : -len(_LEDGER)] if is_ledger else ""
         return cls(job) if job else None
+
+
+def check_written_topic(name: str, what: str) -> None:
+    """Apply the rules for topics that are written to: none of Kafka's own, and no ledger. ValueError names the rule."""
+    check_topic_name(name, what)
+    if name in _OF_KAFKA:
+        raise ValueError(f"{what} {name!r} has the name of a topic of Kafka's own")
+    if names := JobNames.of_ledger(name):
+        raise ValueError(f"{what} {name!r} has the name of the ledger of job {names.job}")
 
 
 # The ledger of a job with a longer name would have no valid topic name.

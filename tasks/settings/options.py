@@ -41,8 +41,12 @@ def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | N
     try:
         read_moment(value)
     except ValueError:
-        raise ValueError(f"{name} {value!r}: use {', '.join(words)} or a time as 2026-01-31T12:00:00Z") from None
+        raise _no_moment(name, value, words) from None
     return value
+
+
+def _no_moment(name: str, value: str, words: Sequence[str]) -> ValueError:
+    return ValueError(f"{name} {value!r}: use {', '.join(words)} or a time as 2026-01-31T12:00:00Z")
 
 
 class JobOptions(BaseModel):
@@ -263,8 +267,11 @@ class JobOptions(BaseModel):
 
     @field_validator("start", "end", mode="before")
     @classmethod
-    def _written(cls, value: Any) -> Any:
-        return write_moment(value)
+    def _written(cls, value: Any, info: ValidationInfo) -> Any:
+        written, name = write_moment(value), str(info.field_name)
+        if written is None or isinstance(written, str):
+            return written
+        raise _no_moment(name, str(written), START_WORDS if name == "start" else END_WORDS)
 
     @field_validator("start")
     @classmethod

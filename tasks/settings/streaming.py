@@ -86,4 +86,5 @@ def load_streaming(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     table = {} if table is None else table
     if not isinstance(table, dict):
         raise SettingsError(f"job file {file}: write [{STREAM_TABLE}] as a table")
-    return load_model(Streaming, flags, environment, underscored(table), f"job file {file} [{STREAM_TABLE}]")
+    where = f"job file {file} [{STREAM_TABLE}]"
+    return load_model(Streaming, flags, environment, underscored(table, where), where)

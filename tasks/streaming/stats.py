@@ -70,7 +70,7 @@ class StreamStats:
     def note_lag(self, lag: Mapping[int, int]) -> None:
         """Note the offsets that wait now, by partition."""
         self._lag = lag
-        current_metrics().set_lag(lag)
+        current_metrics().note_look(lag)
 
     def note_skipped(self, partitions: tuple[int, ...]) -> None:
         """Note the partitions that have no leader now."""

@@ -57,13 +57,19 @@ class _Group:
     at: int
 
 
-def compare_spills(source: Spill, output: Spill, bucket_rows: int = BUCKET_ROWS) -> Iterator[Mismatch]:
-    """Yield mismatches, bucket by bucket; memory holds at most so many rows of each side, a few times over."""
+def compare_spills(
+    source: Spill, output: Spill, bucket_rows: int = BUCKET_ROWS, *, in_order: bool = True
+) -> Iterator[Mismatch]:
+    """Yield mismatches, bucket by bucket; memory holds at most so many rows of each side, a few times over.
+
+    `in_order`: rows of one key must stand in the order of arrival. If not, contents stand for keys, and copies of one
+    record differ by their timestamps alone, in any order; those of a record with very many copies are not compared.
+    """
     for bucket in range(source.buckets):
         heavy = _find_heavy_keys(source, output, bucket, bucket_rows)
-        yield from map(_explain, _compare_light(source, output, bucket, heavy))
+        yield from map(_explain, _compare_light(source, output, bucket, heavy, in_order=in_order))
         for key in heavy:
-            yield from map(_explain, _compare_heavy(source, output, bucket, key))
+            yield from map(_explain, _compare_heavy(source, output, bucket, key, in_order=in_order))
 
 
 def _find_heavy_keys(source: Spill, output: Spill, bucket: int, bucket_rows: int) -> Digests:
@@ -83,8 +89,8 @@ def _count_keys(spill: Spill, bucket: int) -> tuple[Digests, npt.NDArray[np.int6
     return keys, counts
 
 
-def _compare_light(source: Spill, output: Spill, bucket: int, heavy: Digests) -> Iterator[_Group]:
-    left, right = (_load(spill, bucket, heavy) for spill in (source, output))
+def _compare_light(source: Spill, output: Spill, bucket: int, heavy: Digests, *, in_order: bool) -> Iterator[_Group]:
+    left, right = (_load(spill, bucket, heavy, in_order=in_order) for spill in (source, output))
     if not np.array_equal(left["key"], right["key"]) or _differ(left, right).any():
         yield from _differing_groups(left, right)
 
@@ -99,11 +105,14 @@ def _differ(source: Rows, output: Rows) -> npt.NDArray[np.bool_]:
     return np.asarray(retimed | (source["content"] != output["content"]))
 
 
-def _load(spill: Spill, bucket: int, heavy: Digests) -> Rows:
-    """Load the bucket without its heavy keys, ordered by key, and in the spill's order within each."""
+def _load(spill: Spill, bucket: int, heavy: Digests, *, in_order: bool) -> Rows:
+    """Load the bucket without its heavy keys, ordered by key; within each in the spill's order, or by timestamp."""
     parts = [rows[~np.isin(rows["key"], heavy)] if len(heavy) else rows for rows in spill.read(bucket)]
     rows = np.concatenate([np.empty(0, ROW), *parts])
-    return rows[np.argsort(rows["key"], kind="stable")]
+    if in_order:
+        return rows[np.argsort(rows["key"], kind="stable")]
+    # A record without a timestamp is sent with that of its sending, which is later than those of the source.
+    return rows[np.lexsort((np.where(rows["time"] > 0, rows["time"], np.iinfo(np.int64).max), rows["key"]))]
 
 
 def _differing_groups(source: Rows, output: Rows) -> Iterator[_Group]:
@@ -133,18 +142,25 @@ def _cut_group(source: Rows, output: Rows) -> _Group:
     return _Group(source[start : at + _WINDOW], output[start : at + _WINDOW], at - start)
 
 
-def _compare_heavy(source: Spill, output: Spill, bucket: int, key: np.uint64) -> Iterator[_Group]:
+def _compare_heavy(source: Spill, output: Spill, bucket: int, key: np.uint64, *, in_order: bool) -> Iterator[_Group]:
     """Find the first difference of one key, by reading both sides in step."""
-    at = _first_unequal(_read_key(source, bucket, key), _read_key(output, bucket, key))
+
+    def read(spill: Spill) -> Iterator[Rows]:
+        return _read_key(spill, bucket, key, timed=in_order)
+
+    at = _first_unequal(read(source), read(output))
     if at is not None:
         start = max(0, at - _WINDOW)
-        left, right = (_slice(_read_key(spill, bucket, key), start, at + _WINDOW) for spill in (source, output))
+        left, right = (_slice(read(spill), start, at + _WINDOW) for spill in (source, output))
         yield _Group(left, right, at - start)
 
 
-def _read_key(spill: Spill, bucket: int, key: np.uint64) -> Iterator[Rows]:
+def _read_key(spill: Spill, bucket: int, key: np.uint64, *, timed: bool) -> Iterator[Rows]:
     for rows in spill.read(bucket):
-        yield rows[rows["key"] == key]
+        found = rows[rows["key"] == key]
+        if not timed:
+            found["time"] = 0
+        yield found
 
 
 def _first_unequal(left: Iterator[Rows], right: Iterator[Rows]) -> int | None:

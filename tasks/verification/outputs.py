@@ -79,7 +79,7 @@ class OutputCheck:
                 self._check_partition(plan, spill)
         # Step 4.
         if source is not None and whole:
-            for mismatch in compare_spills(source, spill):
+            for mismatch in compare_spills(source, spill, in_order=self._keyed is not None):
                 self._add_mismatch(mismatch, find_key)
 
     def _check_sum(self) -> None:

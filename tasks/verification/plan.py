@@ -6,11 +6,12 @@ with it, and must hold no record.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import SettingsError
-from tasks.kafka.ledger import read_ledger
+from tasks.kafka.ledger import read_settled_ledger
 from tasks.kafka.topics import LATEST, describe_topic, list_offsets
 from tasks.run_record import RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
@@ -44,10 +45,11 @@ class OutputPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run."""
+    """One run. `has_older_letters`: whether runs that it covers wrote dead letters of its source by other settings."""
 
     record: RunRecord
     outputs: tuple[OutputPlan, ...]
+    has_older_letters: bool = False
 
     @property
     def total(self) -> int:
@@ -77,7 +79,7 @@ def _read_records(job: Job, connection: Connection, admin: AdminClient) -> list[
         raise SettingsError(
             f"job {job.name} has no ledger {job.ledger}, so no run to verify: sort first, or name a job with --job-name"
         )
-    ledger = read_ledger(connection, admin, job.ledger, job.name, job.request_timeout, fenced=False)
+    ledger = read_settled_ledger(connection, admin, job.ledger, job.name, job.request_timeout)
     if ledger.last is None:
         return []
     records = {**ledger.runs, ledger.last.run: ledger.last}
@@ -98,7 +100,22 @@ def _plan_all(records: list[RunRecord], tails: _Tails) -> Iterable[RunPlan]:
     for record in records:
         tail = tails if record is records[-1] else {}
         outputs = (_plan_output(record, sort, ends, tail.get(sort.topic, {})) for sort in record.sorts)
-        yield RunPlan(record, tuple(outputs))
+        yield RunPlan(record, tuple(outputs), has_older_letters=_has_older_letters(record, records))
+
+
+def _has_older_letters(record: RunRecord, others: Iterable[RunRecord]) -> bool:
+    """Whether a run that this one covers may have refused other records of the same source, in the same topic."""
+    place = (record.source_topic_id, record.dead_letter_topic)
+    covered = [other for other in others if other.dead_letters and other.is_covered_by([record])]
+    return any(
+        (other.source_topic_id, other.dead_letter_topic) == place and _settings(other) != _settings(record)
+        for other in covered
+    )
+
+
+def _settings(record: RunRecord) -> Mapping[str, Any]:
+    """Return what decides which records are dead letters."""
+    return {**record.format, "schemas": "", "sorts": [sort.columns for sort in record.sorts]}
 
 
 def _plan_output(record: RunRecord, sort: WrittenSort, ends: _Ends, tail: Mapping[int, int]) -> OutputPlan:

@@ -66,7 +66,10 @@ class RunCheck:
         the same rules, and of a format that it knows; for others, counts and contents are compared.
         """
         started, record = time.monotonic(), self._record
-        dead = DeadLetterCheck(self._tools, record, self._folder, self._findings[record.dead_letter_topic])
+        findings = self._findings[record.dead_letter_topic]
+        dead = DeadLetterCheck(
+            self._tools, record, self._folder, findings, has_older_letters=self._plan.has_older_letters
+        )
         with ExitStack() as stack, paused_collection():
             stack.callback(dead.close)
             self._spills = [stack.enter_context(self._make_spill()) for _ in record.sorts]

@@ -89,6 +89,7 @@ def test_an_end_before_what_was_read(cluster: Cluster, tmp_path: Path) -> None:
     with owned(cluster, job) as owner:
         snapshot = take_snapshot(owner)
         assert (snapshot.lag, snapshot.behind_end, snapshot.capped) == ({0: 1, 1: 3}, 2, "")
+        assert snapshot.lag_left == {0: 1, 1: 1}
         assert publish_run(owner, prepare(owner, tmp_path)).records == 2
 
 
@@ -103,7 +104,7 @@ def test_a_replacement_that_ends(cluster: Cluster, tmp_path: Path) -> None:
     assert spans(cluster, replacing) == {0: (0, 2), 1: (0, 3)}
     view = Onlooker(replacing, cluster.connection, cluster.admin)
     snapshot = take_snapshot(view)
-    assert (snapshot.lag, snapshot.behind_end) == ({0: 2, 1: 3}, 3)
+    assert (snapshot.lag, snapshot.lag_left, snapshot.behind_end) == ({0: 2, 1: 3}, {0: 2, 1: 1}, 3)
 
 
 def test_times_out_of_order(cluster: Cluster, tmp_path: Path) -> None:

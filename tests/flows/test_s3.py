@@ -17,11 +17,9 @@ from tests.files import places, records_of
 from tests.s3_server import S3Server, running_s3
 from tests.stages import make_job, owned, run_settled
 
-QUICK = {"before-success"}
 COMMITTED = ("after-commit", "before-copy", "after-copy", "before-success", "after-success")
 POINTS = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-    for name in ("before-stage", "after-stage", "before-commit", *COMMITTED)
+    pytest.param(name, marks=pytest.mark.slow) for name in ("before-stage", "after-stage", "before-commit", *COMMITTED)
 ]
 
 
@@ -70,6 +68,7 @@ def test_objects_of_runs(cluster: Cluster, tmp_path: object, s3: S3Server, comma
         check_output_folders(other, cluster.admin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_and_started_again(cluster: Cluster, command: Command, s3: S3Server, point: str) -> None:
     """Whatever the instant, `_SUCCESS` tells a whole run; the next start finishes, and leaves nothing else."""

@@ -97,14 +97,21 @@ def test_wrong_settings(command: Command, write: Write, name: str) -> None:
 
 
 def test_what_kafka_refuses(cluster: Cluster) -> None:
-    """A source that is absent and an output that is compacted are found as a run finds them, but not offline."""
+    """Absent sources, compacted outputs and topics that cannot be created are found as by a run, but not offline."""
     source, output = cluster.make_topic(), cluster.make_topic(cleanup_policy="compact")
     absent = Job(source_topic="absent-topic", sorts=["id"])
     compacted = Job(source_topic=source, sorts=[f"id={output}"])
-    for job, words in ((absent, "there is no topic absent-topic"), (compacted, "cleanup.policy=compact")):
+    replicas = Job(source_topic=source, sorts=["id"], replication_factor=3)
+    before = topics_of(cluster)
+    for job, words in (
+        (absent, "there is no topic absent-topic"),
+        (compacted, "cleanup.policy=compact"),
+        (replicas, "cannot be created: .*: give a --replication-factor that the brokers can hold"),
+    ):
         with pytest.raises(SettingsError, match=words):
             check_job(job, cluster.connection, offline=False)
         check_job(job, NOWHERE, offline=True)
+    assert topics_of(cluster) == before
 
 
 def test_a_stream_that_cannot_be(command: Command, write: Write) -> None:

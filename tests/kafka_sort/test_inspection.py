@@ -65,7 +65,8 @@ def test_the_tables(cluster: Cluster, capsys: Captured) -> None:
     ]
     for words in told:
         assert words in " ".join(err.replace("│", " ").split()), words
-    assert "no value" in out
+    assert "1 record without a value" in out
+    assert "1 value of the sample is something else" in out
     assert tomllib.loads(out)["source-topic"] == topic
 
 

@@ -49,6 +49,16 @@ def test_what_it_prints(cluster: Cluster, tmp_path: Path) -> None:
     ]
 
 
+def test_a_load_of_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    """A file without a record is no error, and there is nothing to look at next."""
+    topic, path = cluster.make_topic(1), tmp_path / "a.csv"
+    path.write_bytes(b"id,x\n")
+    done = run(cluster, str(path), "--topic", topic, "--skip-header")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.decode().splitlines()
+    assert line.startswith(f"loaded 0 lines of 1 file into {topic}")
+
+
 def test_standard_input(cluster: Cluster, tmp_path: Path) -> None:
     """`-` is standard input, also among files, and is read in its place."""
     topic, path = cluster.make_topic(1), tmp_path / "a.txt"
@@ -76,6 +86,8 @@ def test_standard_input(cluster: Cluster, tmp_path: Path) -> None:
         (["b.json", "--delimiter", ";"], "only for --format csv"),
         (["b.json", "--key", "a..b"], "path 'a..b'"),
         (["a.csv", "--from-line", "0"], "--from-line"),
+        (["a.csv", "--partitions", "1000000"], "--partitions"),
+        (["a.csv", "--replication-factor", "100"], "--replication-factor"),
         ([], "FILE"),
     ],
 )

@@ -218,3 +218,25 @@ def test_a_topic_whose_settings_do_not_fit(cluster: Cluster, tmp_path: Path) -> 
     topic = cluster.make_topic(1, cleanup_policy="compact")
     with pytest.raises(SettingsError, match=r"cleanup.policy=compact"):
         load(cluster, topic, write(tmp_path, "a.txt", TEXT))
+
+
+@pytest.mark.parametrize("topic", ["__consumer_offsets", "kafka-sort.orders.ledger", "a/b"])
+def test_topics_that_are_not_filled(topic: str, tmp_path: Path) -> None:
+    """No topic of Kafka's own and no ledger is filled, and its settings are not to be altered for that."""
+    with pytest.raises(SettingsError, match="has the name of|is not a valid topic name"):
+        LoadSettings((str(tmp_path),), topic).check()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"replication_factor": 3}, "give a --replication-factor that the brokers can hold"),
+        ({"partitions": 20_000}, "keep to the rules of the broker"),
+    ],
+)
+def test_a_topic_that_cannot_be_created(
+    cluster: Cluster, tmp_path: Path, given: dict[str, object], message: str
+) -> None:
+    """More replicas than there are brokers, and more partitions than Kafka makes at once, are wrong settings."""
+    with pytest.raises(SettingsError, match=message):
+        load(cluster, f"{cluster.make_topic()}-new", write(tmp_path, "a.txt", TEXT), **given)

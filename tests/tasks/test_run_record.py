@@ -83,10 +83,11 @@ def test_folded_runs_know_what_they_read() -> None:
 
     joined = run(1, 0, 5).joined(run(2, 5, 9)).joined(run(3, 12, 15))
     assert EarlierRuns.from_json(joined.to_json()) == joined
-    assert joined.read_of("i", "2") == (ReadRange(0, 0, 9), ReadRange(0, 12, 15))
-    assert joined.read_of("other", "2") == joined.read_of("i", "3") == ()
-    assert joined.joined(run(4, 0, 3, topic="new")).read_of("new", "2") == (ReadRange(0, 0, 3),)
-    assert joined.joined(run(4, 15, 20, rules="3")).read_of("i", "3") == (ReadRange(0, 15, 20),)
+    assert (joined.reading, joined.read) == (("i", "2", "d"), (ReadRange(0, 0, 9), ReadRange(0, 12, 15)))
+    others = [run(4, 0, 3, topic="new"), run(4, 0, 3, rules="3"), replace(run(4, 0, 3), dead_letter_topic="new")]
+    assert [joined.joined(other).read for other in others] == [(ReadRange(0, 0, 3),)] * 3
+    of_an_older_version = replace(joined, dead_letter_topic="")
+    assert of_an_older_version.joined(run(4, 15, 20)) == joined.joined(run(4, 15, 20))
 
 
 def test_fields_of_a_later_version_are_passed_over() -> None:

@@ -45,6 +45,12 @@ def test_rows(name: str) -> None:
     assert guess(values).settings == {"format": "csv", **settings}
 
 
+def test_lines_that_two_weak_delimiters_fit() -> None:
+    """Blanks divide them, and not the colons within their times."""
+    values = [b"2026-01-12T09:00:0%dZ INFO started %d" % (i % 10, i) for i in range(30)]
+    assert guess(values).settings == {"format": "csv", "delimiter": " ", "columns": "c1:time,c2,c3,c4:int"}
+
+
 def test_a_heading() -> None:
     """The first record of a partition names the columns if these are of other types; a row like the others does not."""
     rows = [b"%d,n%d" % (i, i) for i in range(5)]
@@ -83,6 +89,15 @@ def test_documents() -> None:
     notes = {column.name: column.note for column in found.columns}
     assert (notes["m"], notes["e"], notes["z"]) == ("2 strings, 2 numbers", "4 objects", "null wherever it is")
     assert found.settings == {"format": "json", "columns": "a.b:int,c[0].d:text"}
+
+
+def test_a_path_that_other_documents_go_on_from() -> None:
+    """A value that is an object or an array elsewhere has no type; one that is only null elsewhere is no column."""
+    values = [b'{"a": 1, "b": "x", "c": null}', b'{"a": {"n": 2}, "b": [3], "c": {"n": 4}}', b'{"a": {}, "c": {}}']
+    found = {column.name: (column.type, column.note) for column in guess(values).columns}
+    assert found.pop("a") == ("", "2 objects, 1 number")
+    assert found.pop("b") == ("", "1 string, 1 array")
+    assert found == {"a.n": ("int", ""), "b[0]": ("int", ""), "c.n": ("int", "")}
 
 
 def test_numbers_of_json() -> None:

@@ -1,6 +1,7 @@
 """The sample that an inspection reads: bounded, from all parts of a topic, and without a trace."""
 
 import pytest
+from confluent_kafka import Producer
 
 from tasks.errors import SettingsError
 from tasks.inspection import reading
@@ -80,6 +81,22 @@ def test_nothing_to_inspect(cluster: Cluster, how: str) -> None:
         cluster.produce_aborted(topic, [Record(b"gone")] * 3)
     with pytest.raises(SettingsError, match=f"topic {topic} holds no records"):
         sample(cluster, topic)
+
+
+def test_open_transactions(cluster: Cluster) -> None:
+    """What is behind one is not read, and its offsets are told, also where there is nothing else."""
+    topic = cluster.make_topic(1)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": topic})
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(topic, b"open")
+    producer.flush()
+    cluster.produce(topic, [b"behind"])
+    with pytest.raises(SettingsError, match="holds no records, and 2 offsets behind open transactions, which"):
+        sample(cluster, topic)
+    producer.commit_transaction()
+    wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False))
+    assert sample(cluster, topic).held_back == 0
 
 
 def test_no_such_topic(cluster: Cluster) -> None:

@@ -3,13 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
 from tasks.kafka import ledger as ledger_module
-from tasks.kafka.ledger import EARLIER, LAST, Ledger, NewerLedgerError, run_key
-from tasks.run_record import RunRecord
+from tasks.kafka.ledger import EARLIER, LAST, Ledger, NewerLedgerError, read_settled_ledger, run_key
+from tasks.manifests import OffsetRange
+from tasks.run_record import ReadRange, RunRecord
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
 from tests.stages import make_job, owned, run_once
 
@@ -111,3 +113,41 @@ def test_a_ledger_of_format_1_goes_on(cluster: Cluster, tmp_path: Path) -> None:
     assert run_once(cluster, job, tmp_path).run == 2
     assert_sorted(cluster, job, runs=2)
     assert EARLIER not in {r.key for r in cluster.read(job.ledger)}
+
+
+def test_a_commit_of_this_moment_is_seen(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks at a job right after its run finds that run: a record may become visible a moment after its commit."""
+    job = make_job(cluster.make_topic(1), tmp_path)
+    cluster.make_topic(1, job.ledger, cleanup_policy="compact")
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": job.group})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    record = replace(MADE, job=job.name)
+    for key in (run_key(1), LAST):
+        producer.produce(job.ledger, record.to_json(), key)
+    producer.flush(30)
+    looks = []
+
+    def look(*about: Any) -> bool:
+        looks.append(found := is_open(*about))
+        if len(looks) == 1:
+            producer.commit_transaction()
+        return found
+
+    is_open = ledger_module._is_open
+    monkeypatch.setattr(ledger_module, "_is_open", look)
+    monkeypatch.setattr(ledger_module, "_SETTLE_SECONDS", 30.0)
+    assert read_settled_ledger(cluster.connection, cluster.admin, job.ledger, job.name, 30).last == record
+    assert (looks[0], looks[-1]) == (True, False)
+
+
+def test_what_was_read_with_each_dead_letter_topic() -> None:
+    """Offsets whose dead letters are in one topic are not known in another, whatever was used in between."""
+    known = Ledger(None, {})
+    for number, topic in enumerate("dedx", 1):
+        read = (ReadRange(0, number * 10, number * 10 + 10),)
+        known = known.followed_by(replace(MADE, run=number, read=read, dead_letter_topic=topic, format={"rules": "2"}))
+    everything = [OffsetRange(0, 0, 100)]
+    assert known.read_before(("i", "2", "d"), everything) == (ReadRange(0, 10, 20), ReadRange(0, 30, 40))
+    assert known.read_before(("i", "2", "y"), everything) == known.read_before(("i", "3", "d"), everything) == ()
+    assert known.read_of("i") == (ReadRange(0, 10, 50),)

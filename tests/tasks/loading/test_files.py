@@ -2,8 +2,10 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import os
+import tarfile
 import threading
 from pathlib import Path
 
@@ -32,6 +34,15 @@ def read(path: Path) -> bytes:
     return data
 
 
+def tarred(data: bytes) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as file:
+        entry = tarfile.TarInfo("a.csv")
+        entry.size = len(data)
+        file.addfile(entry, io.BytesIO(data))
+    return archive.getvalue()
+
+
 def write(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.write_bytes(data)
@@ -48,6 +59,7 @@ def write(folder: Path, name: str, data: bytes) -> Path:
         ("frames.zst", zstd(TEXT[:1000]) + zstd(TEXT[1000:])),
         ("unnamed", gzip.compress(TEXT)),
         ("unnamed", zstd(TEXT)),
+        ("skipped.zst", b"\x5e\x2a\x4d\x18\4\0\0\0abcd" + zstd(TEXT)),
     ],
 )
 def test_a_file_is_read_whole(name: str, data: bytes, tmp_path: Path) -> None:
@@ -82,6 +94,18 @@ def test_a_file_that_breaks_off_is_an_error(data: bytes, tmp_path: Path) -> None
         ("half.gz", gzip.compress(TEXT)[:5000], "Truncated"),
         ("a.json", b'[\n{"a": 1}\n]\n', r"one document a line: jq -c '.\[\]'"),
         ("a.json", b'{\n  "a": 1\n}\n', "one document a line: jq -c ."),
+        ("a.json", b'[{"a": 1},\n{"a": 2},\n{"a": 3}]\n', r"one document a line: jq -c '.\[\]'"),
+        ("a.json", b'[{"a": 1}, {"a": 2}]', r"jq -c '.\[\]' .* or --format lines, if the array is one record"),
+        ("a.json", b'[{"a": 1}' + b', {"a": 2}' * 300_000 + b"]\n", r"one document a line: jq -c '.\[\]'"),
+        ("a.json", b'{"a":\r  1}\r{"a": 2}\r', r"CR alone: tr '\\r' '\\n' < "),
+        ("a.csv", b"id,name\r1,a\r2,b\r", r"CR alone: tr '\\r' '\\n' < .* kafka-sort load - --format csv"),
+        ("a.csv", "id,name\n1,a\n".encode("utf-16-le"), "iconv -f UTF-16LE"),
+        ("a.csv", "id,name\n1,a\n".encode("utf-16-be"), "iconv -f UTF-16BE"),
+        ("a.csv", TEXT.decode().encode("utf-32"), "iconv -f UTF-32"),
+        ("a.tar", tarred(b"1,2\n"), "a tar archive: tar -xOf"),
+        ("a.tgz", gzip.compress(tarred(b"1,2\n")), "a tar archive: tar -xOf"),
+        ("a.xlsx", b"PK\3\4" + TEXT, "a spreadsheet: save it as CSV"),
+        ("a.arrow", b"ARROW1\0\0" + TEXT, "an Arrow file"),
         ("a.csv", b'1,2\n3,"4\n5,6\n', "line 2 are not closed"),
     ],
 )
@@ -90,6 +114,29 @@ def test_what_is_no_text_is_refused_before_any_work(name: str, data: bytes, mess
     settings = LoadSettings((str(write(tmp_path, name, data)),), "t")
     with pytest.raises(SettingsError, match=message):
         open_files(settings, settings.check())
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", b'{"a": 1, \n{"a": 2}\n{"a": 3}\n'),
+        ("a.jsonl", b'{"a": NaN}\n{"a": NaN}\n'),
+        ("a.jsonl", b"[1, 2]\n[3, 4]\n"),
+        ("a.jsonl", b'[{"a": 1}]\n[{"a": 2}]\n'),
+        ("a.jsonl", b"nothing\nof this\nis JSON\n"),
+        ("a.json", b"[1, 2]"),
+        ("a.csv", b'1,"a\rb"'),
+        ("a.csv", b"1,a\r"),
+        ("a.csv", b"\0\0\0\0\0\0\0\0,1\n"),
+        ("a.csv", b"1"),
+        ("a.txt", b"a\rb\rc"),
+        ("a.txt", "letters".encode("utf-16-le")),
+    ],
+)
+def test_lines_of_any_kind_are_taken(name: str, data: bytes, tmp_path: Path) -> None:
+    """Bad records among lines, and lines of bytes, are no other kind of file."""
+    settings = LoadSettings((str(write(tmp_path, name, data)),), "t")
+    assert len(open_files(settings, settings.check())) == 1
 
 
 @pytest.mark.parametrize("path", ["absent.csv", "", "."])

@@ -81,7 +81,9 @@ def test_columns_are_found_by_name() -> None:
     """A header's names may be quoted; a name that is not there, or twice, is told with those that are."""
     names = field_names(b'id,"full, name",id', ",", quotes=True)
     assert find_place(names, "full, name") == 1
-    with pytest.raises(ValueError, match="2 columns are called 'id'"):
+    with pytest.raises(ValueError, match="2 columns are called 'id': give names of your own by --columns"):
         find_place(names, "id")
     with pytest.raises(ValueError, match="no column is called 'ID'"):
         find_place(names, "ID")
+    with pytest.raises(ValueError, match="the delimiter seems to be ';': give it by --delimiter"):
+        find_place(field_names(b"id;name", ",", quotes=True), "name")

@@ -5,6 +5,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tasks.observe.export import FILE, GATEWAY, PORT, export_metrics, measure_ru
 from tasks.observe.metrics import CATEGORIES, OUTCOMES, RunMetrics, current_metrics
 from tasks.publish import SupersededError
 from tasks.run_context import Stop
+from tasks.run_record import ReadRange, RunRecord
 from tests.cluster import Cluster, sample_values
 from tests.command import Command
 from tests.documents import text_of
@@ -57,7 +59,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(job: str = "j", error: BaseException | None = None, stop: Stop | None = None) -> None:
     """Make a run of ten records from one partition, which succeeds or ends with the error."""
     with export_metrics(job) as metrics, measure_run(stop or Stop()):
-        metrics.set_lag({0: 10})
+        metrics.note_lag({0: 10})
         metrics.observe_stage("dump", 0.5)
         current_metrics().count("dump", 10, 500, partition=0)
         if error is not None:
@@ -131,10 +133,21 @@ def test_outcomes(file: Path, error: BaseException, outcome: str, category: str 
 def test_an_idle_stream_is_a_success(file: Path) -> None:
     """Nothing to read for hours is no alert: it counts that the stream checked and had read it all."""
     with export_metrics("j") as metrics:
-        metrics.set_lag({0: 0, 1: 3})
+        metrics.note_look({0: 0, 1: 3})
         assert value(parse(generate_latest(metrics.registry).decode()), "last_success_timestamp_seconds") is None
-        metrics.set_lag({0: 0, 1: 0})
+        metrics.note_look({0: 0, 1: 0})
     assert value(parse(file.read_text()), "last_success_timestamp_seconds") is not None
+
+
+def test_a_replacement_counts_what_is_new(file: Path) -> None:
+    """Dead letters that were there before are not counted again, and the lag is what the run leaves behind."""
+    with export_metrics("j") as metrics:
+        metrics.note_lag({0: 5, 1: 0})
+        record = RunRecord("j", 2, "a", "s", "i", {}, (ReadRange(0, 0, 90),), (), 90, "d", 7, {}, (), "", "")
+        metrics.count_committed(replace(record, dead_letters_written=2), 1000, {0: 3})
+    samples = parse(file.read_text())
+    assert value(samples, "dead_letters_total") == 2
+    assert (value(samples, "lag_offsets", partition="0"), value(samples, "lag_offsets", partition="1")) == (3, 0)
 
 
 def test_stopped_between_two_attempts(file: Path) -> None:

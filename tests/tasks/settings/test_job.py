@@ -99,7 +99,9 @@ def test_a_flags_word_is_taken_in_a_file(tmp_path: Path) -> None:
         ('delimeter = ","', "did you mean delimiter?"),
         ('source = "a"', "did you mean source_topic?"),
         ("colour = 1", "there is no setting 'colour'"),
-        ('sorts = "id"', "sorts"),
+        ('sorts = "id"', 'should be a valid list, as ["…", "…"]'),
+        ('columns = ["id"]', 'should be a valid string, as "…"'),
+        ('source-topic = "a"\nsource_topic = "b"', "source-topic is given twice, also as source_topic"),
         ('sort = ["id desc"]', "write id:desc"),
         ("max-records = 0", "max_records"),
         ("max_records = 'few'", "max_records"),
@@ -115,6 +117,21 @@ def test_a_file_is_named_in_what_it_is_wrong_about(tmp_path: Path, text: str, wo
     assert words in line
 
 
+def test_files_that_are_no_toml(tmp_path: Path) -> None:
+    """What cannot be read is told without the words of Python; a byte order mark in front is fine."""
+    assert refusal({}, {}, tmp_path / "absent").endswith(
+        "absent: No such file or directory: name a file that can be read"
+    )
+    file = tmp_path / "job.toml"
+    file.write_bytes('source-topic = "a"'.encode("utf-16"))
+    assert refusal({}, {}, file).endswith("it is not UTF-8, as TOML is: save it anew")
+    file.write_bytes(b'\xef\xbb\xbfsource-topic = "a"\r\n')
+    assert load_job({}, {}, file).source_topic == "a"
+    file.write_text("[stream]\nmax-latency = 1\nmax_latency = 2\n")
+    with pytest.raises(SettingsError, match="max-latency is given twice"):
+        load_streaming({}, {}, file)
+
+
 def test_times_of_a_job_file(tmp_path: Path) -> None:
     """TOML has times of its own: they may be written without quotes, with a zone, without one (UTC), or as a day."""
     file = tmp_path / "job.toml"
@@ -122,8 +139,9 @@ def test_times_of_a_job_file(tmp_path: Path) -> None:
         file.write_text(f"start = {text}\nend = {text}\n")
         job = load_job({}, {}, file)
         assert job.start_moment == job.end_moment == datetime(2026, 2, 1, tzinfo=UTC), text
-    file.write_text("start = 2026-02-01\nend = 00:00:00\n")
-    assert "end" in refusal({}, {}, file)
+    for text in ("00:00:00", "2026", "true"):
+        file.write_text(f"start = 2026-02-01\nend = {text}\n")
+        assert "use now or a time as 2026-01-31T12:00:00Z" in refusal({}, {}, file)
     assert load_job({"end": "now"}, {"KAFKA_SORT_END": "2026-03-01"}).end_moment is None
     assert load_job({}, {"KAFKA_SORT_END": "2026-03-01"}).end == "2026-03-01"
 
@@ -271,6 +289,13 @@ def test_a_header_line_has_the_names() -> None:
     named = load_job({"source_topic": "s", "csv_header": True, "sorts": ['"order id, old"']}, {})
     assert named.sort_list[0].topic == "s-by-order-id-old"
     assert "unknown column 'when'" in refusal({"source_topic": "s", "sorts": ["when"]})
+
+
+@pytest.mark.parametrize("name", ["__consumer_offsets", "kafka-sort.other.ledger"])
+def test_topics_that_are_not_written_to(name: str) -> None:
+    """No output and no dead-letter topic has the name of a topic of Kafka's own, or of another job's ledger."""
+    assert "has the name of" in refusal({"source_topic": "a", "sorts": [f"id={name}"]})
+    assert "has the name of" in refusal({"source_topic": "a", "sorts": ["id"], "dead_letter_topic": name})
 
 
 @pytest.mark.parametrize(

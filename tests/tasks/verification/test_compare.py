@@ -24,6 +24,15 @@ def compare(folder: Path, source: Pairs, output: Pairs, bucket_rows: int = 1 << 
         return list(compare_spills(left, right, bucket_rows))
 
 
+def compare_copies(folder: Path, sent: list[int], found: list[int], bucket_rows: int = 1 << 20) -> list[Mismatch]:
+    """Compare copies of one record by their timestamps, which may stand in any order."""
+    with Spill(folder, 1) as left, Spill(folder, 1) as right:
+        for spill, times in ((left, sent), (right, found)):
+            digests = np.full(len(times), 7, np.uint64)
+            spill.add(make_rows(digests, digests, 0, np.arange(len(times)), np.array(times)))
+        return list(compare_spills(left, right, bucket_rows, in_order=False))
+
+
 def at(offset: int) -> Place:
     return Place(0, offset)
 
@@ -68,3 +77,17 @@ def test_only_the_order_within_a_key_counts(tmp_path: Path, source: Pairs) -> No
 def test_kinds(tmp_path: Path, output: Pairs, mismatch: Mismatch, bucket_rows: int) -> None:
     """Lost, doubled, altered, foreign and misplaced records are told apart, with where they are."""
     assert compare(tmp_path, [(7, 1), (7, 2), (7, 3)], output, bucket_rows) == [mismatch]
+
+
+def test_copies_whose_order_is_not_known(tmp_path: Path) -> None:
+    """Without keys the timestamps of a record's copies are compared, and not which copy is where.
+
+    A copy without a timestamp has got that of its sending, which is later.
+    """
+    assert compare_copies(tmp_path, [30, 10, 0, 20], [10, 20, 30, 99]) == []
+    assert compare_copies(tmp_path, [30, 10, 20], [10, 20, 31]) == [
+        Mismatch(Kind.RETIMED, at(0), at(2), times=(30, 31))
+    ]
+    # Of very many copies only the number counts.
+    assert compare_copies(tmp_path, [30, 10, 20], [10, 20, 31], 0) == []
+    assert [m.kind for m in compare_copies(tmp_path, [30, 10, 20], [10, 20], 0)] == [Kind.MISSING]
