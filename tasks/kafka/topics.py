@@ -207,7 +207,6 @@ def _ask_for(admin: AdminClient, new: NewTopic, *, validate_only: bool = False) 
 _WAYS = {
     KafkaError.INVALID_REPLICATION_FACTOR: "give a --replication-factor that the brokers can hold",
     KafkaError.INVALID_PARTITIONS: "ask for another number of partitions",
-    KafkaError.INVALID_CONFIG: "create it yourself, with settings that the broker takes",
     KafkaError.POLICY_VIOLATION: "keep to the rules of the broker, or create it yourself",
 }
 
