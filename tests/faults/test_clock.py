@@ -16,8 +16,9 @@ from tests.faults.oracle import assert_exact
 from tests.stages import make_job, owned, prepare, run_once
 
 ROOT = Path(__file__).parents[2]
-# The places that read the wall clock: times for people, in the ledger and in metrics.
-TOLD = {"tasks/publish.py", "tasks/run.py", "tasks/streaming/stats.py"}
+# The places that read the wall clock: times for people, in the ledger and in metrics; and the end of a job that is a
+# time, at which a stream stops. A wrong clock stops it early or late, and what is left is the next run's.
+TOLD = {"tasks/publish.py", "tasks/run.py", "tasks/source.py", "tasks/streaming/stats.py", "tasks/streaming/trigger.py"}
 
 
 def stamp_with(patch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -77,7 +78,7 @@ def test_a_clock_that_is_further_ahead_than_the_broker_takes(
 
 
 def test_the_wall_clock_decides_nothing() -> None:
-    """Code reads it where a time is shown to people, and nowhere else: waits and expiries use the monotonic clock."""
+    """Code reads it for times that people see or give, and nowhere else: waits and expiries use the monotonic clock."""
     read = re.compile(r"\btime\.time\(|\.now\(|utcnow|localtime")
     files = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
     assert {str(file.relative_to(ROOT)) for file in files if read.search(file.read_text())} <= TOLD

@@ -56,6 +56,7 @@ def spans(cluster: Cluster, job: Job) -> dict[int, tuple[int, int]]:
     return {r.partition: (r.start, r.end) for r in take_snapshot(view).ranges}
 
 
+@pytest.mark.slow
 def test_a_run_ends_before_the_first_record_at_its_time(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """Each partition ends before its first record at the time or after it; the next run takes what is left.
 
@@ -175,6 +176,7 @@ def test_end_now(cluster: Cluster, tmp_path: Path) -> None:
     assert (record.records, record.options["end"], record.end) == (5, "now", None)
 
 
+@pytest.mark.slow
 def test_a_stream_ends_at_its_end(cluster: Cluster, tmp_path: Path) -> None:
     """A stream whose end has passed sorts all that lies before it, in batches, and ends; later records stay."""
     source = make_source(cluster, 2)

@@ -37,11 +37,10 @@ from tests.files import assert_only_runs, assert_placed, files_of, hidden_in, re
 from tests.stages import make_job, owned, run_settled
 
 REPLACE = ("--mode", "replace")
-QUICK = {"before-place"}
 # From here on the run is committed.
 COMMITTED = {"after-commit", "before-place", "after-place"}
 POINTS = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    pytest.param(name, marks=pytest.mark.slow)
     for name in ("before-stage", "after-stage", "after-publish-batch", "before-commit", *sorted(COMMITTED))
 ]
 
@@ -386,6 +385,7 @@ def test_texts_as_they_were_written(cluster: Cluster, tmp_path: Path) -> None:
     assert verify_job(job, cluster.connection).ok
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_fit_the_memory(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that were divided before the sort have all columns that files need."""
     budget = Budget.of(Job())

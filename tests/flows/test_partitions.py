@@ -55,6 +55,7 @@ def partitions_of(cluster: Cluster, topic: str) -> int:
         pytest.param("source", "keep", None, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_two_runs(
     cluster: Cluster, command: Command, partition_by: str, output_key: str, partitions: int | None
 ) -> None:

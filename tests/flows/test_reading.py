@@ -151,6 +151,7 @@ def indexed(cluster: Cluster, job: Job) -> list[bytes]:
 
 
 @pytest.mark.raises("RunDeletedError")
+@pytest.mark.slow
 def test_a_run_that_is_replaced(cluster: Cluster, command: Command) -> None:
     """A reader that was open says so, or goes on with the new run; a new one shows the new run alone."""
     source = cluster.make_topic()

@@ -164,6 +164,7 @@ def test_a_recreated_source(cluster: Cluster, command: Command) -> None:
     assert command.run(job).status == 0
 
 
+@pytest.mark.slow
 def test_foreign_records_refuse_it(cluster: Cluster, command: Command) -> None:
     """A committed record that no run of the job wrote would be deleted: the run is refused, also with --append."""
     job = fill(cluster, command)
@@ -255,6 +256,7 @@ def test_a_reader_within_the_former_run(cluster: Cluster, command: Command) -> N
 
 
 @pytest.mark.raises("DeletionError")
+@pytest.mark.slow
 def test_a_deletion_that_fails(cluster: Cluster, command: Command, tmp_path: Path) -> None:
     """The run is committed, the line says so with exit status 1, and the next start deletes the former records."""
     del tmp_path

@@ -50,6 +50,7 @@ def assert_run(cluster: Cluster, s3: S3Server, job: Job, prefix: str) -> None:
     assert s3.keys(prefix) == sorted([".kafka-sort.json", *objects, *(f"{s.folder}/_SUCCESS" for s in written)])
 
 
+@pytest.mark.slow
 def test_objects_of_runs(cluster: Cluster, tmp_path: object, s3: S3Server, command: Command) -> None:
     """Two runs have a prefix each with `_SUCCESS`; verify reads them back; a replacement leaves one."""
     source = cluster.make_topic()

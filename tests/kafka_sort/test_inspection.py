@@ -113,6 +113,7 @@ def test_one_object(cluster: Cluster, capsys: Captured) -> None:
 HOSTILE = 'x\x1b[31m\x9b2J\n\u202e"],=:[bold]\x7f\u2028\U0001f600'
 
 
+@pytest.mark.slow
 def test_hostile_data(cluster: Cluster, capsys: Captured, tmp_path: Path) -> None:
     """No terminal obeys a name, a key, a header or a value, and none of them breaks the table or the job file."""
     topic = cluster.make_topic(1)
@@ -132,6 +133,7 @@ def test_hostile_data(cluster: Cluster, capsys: Captured, tmp_path: Path) -> Non
     assert run_once(cluster, job, tmp_path).dead_letters == 1
 
 
+@pytest.mark.slow
 def test_hostile_headings(cluster: Cluster, capsys: Captured, tmp_path: Path) -> None:
     """Names in header lines are quoted as a job takes them."""
     topic = cluster.make_topic(1)

@@ -197,6 +197,7 @@ def test_what_a_run_refuses(cluster: Cluster, tmp_path: Path, make: Callable[[Cl
     assert type(planned.value) is type(refused.value)
 
 
+@pytest.mark.slow
 def test_first_and_last_keys(cluster: Cluster, tmp_path: Path) -> None:
     """Each partition of an output has its keys, and about its records: of few records all are looked at."""
     source = cluster.make_topic()
@@ -211,6 +212,7 @@ def test_first_and_last_keys(cluster: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["hash", "source"])
+@pytest.mark.slow
 def test_partitions_that_are_no_ranges(cluster: Cluster, tmp_path: Path, scheme: str) -> None:
     """Where another rule than the key's range places records, the plan has the first and last key by that rule.
 
@@ -229,6 +231,7 @@ def test_partitions_that_are_no_ranges(cluster: Cluster, tmp_path: Path, scheme:
     assert [(r.partition, r.count, r.first_key, r.last_key) for r in planned.outputs[0].ranges] == written
 
 
+@pytest.mark.slow
 def test_offsets_without_a_record(cluster: Cluster, tmp_path: Path) -> None:
     """Records that were aborted are not counted as such: the sample tells how many offsets hold one."""
     source = cluster.make_topic(1)
@@ -241,6 +244,7 @@ def test_offsets_without_a_record(cluster: Cluster, tmp_path: Path) -> None:
     assert planned.estimates.records == 1500
 
 
+@pytest.mark.slow
 def test_a_run_that_is_committed_meanwhile(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs that a first run has filled since the ledger was read are not taken for somebody else's."""
     source = cluster.make_topic()
