@@ -195,6 +195,7 @@ def test_a_disk_that_is_too_small(tmp_path: Path) -> None:
     check_folder_space(job, Snapshot(1, "id", (OffsetRange(0, 0, 10),), mean_record_bytes=mean))
 
 
+@pytest.mark.slow
 def test_nothing_is_made_before_it_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     """A run that refuses what it would read leaves neither a folder nor a topic."""
     source, folder = cluster.make_topic(), tmp_path / "out"
@@ -206,6 +207,7 @@ def test_nothing_is_made_before_it_is_refused(cluster: Cluster, tmp_path: Path) 
     assert describe_topic(cluster.admin, f"o-{source}") is None
 
 
+@pytest.mark.slow
 def test_permissions_are_those_of_the_folder(cluster: Cluster, tmp_path: Path) -> None:
     """A folder that others may read has files that they may read; one that the run makes is private."""
     source, shared, own = cluster.make_topic(), tmp_path / "shared", tmp_path / "own"

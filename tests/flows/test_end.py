@@ -78,6 +78,7 @@ def test_a_run_ends_before_the_first_record_at_its_time(cluster: Cluster, comman
     assert_sorted(cluster, job, runs=2)
 
 
+@pytest.mark.slow
 def test_an_end_before_what_was_read(cluster: Cluster, tmp_path: Path) -> None:
     """A partition that was read beyond the end has nothing new, and goes on where it was; others are read."""
     source = make_source(cluster, 2)
@@ -94,6 +95,7 @@ def test_an_end_before_what_was_read(cluster: Cluster, tmp_path: Path) -> None:
         assert publish_run(owner, prepare(owner, tmp_path)).records == 2
 
 
+@pytest.mark.slow
 def test_a_replacement_that_ends(cluster: Cluster, tmp_path: Path) -> None:
     """It reads all again up to its end, also where runs have read more: what is behind it is for later runs."""
     source = make_source(cluster, 2)

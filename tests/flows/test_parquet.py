@@ -66,6 +66,7 @@ def test_topics_and_folders_in_one_run(cluster: Cluster, command: Command, tmp_p
     assert "parquet:" in verified.out
 
 
+@pytest.mark.slow
 def test_without_a_topic(cluster: Cluster, tmp_path: Path) -> None:
     """The transaction then holds dead letters, ledger and offsets; each run adds a folder of its own."""
     source, folder = cluster.make_topic(), tmp_path / "out"

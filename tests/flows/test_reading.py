@@ -111,6 +111,7 @@ def test_partitions_that_are_no_ranges(cluster: Cluster, command: Command, parti
         assert {r.value for r in topic.get(key)} == {v for v in values if int(v.split(b",")[0]) == key}
 
 
+@pytest.mark.slow
 def test_a_key_is_found_by_the_index_or_by_offsets(
     cluster: Cluster, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,11 +16,7 @@ from tests.command import KILLED, Command
 REPLACE = ("--mode", "replace")
 # Where the new run is committed already.
 COMMITTED = {"after-commit", "before-delete", "after-delete"}
-QUICK = {"before-delete"}
-POINTS = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-    for name in (*RUN_NAMES, "before-delete", "after-delete")
-]
+POINTS = [pytest.param(name, marks=pytest.mark.slow) for name in (*RUN_NAMES, "before-delete", "after-delete")]
 
 
 def assert_latest(cluster: Cluster, job: Job) -> None:

@@ -41,6 +41,7 @@ def topics_of(cluster: Cluster) -> set[str]:
     return {name for name in cluster.admin.list_topics(timeout=10).topics if not name.startswith("__")}
 
 
+@pytest.mark.slow
 def test_a_job_that_can_run(cluster: Cluster, command: Command, write: Write) -> None:
     """Its settings and derived names are shown; no topic, no group and no folder is created."""
     source = cluster.make_topic()

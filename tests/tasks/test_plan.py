@@ -74,6 +74,7 @@ def test_the_plan_is_the_runs_snapshot(cluster: Cluster, tmp_path: Path) -> None
     assert [str(key.type) for key in second.job.key_columns] == ["text"]
 
 
+@pytest.mark.slow
 def test_a_replacement(cluster: Cluster, tmp_path: Path) -> None:
     """The plan of a run that replaces others reads all again, says so, and deletes nothing."""
     source = cluster.make_topic()
@@ -100,6 +101,7 @@ def test_what_a_transaction_can_take_caps_it(cluster: Cluster, tmp_path: Path) -
     assert planned.runs == 3
 
 
+@pytest.mark.slow
 def test_nothing_new(cluster: Cluster, tmp_path: Path) -> None:
     """A run that would find nothing is planned as such; one that would record where the job starts is not."""
     source = cluster.make_topic(1)
@@ -114,6 +116,7 @@ def test_nothing_new(cluster: Cluster, tmp_path: Path) -> None:
     assert not plan(cluster, job).has_work
 
 
+@pytest.mark.slow
 def test_while_a_run_is_alive(cluster: Cluster, tmp_path: Path) -> None:
     """A plan names the run that owns the job, and does not fence it: the transaction under way is committed."""
     source = cluster.make_topic()

@@ -52,6 +52,7 @@ def test_bytes_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) ->
     assert 600 <= sum(parts) <= 700
 
 
+@pytest.mark.slow
 def test_large_records(cluster: Cluster) -> None:
     """Records of 10 MB are read, a few of them."""
     topic = cluster.make_topic(1, max_message_bytes="20000000")
@@ -62,6 +63,7 @@ def test_large_records(cluster: Cluster) -> None:
     assert found.records.column("value")[0].as_py() == large[0]
 
 
+@pytest.mark.slow
 def test_gaps(cluster: Cluster) -> None:
     """Where records are gone, those that are left are found and counted: aborted ones are none."""
     topic = cluster.make_topic(1)
