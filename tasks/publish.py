@@ -182,19 +182,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-begin")
     producer.begin()
     reach("after-begin")
-    # Step 2.
-    reach("before-publish")
-    sent = _write_rows(job, writing, publication, publication.target.sorts - publication.target.staged)
-    reach("after-publish")
-    # Step 3.
-    snapshot = publication.snapshot
-    known = owner.ledger.read_before((snapshot.source_topic_id, RULES, job.dead_letters), snapshot.ranges)
-    letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
-    # Step 4. One writer: what the outputs grew by is what was delivered.
-    reach("before-flush")
-    producer.flush()
-    reach("after-flush")
-    written = _reveal_fence(owner, producer, publication, lambda: writing.finish(sent))
+    written, letters = _deliver(owner, producer, writing, publication)
     # Step 5.
     record = _record(owner, publication, _in_order(job, (*staged, *written)), letters)
     _send_index(owner, producer.sender, publication, record)
@@ -212,6 +200,25 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     owner.note_committed(record)
     reach("after-commit")
     return record
+
+
+def _deliver(
+    owner: Owner, producer: TransactionalProducer, writing: Writing, publication: Publication
+) -> tuple[Written, int]:
+    """Do steps 2 to 4; return what was written, and the number of dead letters that were sent."""
+    job, snapshot, target = owner.job, publication.snapshot, publication.target
+    # Step 2.
+    reach("before-publish")
+    sent = _write_rows(job, writing, publication, target.sorts - target.staged)
+    reach("after-publish")
+    # Step 3.
+    known = owner.ledger.read_before((snapshot.source_topic_id, RULES, job.dead_letters), snapshot.ranges)
+    letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
+    # Step 4. One writer: what the outputs grew by is what was delivered.
+    reach("before-flush")
+    producer.flush()
+    reach("after-flush")
+    return _reveal_fence(owner, producer, publication, lambda: writing.finish(sent)), letters
 
 
 def _in_order(job: Job, written: Written) -> Written:

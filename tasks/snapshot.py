@@ -77,26 +77,8 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     of the job's format; SettingsError if a type is not given and cannot be inferred.
     """
     reach("before-snapshot")
-    job, last = view.job, view.ledger.last
-    source = require_source(view.admin, job.source_topic)
-    if not job.replaces:
-        check_same_topic(source, last)
-    check_leaders(source, job, last)
-    ranges, lost, behind = _ranges(view, replace(source, partitions=source.led))
-    # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
-    skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
-    ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
-    snapshot = Snapshot(
-        (last.run if last else 0) + 1,
-        source.id,
-        ranges,
-        lost,
-        source.leaderless,
-        lag=_lag(ranges, behind, last if last and last.source_topic_id == source.id else None),
-        behind=behind,
-        replaces=job.replaces,
-    )
-    snapshot = cap_offsets(snapshot, job.max_records, "max_records")
+    job = view.job
+    snapshot = cap_offsets(_take_ranges(view), job.max_records, "max_records")
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, limits.records))
     known = limits.mean_record_bytes if limits else 0.0
@@ -115,11 +97,33 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     return snapshot
 
 
+def _take_ranges(view: JobView) -> Snapshot:
+    """Take all that is there up to the job's end, whatever its size."""
+    job, last = view.job, view.ledger.last
+    source = require_source(view.admin, job.source_topic)
+    if not job.replaces:
+        check_same_topic(source, last)
+    check_leaders(source, job, last)
+    ranges, lost, behind = _ranges(view, replace(source, partitions=source.led))
+    # A partition that is skipped stays where it is; one that no run has read stays unknown to the ledger.
+    skipped = (OffsetRange(p, last.ends[p], last.ends[p]) for p in source.leaderless if last and p in last.ends)
+    ranges = tuple(sorted((*ranges, *skipped), key=lambda r: r.partition))
+    return Snapshot(
+        (last.run if last else 0) + 1,
+        source.id,
+        ranges,
+        lost,
+        source.leaderless,
+        lag=_lag(ranges, behind, last if last and last.source_topic_id == source.id else None),
+        behind=behind,
+        replaces=job.replaces,
+    )
+
+
 def _lag(ranges: Sequence[OffsetRange], behind: Mapping[int, int], last: RunRecord | None) -> dict[int, int]:
     """Return partition → offsets that no run has read, those behind the job's end included.
 
-    `last`: the last run that read this very topic.
-    A run that replaces others reads theirs again.
+    `last`: the last run that read this very topic. A run that replaces others reads theirs again.
     """
     ends = last.ends if last else {}
     unread = {r.partition: max(0, r.end - max(r.start, ends.get(r.partition, 0))) for r in ranges}

@@ -30,8 +30,8 @@ SORTS = {
     "one folder twice": (["id=parquet:/a/b", "name=parquet:/a/./b/"], ["two sorts go to one folder"]),
     "one within the other": (["id=parquet:/a/b", "name=parquet:/a/b/c"], ["lie in each other"]),
     "one sort to two folders": (["id=parquet:/a", "id=parquet:/b"], ["'id'", "twice"]),
-    "within the work folder": (["id=parquet:/work/x"], ["'/work'", "lie in each other"]),
-    "around the work folder": (["id=parquet:/wo/../work/.."], ["root"]),
+    "within the work folder": (["id=parquet:/chunks/x"], ["'/chunks'", "lie in each other"]),
+    "around the work folder": (["id=parquet:/ch/../chunks/.."], ["root"]),
 }
 
 
@@ -40,7 +40,7 @@ def test_wrong_sorts(case: str) -> None:
     """They are found without a broker; credentials that somebody wrote into an address are not repeated."""
     sorts, words = SORTS[case]
     with pytest.raises(SettingsError) as refused:
-        load_job({"sorts": sorts, "workdir": "/work"}, {})
+        load_job({"sorts": sorts, "workdir": "/chunks"}, {})
     assert all(word in str(refused.value) for word in ("sorts", *words)), refused.value
     with pytest.raises(SettingsError) as refused:
         load_job({"sorts": ["id=parquet:s3://key:secret@bucket/x"]}, {})

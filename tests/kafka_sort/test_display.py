@@ -1,4 +1,4 @@
-"""What commands show: one object for a script, or nothing but warnings and errors."""
+"""Commands show one object to a script, or nothing but warnings and errors."""
 
 import json
 from pathlib import Path
