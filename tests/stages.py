@@ -18,7 +18,7 @@ from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming
 from tasks.settlement import settle, take_over
 from tasks.stream import Stream
-from tests.cluster import Cluster
+from tests.cluster import Cluster, sample_values
 
 
 def make_job(source: str, workdir: Path, **over: object) -> Job:
@@ -92,3 +92,14 @@ def run_settled(cluster: Cluster, job: Job, folder: Path) -> RunRecord:
         record = publish_run(owner, prepare(owner, folder))
         settle(owner)
         return record
+
+
+def make_two_runs(cluster: Cluster, tmp_path: Path, **over: object) -> tuple[Job, Path]:
+    """Make a job of a folder and a topic with two runs."""
+    source, folder = cluster.make_topic(), tmp_path / "out"
+    sorts = [f"id=o-{source}", f"id:desc=parquet:{folder}"]
+    job = make_job(source, tmp_path / "work", sorts=sorts, **over)
+    for seed in (1, 2):
+        cluster.produce(source, sample_values(200, seed=seed))
+        run_settled(cluster, job, tmp_path)
+    return job, folder

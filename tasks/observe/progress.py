@@ -1,7 +1,7 @@
 """The progress of a run in words, and as log lines for a command that works without Prefect."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 
@@ -28,18 +28,26 @@ def format_progress(meters: Sequence[Meter]) -> str:
 
 
 @contextmanager
-def log_progress(progress: Progress, seconds: float) -> Iterator[None]:
-    """Log a line of progress every so many seconds while the block runs."""
+def watching(watch: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Run `watch` in a thread while the block runs; it returns once its event is set, at the end of the block."""
     ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(seconds):
-            get_logger().info("progress", at=format_progress(progress.meters))
-
-    thread = threading.Thread(target=copy_context().run, args=(watch,), name="progress", daemon=True)
+    # A thread starts with an empty context: only with this one does it know the flow run.
+    thread = threading.Thread(target=copy_context().run, args=(watch, ended), name=name, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def log_progress(progress: Progress, seconds: float) -> Iterator[None]:
+    """Log a line of progress every so many seconds while the block runs."""
+
+    def watch(ended: threading.Event) -> None:
+        while not ended.wait(seconds):
+            get_logger().info("progress", at=format_progress(progress.meters))
+
+    with watching(watch, "progress"):
+        yield

@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextvars import copy_context
+from functools import partial
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -14,7 +14,7 @@ from tasks.errors import CancelledError, RunTimeoutError
 from tasks.manifests import Key, Snapshot
 from tasks.observe.flow_run import is_cancelled
 from tasks.observe.logs import get_logger
-from tasks.observe.progress import format_duration, format_progress
+from tasks.observe.progress import format_duration, format_progress, watching
 from tasks.printable import printable
 from tasks.run_context import Progress, current_run
 from tasks.run_record import RunRecord, WrittenRange, WrittenSort
@@ -47,17 +47,8 @@ def report_progress(progress: Progress, key: str, run_timeout: float | None = No
     Every 2 s this also checks whether the run was cancelled in Prefect, or takes longer than `run_timeout` seconds, and
     then asks it to stop.
     """
-    ended = threading.Event()
-    # A thread starts with an empty context: only with this one does it know the flow run.
-    thread = threading.Thread(
-        target=copy_context().run, args=(_watch, progress, key, run_timeout, ended), name="progress", daemon=True
-    )
-    thread.start()
-    try:
+    with watching(partial(_watch, progress, key, run_timeout), "progress"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _watch(progress: Progress, key: str, run_timeout: float | None, ended: threading.Event) -> None:

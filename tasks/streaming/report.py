@@ -8,14 +8,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextvars import copy_context
+from functools import partial
 from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from tasks.observe.progress import format_duration
+from tasks.observe.progress import format_duration, watching
 from tasks.observe.report import artifact_key, stop_if_due
 from tasks.streaming.stats import StreamStats, StreamStatus
 
@@ -52,14 +52,8 @@ def quiet_tasks() -> Iterator[None]:
 @contextlib.contextmanager
 def report_stream(stats: StreamStats) -> Iterator[None]:
     """Rewrite one status artifact every 10 s while the block runs, and check whether Prefect cancelled the run."""
-    ended = threading.Event()
-    thread = threading.Thread(target=copy_context().run, args=(_report, stats, ended), name="status", daemon=True)
-    thread.start()
-    try:
+    with watching(partial(_report, stats), "status"):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _report(stats: StreamStats, ended: threading.Event) -> None:

@@ -87,10 +87,13 @@ def test_a_hot_partition_does_not_starve_the_others(cluster: Cluster, job: Job) 
     assert last.ends == {0: 80, 1: 0, 2: 0, 3: 20}
 
 
-@pytest.mark.slow
-def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read while the stream works, and from their beginning."""
+@pytest.mark.parametrize("partition_by", [pytest.param("range", marks=pytest.mark.slow), "source"])
+def test_partitions_that_are_added(
+    cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch, partition_by: str
+) -> None:
+    """They are read while the stream works, from their beginning; outputs partitioned by source get them as well."""
     monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.2)
+    job = job.model_copy(update={"partition_by": partition_by})
     cluster.produce(job.source_topic, sample_values(20))
     stream = make_stream(cluster, job)
     with serving(cluster, stream):
@@ -100,22 +103,8 @@ def test_partitions_that_are_added_are_read(cluster: Cluster, job: Job, monkeypa
         cluster.produce_records(job.source_topic, [Record(v, partition=5) for v in sample_values(5, seed=2)])
         wait_for(lambda: stream.stats.status().records == 25)
     assert_every_run(cluster, job)
-
-
-def test_partitions_that_are_added_have_their_own(cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --partition-by source the outputs of a running stream get the partitions that the source got."""
-    monkeypatch.setattr(trigger, "_DESCRIBE_SECONDS", 0.2)
-    job = job.model_copy(update={"partition_by": "source"})
-    cluster.produce(job.source_topic, sample_values(20))
-    stream = make_stream(cluster, job)
-    with serving(cluster, stream):
-        wait_for(lambda: stream.stats.batches >= 1)
-        cluster.admin.create_partitions([NewPartitions(job.source_topic, 6)])[job.source_topic].result()
-        wait_for(lambda: len((describe_topic(cluster.admin, job.source_topic) or Topic("", "", ())).partitions) == 6)
-        cluster.produce_records(job.source_topic, [Record(v, partition=5) for v in sample_values(5, seed=2)])
-        wait_for(lambda: stream.stats.status().records == 25)
-    assert_every_run(cluster, job)
-    assert {r.partition for r in cluster.read(job.sort_list[0].topic)} == {0, 1, 2, 3, 5}
+    if partition_by == "source":
+        assert {r.partition for r in cluster.read(job.sort_list[0].topic)} == {0, 1, 2, 3, 5}
 
 
 @pytest.mark.slow

@@ -116,7 +116,7 @@ def test_a_ledger_of_format_1_goes_on(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_commit_of_this_moment_is_seen(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look at a job right after its run finds that run, though a record may become visible a moment after its commit."""
+    """A look at a job right after its run finds that run, though records may become visible a moment after a commit."""
     job = make_job(cluster.make_topic(1), tmp_path)
     cluster.make_topic(1, job.ledger, cleanup_policy="compact")
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "transactional.id": job.group})
