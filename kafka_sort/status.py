@@ -28,7 +28,17 @@ _START_SECONDS = 30.0
 _LEDGER_SECONDS = 10.0
 # A ledger takes a tenth of a second, most of it waiting.
 _AT_ONCE = 8
-_HEADER = ("job", "state", "last run", "records", "dead letters", "committed", "lag", "owner, or what is wrong")
+_HEADER = (
+    "job",
+    "state",
+    "outputs",
+    "last run",
+    "records",
+    "dead letters",
+    "committed",
+    "lag",
+    "owner, or what is wrong",
+)
 
 
 class SourceGoneError(KafkaSortError):
@@ -57,12 +67,18 @@ class JobStatus:
             return "broken"
         return "idle" if self.last else "never ran"
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The topics and folders that the last run wrote to."""
+        return tuple(sort.topic for sort in self.last.sorts) if self.last else ()
+
     def row(self) -> tuple[str, ...]:
         """Return the cells of its line in the table of jobs."""
         last = self.last
         return (
             self.job,
             self.state,
+            ", ".join(self.outputs),
             str(last.run) if last else "",
             f"{last.records:,}" if last else "",
             f"{last.dead_letters:,}" if last else "",
@@ -79,6 +95,7 @@ class JobStatus:
             "state": self.state,
             "run": last.run if last else None,
             "source": last.source_topic if last else None,
+            "outputs": list(self.outputs),
             "records": last.records if last else None,
             "dead_letters": last.dead_letters if last else None,
             "published": last.published if last else None,

@@ -13,7 +13,7 @@ from tasks.errors import BrokerUnavailableError
 from tasks.kafka.lease import Lease
 from tasks.kafka.ledger import LAST, ensure_ledger, run_key
 from tasks.kafka.topics import describe_topic
-from tasks.run_record import ReadRange, RunRecord
+from tasks.run_record import ReadRange, RunRecord, WrittenSort
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record, sample_values, wait_for
@@ -32,7 +32,7 @@ READ = RunRecord(
     dead_letters=2,
     dead_letter_topic="d",
     checksum={},
-    sorts=(),
+    sorts=(WrittenSort("by-id", "i", "id", ()), WrittenSort("parquet:/sorted", "f", "id", ())),
     started="2026-01-31T11:00:00.000+00:00",
     published="2026-01-31T12:00:00.000+00:00",
 )
@@ -67,7 +67,17 @@ def test_lag_is_what_no_run_has_read(cluster: Cluster, capsys: pytest.CaptureFix
     write_run(cluster, job, 2, {0: 10, 1: 9, 2: 7})
     status = status_of(cluster, job)
     assert (status.state, status.lag, status.problem) == ("idle", 0 + 1 + 3 + 10, "")
-    assert status.row() == (job.name, "idle", "2", "90", "2", "2026-01-31 12:00:00 UTC", "14", "")
+    assert status.row() == (
+        job.name,
+        "idle",
+        "by-id, parquet:/sorted",
+        "2",
+        "90",
+        "2",
+        "2026-01-31 12:00:00 UTC",
+        "14",
+        "",
+    )
     print_status(cluster.connection)
     assert job.name in capsys.readouterr().out
 
@@ -90,6 +100,7 @@ def test_one_object(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> Non
         "source": job.source_topic,
         "records": 90,
         "dead_letters": 2,
+        "outputs": ["by-id", "parquet:/sorted"],
         "published": READ.published,
         "lag": 0,
         "owner": None,
@@ -134,7 +145,7 @@ def test_broken_ledger_is_a_line(cluster: Cluster) -> None:
     assert statuses[broken.name].state == "broken"
     assert "not a run record" in statuses[broken.name].problem
     assert statuses[orphan.name].problem == f"its source {orphan.source_topic} was deleted"
-    assert statuses[recreated.name].row()[2:] == (
+    assert statuses[recreated.name].row()[3:] == (
         "3",
         "90",
         "2",
@@ -148,7 +159,7 @@ def test_a_time_that_is_none(cluster: Cluster) -> None:
     """One job's record with a time that nobody can read hides no other job: it is shown as it stands."""
     job = make_job(cluster)
     write_run(cluster, job, 1, {}, published="soon")
-    assert status_of(cluster, job).row()[5] == "soon"
+    assert status_of(cluster, job).row()[6] == "soon"
 
 
 def test_no_broker() -> None:
