@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def load_reading(flags: Mapping[str, Any], job_file: Path | None) -> JobOptions:
 
 def run_get(connection: Connection, given: JobOptions, keys: tuple[str, ...], choice: Choice, form: str) -> int:
     """Print the records of each key; return how many there are."""
-    with OutputReader(given, connection, choice) as reader:
+    with closing(OutputReader(given, connection, choice)) as reader:
         width = len(reader.output.sort.by)
         # All keys are read first: a wrong one is an error before anything is printed.
         wanted = [reader.keys.encode_row(key) for key in keys]
@@ -45,7 +46,7 @@ def run_read(
     form: str,
 ) -> int:
     """Print the records from one key to another, both included; return how many were printed."""
-    with OutputReader(given, connection, choice) as reader:
+    with closing(OutputReader(given, connection, choice)) as reader:
         first, last = bounds
         low = None if first is None else reader.keys.encode_row(first)
         end = None if last is None else reader.keys.encode_row(last)

@@ -6,8 +6,6 @@ It changes nothing, takes no part in the job's groups, and may run beside sorts 
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property
-from types import TracebackType
-from typing import Self
 
 from tasks.kafka.clients import NotPermittedError, make_admin
 from tasks.kafka.ledger import read_newest
@@ -41,14 +39,6 @@ class OutputReader:
         self._admin = make_admin(connection)
         require_broker(self._admin, connection, given.start_timeout)
         self.output = find_output(given, self._choice, connection, self._admin)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def refresh(self) -> None:
         """Look at the ledger again: show the runs that are current now."""
