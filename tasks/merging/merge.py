@@ -85,7 +85,7 @@ class Merge(Run):
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one sort of a merge has its files."""
+    """One sort of a merge, with the folder of its files."""
 
     merge: Merge
     sort: MergedSort

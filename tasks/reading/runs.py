@@ -25,7 +25,7 @@ from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound
 
 MOST_RUNS = 64
-MAKE_ONE_RUN = "make one run of all with kafka-sort sort --mode replace"
+MAKE_ONE_RUN = "make one run of them with kafka-sort merge"
 _STABLE_POLL_SECONDS = 0.05
 # A run that is committed between two looks takes the place of others at most this often before a reader gives up.
 _LOOKS = 5
@@ -34,7 +34,7 @@ _LOOKS = 5
 class UnmergedRunsError(TerminalError):
     """The runs of a job cannot be read together as they are: too many, folded in the ledger, or of other rules."""
 
-    action = "Make one run of all with `kafka-sort sort --mode replace`. Or read less, with `--run` or `--newest`."
+    action = "Make one run of them with `kafka-sort merge`. Or read less, with `--run` or `--newest`."
 
 
 class RunDeletedError(TerminalError):

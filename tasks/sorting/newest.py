@@ -28,7 +28,7 @@ _BATCH_ROWS = 1_000_000
 
 @dataclass(frozen=True)
 class Newest:
-    """Of records with equal keys the newest is kept. `drop_tombstones`: that one neither, if it has no value."""
+    """The wish to keep the newest of records with equal keys. `drop_tombstones`: nor that one, if it has no value."""
 
     drop_tombstones: bool = False
 
