@@ -86,7 +86,7 @@ Written = tuple[WrittenSort, ...]
 
 @dataclass(frozen=True)
 class MergedOutput:
-    """What a merge knows of one output. `expired`, `superseded`: of all runs that went into it, however early.
+    """The facts of a merge about one output. `expired`, `superseded`: of all runs that went into it, however early.
 
     `kept_from`: partition → the offset from which on there are runs that the merge leaves as they are.
     """
@@ -110,7 +110,7 @@ class MergedOutput:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge publishes again: the records of the runs that it covers, which are in the order of their age.
+    """The facts of a merge, which publishes records again. `covers`: their runs, in the order of their age.
 
     `records`, `checksum`: of the source, as these runs had placed them. `outputs`: by the names of the sorts.
     """

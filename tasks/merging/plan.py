@@ -66,7 +66,7 @@ class MergedSort:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What a merge reads. `runs`: in the order of their age. `left`: current runs that stay as they are."""
+    """The plan of a merge. `runs`: in the order of their age. `left`: current runs that stay as they are."""
 
     runs: tuple[FormerRun, ...]
     left: tuple[FormerRun, ...]
