@@ -19,7 +19,9 @@ from tasks.settings.connection import use_connection
 from tasks.settings.job import Job
 from tasks.settlement import take_over
 from tasks.sorting.newest import Newest
-from tests.cluster import Cluster, Record, sort_key
+from tests.cluster import Cluster, Record, sort_key, wait_for
+from tests.faults.oracle import in_run
+from tests.stages import run_settled
 
 
 def merge(
@@ -82,3 +84,37 @@ def newest_of(records: Sequence[Record], key: Callable[[Record], Any]) -> list[R
     """Return the last record of each key, at the place that it has."""
     last = {key(r): i for i, r in enumerate(records)}
     return [records[i] for i in sorted(last.values())]
+
+
+def fill(cluster: Cluster, job: Job, folder: Path, batches: Iterable[Sequence[bytes | None]]) -> list[list[Record]]:
+    """Make a run of each batch, with an aborted attempt before; return what each run has read, in its order."""
+    read = []
+    for values in batches:
+        for topic in (sort.topic for sort in job.sort_list if read):
+            cluster.produce_aborted(topic, [Record(b"9,aborted,x,Asia", partition=p) for p in cluster.ends(topic)])
+        cluster.produce(job.source_topic, values, len(cluster.ends(job.source_topic)))
+        read.append(read_by(cluster.read(job.source_topic), run_settled(cluster, job, folder)))
+    return read
+
+
+def records_of(cluster: Cluster, topic: str) -> list[Record]:
+    """Return the records of an output, once no transaction is open."""
+    wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False))
+    return cluster.read(topic)
+
+
+def assert_outputs(cluster: Cluster, job: Job, *runs: Sequence[Sequence[Record]]) -> None:
+    """The outputs hold these current runs and nothing else, each in order.
+
+    `runs`: of each the runs of the source that went into it, oldest first, of which each is in the order it was read.
+    """
+    last = cluster.ledger(job).last
+    assert last is not None
+    for number, sort in enumerate(job.sort_list):
+        found = records_of(cluster, sort.topic)
+        wanted = [by_sort(job, number, (r for of_run in run for r in of_run)) for run in runs]
+        current = cluster.ledger(job).current
+        for record, expected in zip(current, wanted, strict=True):
+            assert in_run(record.sorts[number], found) == expected, (sort.topic, record.run)
+        assert len(found) == sum(map(len, wanted))
+    assert cluster.group_offsets(job) == last.ends == cluster.ends(job.source_topic)
