@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.errors import SettingsError
 from tasks.kafka.clients import make_admin
 from tasks.merging.merge import Merge
 from tasks.merging.plan import plan_merge
@@ -44,6 +45,8 @@ def merge_topic(
     """
 
     def work(context: RunContext) -> State[Any]:
+        if drop_tombstones and not latest:
+            raise SettingsError("drop_tombstones is for latest: give both, or leave it out")
         measured = export_metrics(job.name)
         with log_context(job=job.name), use_profile(connection), measured, measure_run(context.stop):
             return merge_runs(job, context, Newest(drop_tombstones) if latest else None)

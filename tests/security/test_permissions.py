@@ -58,6 +58,25 @@ def test_a_reader_needs_no_group(secure: Secure, sorter: Sorter) -> None:
             refused(sorter.start_flags("read", *flags, *key[:4]).finish(), dropped.name, "Read")
 
 
+@pytest.mark.slow
+def test_a_merge_deletes(secure: Secure, sorter: Sorter) -> None:
+    """Read and Delete on the outputs are named before any work; the ledger first, as it has the job."""
+    job = sorter.prepare(20)
+    flags = sorter.flags()
+    with secure.granted(all_of(job, verify=False)):
+        for seed in (1, 2):
+            secure.cluster.produce(job.source_topic, sample_values(20, seed=seed))
+            assert sorter.run(job, *flags).status == 0
+        outputs = [sort.topic for sort in job.sort_list]
+        refused(sorter.run(job, *flags, command="merge"), *(f"Delete, Read on topic {name}" for name in outputs))
+        assert secure.cluster.count(job) == 60 * len(outputs)
+        more = [Grant("", ResourceType.TOPIC, n, o) for n in outputs for o in (AclOperation.READ, AclOperation.DELETE)]
+        with secure.granted(more):
+            merged = sorter.run(job, *flags, command="merge")
+    assert merged.status == 0, merged.err
+    refused(sorter.run(job, *flags, command="merge"), "Read", job.ledger)
+
+
 ROWS = [(row, operation) for row, needed, _ in rows_of() for operation in needed]
 READERS = [(row, operation) for row, _, verified in rows_of() for operation in verified]
 
