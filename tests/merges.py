@@ -88,7 +88,7 @@ def newest_of(records: Sequence[Record], key: Callable[[Record], Any]) -> list[R
 
 def fill(cluster: Cluster, job: Job, folder: Path, batches: Iterable[Sequence[bytes | None]]) -> list[list[Record]]:
     """Make a run of each batch, with an aborted attempt before; return what each run has read, in its order."""
-    read = []
+    read: list[list[Record]] = []
     for values in batches:
         for topic in (sort.topic for sort in job.sort_list if read):
             cluster.produce_aborted(topic, [Record(b"9,aborted,x,Asia", partition=p) for p in cluster.ends(topic)])

@@ -141,8 +141,8 @@ def _choose(owner: Owner, choice: _Choice, last: RunRecord, newest: Newest | Non
         return chosen
     raise SettingsError(
         f"no two runs of job {owner.job.name} that follow one another fit one transaction, which its timeout of "
-        f"{owner.transaction_seconds:g} s limits to {choice.most:,} records: raise transaction.max.timeout.ms on the broker "
-        "(and --transaction-timeout, if given)"
+        f"{owner.transaction_seconds:g} s limits to {choice.most:,} records: raise transaction.max.timeout.ms on the "
+        "broker (and --transaction-timeout, if given)"
     )
 
 
@@ -205,7 +205,7 @@ def _only(sort: MergedSort, runs: Sequence[FormerRun], left: Sequence[FormerRun]
 def _make_snapshot(job: Job, last: RunRecord, records: int, mean: float, *, copied: bool) -> Snapshot:
     """Return the snapshot of a run that reads nothing of the source. SettingsError if the disk has too little space.
 
-    `records`: how many each output has at most. `copied`: whether those that are kept are copied before they are sorted.
+    `records`: how many each output has at most. `copied`: whether those that are kept are copied before the sort.
     """
     read = Snapshot(last.run + 1, last.source_topic_id, (OffsetRange(0, 0, records),), mean_record_bytes=mean)
     # Each sort has chunks of its own.

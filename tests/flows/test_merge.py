@@ -1,4 +1,4 @@
-"""`kafka-sort merge`: several runs become one, whatever is killed, and all that follows goes on as if nothing had been."""
+"""`kafka-sort merge`: several runs become one, whatever is killed, and all that follows goes on as before."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
 
 
 def test_several_runs_become_one(cluster: Cluster, tmp_path: Path) -> None:
-    """The one run has all records, equal keys in the order of the source; the former are deleted; then nothing is left."""
+    """The one run has all records, equal keys in the order of the source; the former are deleted; then all is done."""
     job = two_sorts(cluster, tmp_path)
     read = fill(cluster, job, tmp_path, batches(3))
     before, former = cluster.ledger(job), {sort.topic: cluster.ends(sort.topic) for sort in job.sort_list}
@@ -245,3 +245,15 @@ def test_flags_of_the_newest(cluster: Cluster, command: Command, tmp_path: Path,
     assert f"superseded: {3 if flags else 2} in o-{source}" in done.out
     kept = [(r.key, r.value) for r in records_of(cluster, f"o-{source}")]
     assert kept == [*([] if flags else [(b"a", None)]), (b"b", b"only")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["after-dump-chunk", "after-sort", "after-ledger-record", "before-commit"])
+def test_a_stage_that_is_tried_again(cluster: Cluster, command: Command, tmp_path: Path, point: str) -> None:
+    """A transient error within a stage is overcome by its retries: nothing is there twice."""
+    job = command.job(cluster.make_topic(), retry_delay=0.1)
+    read = fill(cluster, job, tmp_path, batches(2))
+    done = command.run(job, command="merge", failpoint=f"{point}=raise")
+    assert done.status == 0, done.err
+    assert f"failpoint {point}" in done.err
+    assert_outputs(cluster, job, read)

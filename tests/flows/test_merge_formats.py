@@ -38,7 +38,7 @@ def test_json_with_types_that_were_inferred(cluster: Cluster, tmp_path: Path) ->
     must_merge(cluster, job, tmp_path)
 
     def member(r: Record) -> float:
-        return json.loads(r.value or b"")["a"].get("n", float("inf"))
+        return float(json.loads(r.value or b"")["a"].get("n", "inf"))
 
     assert records_of(cluster, f"o-{source}") == in_order(read, member)
     names = sorted(in_order(read, lambda _: 0), key=lambda r: json.loads(r.value or b"")["name"], reverse=True)
@@ -83,7 +83,11 @@ def test_record_fields_and_timestamps(cluster: Cluster, tmp_path: Path) -> None:
             value = b"%d-%d" % (run, i)
             times[value] = now + i * 13 % 7 * 1000
             key = None if i % 4 == 0 else b"k%d" % (i % 3)
-            headers = [("x", b"\0\xff"), ("n", b"%d" % (i % 5)), ("n", b"%d" % (i % 6))]
+            headers: list[tuple[str, str | bytes | None]] = [
+                ("x", b"\0\xff"),
+                ("n", b"%d" % (i % 5)),
+                ("n", b"%d" % (i % 6)),
+            ]
             producer.produce(source, value, key, i % 2, timestamp=times[value], headers=headers)
         assert producer.flush(30) == 0
         read.append(read_by(cluster.read(source), run_settled(cluster, job, tmp_path)))

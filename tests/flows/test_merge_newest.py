@@ -102,7 +102,7 @@ def test_several_in_a_row(cluster: Cluster, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("drop", [False, True], ids=["kept", "dropped"])
 def test_tombstones(cluster: Cluster, tmp_path: Path, *, drop: bool) -> None:
-    """A record without a value supersedes those before it, and is left out itself if that is asked for; so with nulls."""
+    """A record without a value supersedes those before it, and is left out itself if wanted; null keys are one key."""
     source = cluster.make_topic(2)
     job = make_job(source, tmp_path, format="none", sorts=[f"@key:nulls-first=o-{source}"], output_partitions=2)
     keys = [None, b"", b"a", b"b", b"c"]
@@ -158,7 +158,7 @@ def test_by_hash(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_by_source(cluster: Cluster, tmp_path: Path) -> None:
-    """Of equal keys in several partitions one is kept, in the partition that it has; without --latest, all in theirs."""
+    """Of equal keys in several partitions one is kept, where it is; without --latest, all are kept where they are."""
     source = cluster.make_topic(2)
     job = make_job(source, tmp_path, sorts=[f"a=o-{source}"], columns="a:int,b,c,d", partition_by="source")
     read = fill(cluster, job, tmp_path, [rows(1), rows(2), rows(3)])

@@ -1,7 +1,7 @@
 """Random jobs, with runs, merges, failures and retention in random order, beside a model that sorts in Python."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -24,7 +24,12 @@ from tests.stages import make_job, owned, run_settled
 
 STEPS = 9
 COLUMNS = "a:int,b:text,c:decimal,d:text(nocase)"
-READ = {"a": int, "b": bytes, "c": lambda raw: Decimal(raw.decode()), "d": bytes.lower}
+READ: dict[str, Callable[[bytes], Any]] = {
+    "a": int,
+    "b": bytes,
+    "c": lambda raw: Decimal(raw.decode()),
+    "d": bytes.lower,
+}
 # A merge takes no snapshot, and stages nothing.
 POINTS = [*(p for p in RUN_NAMES if not p.endswith(("snapshot", "stage"))), "before-delete", "after-delete"]
 
@@ -84,7 +89,8 @@ class Output:
         return ordered
 
     def newest(self, items: Iterable[Item], newest: Newest) -> list[Item]:
-        last = {self.key(item): item for item in sorted(items, key=lambda item: item.age)}
+        """Return the last item of each key; items come in the order of their arrival."""
+        last = {self.key(item): item for item in items}
         return [item for item in last.values() if item.value is not None or not newest.drop_tombstones]
 
 
@@ -210,7 +216,7 @@ class Model:
         assert (record.records, record.dead_letters) == (self.placed[record.run], 0)
         for number, output in enumerate(self.outputs):
             items = [item for run in taken for _, _, item in output.runs.pop(run)]
-            kept = output.newest(items, newest) if newest else items
+            kept = output.newest(sorted(items, key=self._arrival), newest) if newest else items
             left_out = sum(output.superseded.pop(run) for run in taken) + len(items) - len(kept)
             output.superseded[record.run] = left_out
             written = record.sorts[number]
@@ -230,6 +236,10 @@ class Model:
         if self.job.partition_by != "range":
             assert [r.partition for r in found] == [self._partition(item, count) for item in ordered]
         output.runs[record.run] = [(r.partition, r.offset, item) for r, item in zip(found, ordered, strict=True)]
+
+    def _arrival(self, item: Item) -> tuple[int, ...]:
+        """Return what decides which of two items is newer: null keys that are hashed lie in several partitions."""
+        return item.run, self._partition(item, self.job.output_partitions or 1), item.partition, item.offset
 
     def _partition(self, item: Item, count: int) -> int:
         """Return the partition of a record; 0 where ranges decide."""

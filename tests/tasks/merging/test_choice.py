@@ -15,7 +15,12 @@ MADE = RunRecord("j", 1, "a", "s", "i", {}, (), (), 5, "d", 1, {"sum": "05"}, ()
 
 def run(number: int, records: int = 5, *covers: tuple[int, int]) -> RunRecord:
     return replace(
-        MADE, run=number, records=records, dead_letters=0, covers=tuple(CoveredRuns(*c) for c in covers), requires=(MERGE,)
+        MADE,
+        run=number,
+        records=records,
+        dead_letters=0,
+        covers=tuple(CoveredRuns(*c) for c in covers),
+        requires=(MERGE,),
     )
 
 
@@ -24,7 +29,7 @@ def runs(*records: RunRecord) -> tuple[FormerRun, ...]:
 
 
 def sizes(*counts: int) -> dict[int, int]:
-    return {number: count for number, count in enumerate(counts, 1)}
+    return dict(enumerate(counts, 1))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,7 @@ def test_folding_counts_no_record_twice() -> None:
         ledger = ledger.followed_by(replace(run(number), sorts=(written("t", 5),)))
         assert ledger.earlier is not None
         assert ledger.earlier.last_run == number - 1000
+    assert ledger.earlier is not None
     assert (ledger.earlier.placed, ledger.earlier.sorts[0].count) == (20, 17)
     assert (ledger.earlier.sorts[0].superseded, ledger.earlier.sorts[0].superseded_checksum) == (3, f"{3:016x}")
 

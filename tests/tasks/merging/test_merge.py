@@ -1,14 +1,17 @@
-"""Merges of what is not as its run left it: expired, recreated, altered, folded, foreign; and what is refused at once."""
+"""Merges of what is not as its run left it: expired, recreated, altered, folded, foreign; and what is refused."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kafka_sort import SortedTopic
-from tasks.errors import SettingsError
-from tasks.kafka.ledger import EARLIER, LAST, run_key
+from tasks.dump import DumpRequest
+from tasks.errors import SettingsError, TerminalError
 from tasks.kafka.lease import LeaseTakenError
+from tasks.kafka.ledger import EARLIER, LAST, run_key
+from tasks.manifests import Dumped
 from tasks.merging.merge import UnfitRecordError
 from tasks.publish import ContentError, Publication
 from tasks.run_record import CoveredRuns, EarlierRuns, RunRecord
@@ -46,6 +49,7 @@ def assert_unchanged(cluster: Cluster, job: Job, runs: list[list[Record]]) -> No
     assert_outputs(cluster, job, *([run] for run in runs))
 
 
+@pytest.mark.slow
 def test_what_has_expired(cluster: Cluster, tmp_path: Path) -> None:
     """What retention has removed is counted for each output, also by later merges; the rest is there in order."""
     source = cluster.make_topic(1)
@@ -93,7 +97,7 @@ def test_retention_beside_it(cluster: Cluster, tmp_path: Path) -> None:
     topic = job.sort_list[0].topic
 
     class Expiring(ThreadRunner):
-        def dump(self, requests):  # type: ignore[no-untyped-def]
+        def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
             cluster.delete_below(topic, {0: 7})
             return super().dump(requests)
 
@@ -106,7 +110,7 @@ def test_retention_beside_it(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recreated_output(cluster: Cluster, tmp_path: Path) -> None:
-    """What was in the topic that is gone is expired; runs go on in the new one, and a later merge deletes only there."""
+    """What was in the topic that is gone is expired; runs go on in the new one, and a later merge deletes there."""
     source = cluster.make_topic(1)
     job = make_job(source, tmp_path, sorts=[f"id=o-{source}", f"name=p-{source}"])
     read = fill(cluster, job, tmp_path, batches(2))
@@ -148,7 +152,7 @@ def test_an_output_that_is_gone(cluster: Cluster, tmp_path: Path) -> None:
     job = one_sort(cluster, tmp_path)
     fill(cluster, job, tmp_path, batches(2))
     cluster.delete_topic(job.sort_list[0].topic)
-    with pytest.raises(Exception, match=f"output {job.sort_list[0].topic} is gone"):
+    with pytest.raises(TerminalError, match=f"output {job.sort_list[0].topic} is gone"):
         merge(cluster, job, tmp_path)
     assert cluster.ends(job.sort_list[0].topic) == {}
 
@@ -296,7 +300,7 @@ def test_a_foreign_record(cluster: Cluster, tmp_path: Path) -> None:
     assert len(records_of(cluster, topic)) == sum(map(len, read)) + 1
 
 
-@pytest.mark.raises("LeaseTakenError")
+@pytest.mark.slow
 def test_a_run_that_lives(cluster: Cluster, tmp_path: Path) -> None:
     """A merge does not disturb the run that owns the job, and names it."""
     job = one_sort(cluster, tmp_path)
@@ -316,7 +320,9 @@ def test_without_anything_to_read(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no run yet"):
         merge(cluster, job, tmp_path)
     cluster.produce(job.source_topic, [b"bad"], 1)
-    run_settled(cluster, Job.model_validate({**job.model_dump(exclude_unset=True), "allow_dead_letters": True}), tmp_path)
+    run_settled(
+        cluster, Job.model_validate({**job.model_dump(exclude_unset=True), "allow_dead_letters": True}), tmp_path
+    )
     assert merge(cluster, job, tmp_path) is None
     fill(cluster, job, tmp_path, batches(1))
     assert merge(cluster, job, tmp_path) is None

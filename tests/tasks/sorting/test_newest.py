@@ -1,4 +1,4 @@
-"""Of records with equal keys the newest is kept, with all that belongs to it; sums and counts are those of what is left."""
+"""Of records with equal keys the newest is kept, as it is; sums and counts are those of what is left."""
 
 from collections.abc import Sequence
 from pathlib import Path
