@@ -262,7 +262,7 @@ class Model:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_random_jobs(cluster: Cluster, tmp_path: Path, seed: int) -> None:
-    """Whatever came before, each run and each merge is what Python makes of the same records, and nothing else is there."""
+    """Whatever came before, each run and merge is what Python makes of the same records; nothing else is there."""
     model = Model(cluster, tmp_path, seed)
     try:
         model.play()
