@@ -17,7 +17,9 @@ from tasks.publish import ContentError, Publication
 from tasks.run_record import CoveredRuns, EarlierRuns, RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.job import Job
+from tasks.snapshot import take_snapshot
 from tasks.sorting.newest import Newest
+from tasks.source import SourceRecreatedError
 from tasks.targets.base import OutputChangedError
 from tests.cluster import Cluster, Record, sample_values, sort_key
 from tests.flows.test_replace_again import replace_all
@@ -155,6 +157,23 @@ def test_an_output_that_is_gone(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match=f"output {job.sort_list[0].topic} is gone"):
         merge(cluster, job, tmp_path)
     assert cluster.ends(job.sort_list[0].topic) == {}
+
+
+@pytest.mark.slow
+def test_a_recreated_source(cluster: Cluster, tmp_path: Path) -> None:
+    """A merge reads the outputs alone, so a source with fewer partitions than the runs read does not matter to it."""
+    source = cluster.make_topic(3)
+    job = make_job(source, tmp_path)
+    read = fill(cluster, job, tmp_path, batches(2))
+    cluster.delete_topic(source)
+    cluster.make_topic(1, name=source)
+    record = must_merge(cluster, job, tmp_path)
+    assert records_of(cluster, job.sort_list[0].topic) == by_sort(job, 0, [r for run in read for r in run])
+    with pytest.raises(SourceRecreatedError), owned(cluster, job) as owner:
+        take_snapshot(owner)
+    replaced = replace_all(cluster, job, tmp_path)
+    assert replaced is not None
+    assert replaced.covers == (CoveredRuns(1, record.run),)
 
 
 @pytest.mark.slow
