@@ -28,7 +28,8 @@ PROGRAMS = [block for kind, block in BLOCKS if kind == "python"]
 COMMANDS = [line for kind, block in BLOCKS if kind in {"", "psql"} for line in block.splitlines()]
 # Order, customer, what: 600 customers with some orders each; the page asks for 4711 and for 4000 to 4999.
 ORDERS = [(n * 37 % 1200, 4200 + n * 17 % 600, f'"it, {n}"') for n in range(1200)]
-EVENTS = [Record(b'{"a": "x, %d"}' % n, b"k%d" % (n % 7), partition=n % 7 % 2) for n in range(50)] + [Record(None, b"k0")]
+EVENTS = [Record(b'{"a": "x, %d"}' % n, b"k%d" % (n % 7), partition=n % 7 % 2) for n in range(50)]
+EVENTS.append(Record(None, b"k0"))
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def test_the_first_commands(at: Shop) -> None:
 def test_the_first_program(at: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     """Look-up, range and table."""
     names: dict[str, Any] = {}
-    exec(at.find("for record in orders.get(4711)"), names)  # noqa: S102
+    exec(at.find("for record in orders.get(4711)"), names)
     lines = capsys.readouterr().out.splitlines()
     one, part = by_customer(4711, 4711), by_customer(4000, 4999)
     assert [line.rsplit(" ", 2)[0] for line in lines[: len(one)]] == [str(value) for value in one]
@@ -130,8 +131,8 @@ def test_the_first_program(at: Shop, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_join(at: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     """Each order with its customer, and those without one with null."""
-    exec(at.find("merge_join(orders, customers"), {})  # noqa: S102
-    pairs = [pair for line in capsys.readouterr().out.splitlines() for pair in eval(line)]  # noqa: S307
+    exec(at.find("merge_join(orders, customers"), {})
+    pairs = [pair for line in capsys.readouterr().out.splitlines() for pair in eval(line)]
     names = {n: b"%d,c%d" % (n, n) for n in range(4300, 5000)}
     assert [pair["left_value"] for pair in pairs] == by_customer(0, 10_000)
     partners = [names.get(int(pair["left_value"].split(b",")[1])) for pair in pairs]
@@ -142,10 +143,10 @@ def test_the_join(at: Shop, capsys: pytest.CaptureFixture[str]) -> None:
 def test_duckdb(at: Shop) -> None:
     """The table holds the values in the order of the sort, and their times."""
     try:
-        exec(at.find("import duckdb"), {})  # noqa: S102
-        found = duckdb.sql("SELECT value, timestamp FROM orders").fetchall()
+        exec(at.find("import duckdb"), {})
+        found = duckdb.execute("SELECT value, timestamp FROM orders").fetchall()
     finally:
-        duckdb.sql("DROP TABLE IF EXISTS orders")
+        duckdb.execute("DROP TABLE IF EXISTS orders")
     assert [value.encode() for value, _ in found] == [row(order) for order in sorted(ORDERS)]
     assert all(time > 0 for _, time in found)
 
@@ -153,7 +154,7 @@ def test_duckdb(at: Shop) -> None:
 def test_rocksdb(at: Shop, tmp_path: Path) -> None:
     """The file is taken into a database, which then has the newest value of each key."""
     rocksdict = pytest.importorskip("rocksdict", reason="rocksdict is not installed (pip install rocksdict)")
-    exec(at.find("import Options, SstFileWriter"), {})  # noqa: S102
+    exec(at.find("import Options, SstFileWriter"), {})
     newest = {b"o%d" % (order[0] // 10): row(order) for order in ORDERS}
     database = rocksdict.Rdict(str(tmp_path / "db"), rocksdict.Options(raw_mode=True))
     database.ingest_external_file([str(tmp_path / "orders.sst")])

@@ -1,7 +1,7 @@
 """Readers beside all that changes an output: each answer is a whole number of runs, as the ledger has them.
 
-The expectation comes from the source and the ledger alone. After run n an output shows each record that runs 1 to n have
-read, once, whether they were appended, replaced or merged.
+The expectation comes from the source and the ledger alone: after run n an output shows each record that runs 1 to n
+have read, once, whether these runs were appended, or others have taken their places.
 """
 
 import json
@@ -173,7 +173,8 @@ def states_of(scene: Scene) -> dict[int, State]:
     records = sorted(scene.records(), key=lambda record: record.run)
     assert [record.run for record in records] == list(range(1, len(records) + 1))
     source = scene.cluster.read(scene.job.source_topic)
-    states, taken = {}, {}
+    states: dict[int, State] = {}
+    taken: dict[bytes, int] = {}
     ends: dict[int, int] = {}
     for record in records:
         ends |= record.ends
@@ -276,7 +277,7 @@ def test_whole_runs_beside_writers(cluster: Cluster, command: Command, tmp_path:
 def test_a_run_deleted_in_the_middle(
     cluster: Cluster, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A reader that has shown a part of a run when it is replaced ends with an error, and shows nothing of the new run."""
+    """A reader that has shown a part of a run when that is replaced ends with an error, and mixes nothing in."""
     # So that most of the run is not fetched yet.
     for name in ("_BYTES", "_FEWEST_BYTES"):
         monkeypatch.setattr(f"tasks.reading.streams.{name}", 100_000)

@@ -17,7 +17,11 @@ from tests.registry_server import Registry, serve_registry
 
 pytestmark = pytest.mark.slow
 
-ORDER = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}]}
+ORDER = {
+    "type": "record",
+    "name": "Order",
+    "fields": [{"name": "id", "type": "long"}, {"name": "name", "type": "string"}],
+}
 # Later records have one field more, and the same fields at other places.
 LATER = {**ORDER, "fields": [{"name": "note", "type": "string", "default": ""}, *ORDER["fields"]]}
 MESSAGE = 'syntax="proto3"; message Order { int64 id = 1; string name = 2; }'
@@ -61,6 +65,11 @@ def make(cluster: Cluster, command: Command, registry: Registry, kind: str) -> t
     return job, values
 
 
+def opened(cluster: Cluster, job: Job, output: str) -> SortedTopic:
+    servers, registry = cluster.bootstrap_servers, job.schema_registry
+    return SortedTopic(job.name, output, bootstrap_servers=servers, schema_registry=registry)
+
+
 def show(command: Command, job: Job, name: str, *flags: str) -> Outcome:
     given = ("--job-name", job.name, "--schema-registry", job.schema_registry or "")
     return command.start_flags(name, *given, *flags).finish()
@@ -79,13 +88,12 @@ def test_keys_in_values_of_a_registry(cluster: Cluster, command: Command, regist
         pytest.importorskip("ptars")
     job, values = make(cluster, command, registry, kind)
     by_id, by_name = (sort.topic for sort in job.sort_list)
-    registries = {"bootstrap_servers": cluster.bootstrap_servers, "schema_registry": registry.address}
-    with SortedTopic(job.name, by_id, **registries) as topic:
+    with opened(cluster, job, by_id) as topic:
         assert [record.value for record in topic] == [values[key] for key in range(COUNT)]
         assert [record.run for record in topic] == [1, 2] * (COUNT // 2)
         assert [record.value for record in topic.get(17)] == [values[17]]
         assert [record.value for record in topic.range(10, 20)] == [values[key] for key in range(10, 21)]
-    with SortedTopic(job.name, by_name, **registries) as topic:
+    with opened(cluster, job, by_name) as topic:
         assert [record.value for record in topic.get("n2")] == [values[key] for key in range(2, COUNT, 4)]
         assert [record.value for record in topic.get("n2", 6)] == [values[6]]
     part = show(command, job, "read", "--sort", by_id, "--from", "10", "--to", "20")
@@ -103,8 +111,7 @@ def test_a_registry_that_is_away(cluster: Cluster, command: Command, registry: R
     """Without its registry a reader says in one line that the registry does not answer; once it does, all is found."""
     job, values = make(cluster, command, registry, "avro")
     by_id = job.sort_list[0].topic
-    asked = {"bootstrap_servers": cluster.bootstrap_servers, "schema_registry": registry.address}
-    with SortedTopic(job.name, by_id, **asked) as topic:
+    with opened(cluster, job, by_id) as topic:
         registry.faults += [503] * 1000
         with pytest.raises(RegistryUnavailableError, match="registry"):
             topic.get(17)

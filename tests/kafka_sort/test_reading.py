@@ -49,7 +49,7 @@ def line_of(cluster: Cluster, job: Job, arguments: list[str], form: str) -> list
 @pytest.mark.parametrize("form", ["jsonl", "raw", "csv"])
 def test_the_first_lines_are_enough(cluster: Cluster, job: Job, name: str, form: str) -> None:
     """`| head -3` gets its lines; the command ends with status 0 and says nothing."""
-    pipe = f'"$0" "$@" | head -3; echo "${{PIPESTATUS[0]}}"'
+    pipe = '"$0" "$@" | head -3; echo "${PIPESTATUS[0]}"'
     command = ["bash", "-c", pipe, *line_of(cluster, job, COMMANDS[name], form)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     *lines, status = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Runs that are in the ledger, and whose records cannot be read yet: Kafka answers a commit before its markers are there."""
+"""Runs that are in the ledger, and whose records cannot be read yet: Kafka answers a commit before it is everywhere."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from confluent_kafka import Producer
 
 from kafka_sort import SortedTopic
 from tasks.errors import TransientError
-from tasks.reading import runs
+from tasks.kafka.topics import list_offsets
 from tasks.settings.connection import Connection
 from tests.cluster import wait_for
 from tests.command import Command
@@ -59,7 +59,7 @@ def test_markers_that_come_late(world: World, monkeypatch: pytest.MonkeyPatch, e
     """A run in the ledger that cannot be read to its end is waited for, and then shown whole with the others."""
     world.publish(world.fill(people(60)[:30]))
     looks: list[int] = []
-    plain = runs.list_offsets
+    plain = list_offsets
 
     def counted(*asked: Any, **how: Any) -> dict[int, int]:
         looks.append(1)
@@ -67,7 +67,7 @@ def test_markers_that_come_late(world: World, monkeypatch: pytest.MonkeyPatch, e
 
     with held_open(world.connection, world.outputs[0]) as producer, ThreadPoolExecutor(1) as pool:
         make_late_run(world, 60)
-        monkeypatch.setattr(runs, "list_offsets", counted)
+        monkeypatch.setattr("tasks.reading.runs.list_offsets", counted)
         waiting = pool.submit(read_all, world)
         wait_for(lambda: len(looks) > 5)
         assert not waiting.done()
