@@ -242,10 +242,22 @@ def kill_attempts(scene: Scene) -> None:
         run_once(scene.cluster, scene.job, scene.folder)
 
 
+def merge_runs(scene: Scene) -> None:
+    """Sort twice, and make one run of all, again and again."""
+    for _ in range(3):
+        for _ in range(2):
+            scene.produce()
+            run_once(scene.cluster, scene.job, scene.folder)
+        flags = ("--job-name", scene.job.name, "--workdir", str(scene.command.workdir))
+        done = scene.command.start_flags("merge", *flags).finish()
+        assert done.status == 0, done.err
+
+
 WRITERS = {
     "micro-batches of a stream": stream_batches,
     "appended runs": append_runs,
     "replacements": replace_runs,
+    "merges": merge_runs,
     "killed attempts": kill_attempts,
 }
 
