@@ -9,24 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.cluster import wait_for
-
-
-def find_program(name: str) -> str:
-    """Find one of Postgres' programs; skip the test if it is not installed."""
-    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    path = shutil.which(name) or next(map(str, installed), None)
-    if path is None:
-        pytest.skip(f"{name} is not installed (apt-get install postgresql)")
-    return path
+from tests.deploy.test_stack import program
 
 
 @contextmanager
 def serve_postgres() -> Iterator[dict[str, str]]:
     """Start a server; yield the environment by which psql finds it."""
-    initdb, postgres, psql = map(find_program, ("initdb", "postgres", "psql"))
+    initdb, postgres, psql = map(program, ("initdb", "postgres", "psql"))
     # The path of a socket is short. Postgres refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     user = "postgres" if os.geteuid() == 0 else None

@@ -16,8 +16,9 @@ import pytest
 from tasks.broker.embedded import EmbeddedBroker
 from tasks.settings.job import Job
 from tests.cluster import Cluster, Record
+from tests.deploy.test_stack import program
 from tests.documents import text_of
-from tests.postgres import ask, find_program, serve_postgres
+from tests.postgres import ask, serve_postgres
 from tests.stages import run_once
 
 pytestmark = pytest.mark.slow
@@ -169,7 +170,7 @@ def postgres() -> Iterator[dict[str, str]]:
         made = "CREATE TABLE orders (id bigint, customer bigint, what text)"
         (events,) = re.findall(r"`(CREATE TABLE events [^`]*)`", text_of("docs/reading.md"))
         for statement in (made, events):
-            assert ask(find_program("psql"), statement, environment).returncode == 0
+            assert ask(program("psql"), statement, environment).returncode == 0
         yield environment
 
 
@@ -182,7 +183,7 @@ def load(at: Shop, postgres: dict[str, str], number: int, path: str = "") -> "su
 
 
 def count(postgres: dict[str, str], table: str) -> int:
-    return int(ask(find_program("psql"), f"SELECT count(*) FROM {table}", postgres).stdout)
+    return int(ask(program("psql"), f"SELECT count(*) FROM {table}", postgres).stdout)
 
 
 def test_postgres(at: Shop, postgres: dict[str, str]) -> None:
@@ -190,7 +191,7 @@ def test_postgres(at: Shop, postgres: dict[str, str]) -> None:
     for number in range(2):
         done = load(at, postgres, number)
         assert (done.returncode, done.stderr) == (0, ""), done
-    psql = find_program("psql")
+    psql = program("psql")
     stored = ask(psql, "SELECT id, customer, what FROM orders ORDER BY ctid", postgres).stdout.splitlines()
     assert stored == ["{}|{}|{}".format(n, c, what.strip('"')) for n, c, what in sorted(ORDERS)]
     asked = "SELECT key, coalesce(value, 'NULL') FROM events ORDER BY ctid"

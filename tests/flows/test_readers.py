@@ -22,6 +22,7 @@ from tasks.settings.job import Job
 from tests.cluster import Cluster, wait_for
 from tests.command import KILLED, Command
 from tests.flows.test_replace_again import replace_all
+from tests.processes import KAFKA_SORT, Program
 from tests.stages import make_stream, run_once, serving
 
 CONTINENTS = (b"Africa", b"Asia", b"Europe")
@@ -120,8 +121,10 @@ def command_read(scene: Scene) -> Iterator[Answer]:
     """Run `kafka-sort read`, again and again."""
     while True:
         before = scene.newest
-        flags = ("--job-name", scene.job.name, "--sort", "id")
-        done = scene.command.start_flags("read", *flags).finish()
+        here = ("--bootstrap-servers", scene.cluster.bootstrap_servers)
+        line = [KAFKA_SORT, "read", *here, "--job-name", scene.job.name, "--sort", "id"]
+        # Not by the server that forks commands: two threads that wait for its processes take each other's status.
+        done = Program.start(line, scene.folder, preexec_fn=None).finish(120)
         assert done.status == 0 or (done.status == 1 and "were deleted while they were read" in done.err), done.err
         members = [json.loads(line) for line in done.out.splitlines()]
         rows = [(m["value"].encode(), m["run"]) for m in members]
