@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import NewPartitions
 
+from flows.merge_topic import newest_of
 from kafka_sort import SortedTopic
+from tasks.errors import SettingsError
 from tasks.failpoints import RUN_NAMES
 from tasks.kafka.ledger import read_newest
 from tasks.run_record import CoveredRuns, ReadRange, RunRecord
 from tasks.settings.job import Job
 from tasks.snapshot import has_work, take_snapshot
+from tasks.sorting.newest import Newest
 from tasks.stream import Stream
 from tests.cluster import Cluster, Record, sample_values, sort_key, wait_for
 from tests.command import KILLED, Command
@@ -227,6 +230,14 @@ def test_beside_a_living_stream(cluster: Cluster, command: Command, tmp_path: Pa
 
 def merged_none(cluster: Cluster, job: Job) -> bool:
     return not any(record.is_merge for record in cluster.ledger(job).runs.values())
+
+
+def test_what_a_form_asks_for() -> None:
+    """Tombstones are not kept in silence where the flow is asked to drop them, and nothing else."""
+    assert newest_of(latest=False, drop_tombstones=False) is None
+    assert newest_of(latest=True, drop_tombstones=True) == Newest(drop_tombstones=True)
+    with pytest.raises(SettingsError, match="drop_tombstones is for latest"):
+        newest_of(latest=False, drop_tombstones=True)
 
 
 @pytest.mark.slow

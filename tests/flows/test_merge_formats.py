@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tasks.kafka.ledger import NewerLedgerError
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.sorting.newest import Newest
@@ -131,13 +132,18 @@ def test_record_keys_of_outputs(cluster: Cluster, tmp_path: Path, output_key: st
 
 
 @pytest.mark.slow
-def test_a_record_that_says_what_it_needs(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_record_that_says_what_it_needs(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that does not know merges must not go on from one: its record requires that they are understood."""
     source = cluster.make_topic(1)
     job: Job = make_job(source, tmp_path)
     fill(cluster, job, tmp_path, [[b"1,a,b,Asia"], [b"0,a,b,Asia"]])
     record: RunRecord = must_merge(cluster, job, tmp_path)
     assert record.requires == ("merge", "replace")
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.run_record.UNDERSTOOD", frozenset({"replace", "parquet"}))
+        with pytest.raises(NewerLedgerError, match="requires merge"):
+            run_settled_after(cluster, job, tmp_path)
+    assert cluster.ledger(job).last == record
     followed = run_settled_after(cluster, job, tmp_path)
     assert (followed.requires, followed.covers) == ((), ())
 
