@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kafka_sort.records import print_records
+from kafka_sort.records import COLUMNS, print_records
 from tasks.errors import SettingsError
 from tasks.reading.reader import OutputReader
 from tasks.reading.runs import Choice
@@ -53,4 +53,4 @@ def run_read(
         high = None if end is None else end_of(end)
         if low is not None and high is not None and high <= low:
             raise SettingsError(f"--from {first} comes behind --to {last} in the order {reader.output.sort.columns}")
-        return print_records(reader.read(low, high), form, limit)
+        return print_records(reader.read(low, high, columns=COLUMNS[form]), form, limit)

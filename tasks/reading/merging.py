@@ -21,8 +21,11 @@ _THREADS: Final = 2
 Blocks = Generator[pa.Table, None, None]
 
 
-def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS) -> Blocks:
-    """Yield the rows of all streams in order; blocks need not be of one size. One stream comes as it is."""
+def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS, *, with_keys: bool = True) -> Blocks:
+    """Yield the rows of all streams in order; blocks need not be of one size. One stream comes as it is.
+
+    `with_keys`: their keys stay with them, which takes some time.
+    """
     if len(streams) == 1:
         yield from streams[0]
         return
@@ -33,7 +36,7 @@ def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS) -> Blocks:
         fill = stack.enter_context(ThreadPoolExecutor(threads)).map if threads > 1 else map
         while cursors := _fill(cursors, fill):
             if merged := _take_round(cursors):
-                yield _merge(merged)
+                yield _merge(merged, with_keys=with_keys)
 
 
 class _Cursor:
@@ -91,11 +94,13 @@ def _take_round(cursors: Sequence[_Cursor]) -> list[pa.Table]:
     return [taken for cursor, n in zip(cursors, counts, strict=True) if (taken := cursor.take(n)) is not None]
 
 
-def _merge(parts: Sequence[pa.Table]) -> pa.Table:
+def _merge(parts: Sequence[pa.Table], *, with_keys: bool) -> pa.Table:
     if len(parts) == 1:
         return parts[0]
     rows = pa.concat_tables(parts)
     order = sort_keys(one_chunk(rows.column(KEY)))
+    if not with_keys:
+        rows = rows.drop_columns(KEY)
     return pa.table([_take(column, order) for column in rows.columns], rows.schema)
 
 
