@@ -55,8 +55,8 @@ STREAM_DEFAULTS = {
     # The C library's heaps: all threads share these two. The default is a dozen heaps, each with holes of its own.
     "MALLOC_ARENA_MAX": "2",
 }
-# Numpy's algebra, which nobody needs here, would start a thread a core, and these spin for a while.
-READ_DEFAULTS = {"OPENBLAS_NUM_THREADS": "1"}
+# They halve the memory of a reader. Numpy's algebra, which it does not need, would start threads that spin for a while.
+READ_DEFAULTS = {**STREAM_DEFAULTS, "OPENBLAS_NUM_THREADS": "1"}
 # The number of M_ARENA_MAX in glibc's malloc.h.
 _M_ARENA_MAX = -8
 

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from tasks.arrow import HEADERS
 from tasks.kafka import native_produce
 from tasks.kafka.clients import is_of_group
-from tasks.kafka.fetch import Block
+from tasks.kafka.fetch import Block, Fetcher, PlainFetcher
 
 Addresses = npt.NDArray[np.uint64]
 
@@ -113,10 +113,10 @@ class NativeFetcher:
             _FREE.rd_kafka_queue_forward(queue, None)
         self._consumer.assign([TopicPartition(self._topic, partition, offset)])
 
-    def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
+    def fetch(self, most: int, seconds: float, least: int | None = None) -> tuple[Block, KafkaError | None]:
         """Fetch up to so many records, and the error behind them."""
         with self._queue() as queue, _Batch(most) as batch:
-            batch.fill(queue, seconds)
+            batch.fill(queue, seconds, least or most)
             block, error = batch.read(values_only=self._values_only)
         return block, error or self._serve()
 
@@ -126,7 +126,8 @@ class NativeFetcher:
         if self._partition >= 0:
             # librdkafka drops the records of an assignment that ended when the queue is looked at, not before.
             with self._queue() as queue, _Batch(1) as batch:
-                batch.fill(queue, 0)
+                batch.fill(queue, 0, 1)
+            self._partition = -1
 
     @contextmanager
     def _queue(self) -> Iterator[int]:
@@ -153,6 +154,11 @@ class NativeFetcher:
         return None if is_of_group(error) else error
 
 
+def make_fetcher(consumer: Consumer, topic: str, *, values_only: bool = False) -> Fetcher:
+    """Return the faster fetcher that there is. `values_only`: keys and headers may come as nulls."""
+    return NativeFetcher(consumer, topic, values_only=values_only) if AVAILABLE else PlainFetcher(consumer, topic)
+
+
 class _Batch:
     """Messages on loan, which are given back in one call, whatever happens in between.
 
@@ -174,12 +180,16 @@ class _Batch:
     ) -> None:
         _FREE.rd_kafka_messages_destroy(self._memory)
 
-    def fill(self, queue: int, seconds: float) -> None:
-        """Take what the queue has, once."""
-        milliseconds = round(seconds * 1000)
-        self._count.value = max(
-            0, _FREE.rd_kafka_consume_batch_queue(queue, milliseconds, self._memory + 8, self._most)
-        )
+    def fill(self, queue: int, seconds: float, least: int) -> None:
+        """Take what the queue has, once it has as many as `least` or the time is over."""
+        self._add(queue, seconds, least)
+        if least < self._most and self._count.value == least:
+            self._add(queue, 0, self._most - least)
+
+    def _add(self, queue: int, seconds: float, most: int) -> None:
+        count, milliseconds = self._count.value, round(seconds * 1000)
+        free = self._memory + 8 * (count + 1)
+        self._count.value += max(0, _FREE.rd_kafka_consume_batch_queue(queue, milliseconds, free, most))
 
     def read(self, *, values_only: bool) -> tuple[Block, KafkaError | None]:
         """Return the messages before the first error, and that error. `values_only`: with neither keys nor headers."""

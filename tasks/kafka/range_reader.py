@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import TerminalError
 from tasks.kafka import native_fetch
 from tasks.kafka.clients import translate
-from tasks.kafka.fetch import Block, Fetcher, PlainFetcher
+from tasks.kafka.fetch import Block
 from tasks.kafka.topics import EARLIEST, LATEST, list_offsets
 from tasks.manifests import LostRange, OffsetRange
 from tasks.run_context import Stop
@@ -56,9 +56,7 @@ class RangeReader:
         self._lost: list[LostRange] = []
         self._consume_seconds = consume_seconds
         self._consumer = consumer
-        self._fetcher: Fetcher = PlainFetcher(consumer, topic)
-        if native_fetch.AVAILABLE:
-            self._fetcher = native_fetch.NativeFetcher(consumer, topic, values_only=values_only)
+        self._fetcher = native_fetch.make_fetcher(consumer, topic, values_only=values_only)
         self._admin = admin
         self._topic = topic
         self._stop = stop

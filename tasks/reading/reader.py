@@ -93,17 +93,12 @@ class OutputReader:
         runs = [run for r in self.output.runs if (run := r.narrowed(key, high)).streams]
         if is_whole:
             # All these records have one key: they come by run.
-            for run in runs:
-                yield from self._scan_all(tuple(run.ranges), key, high)
+            yield from self._search.scan([r for run in runs for r in run.ranges], key, high)
             return
         self._require_few(runs)
-        streams = [self._scan_all(stream, key, high) for run in runs for stream in run.streams]
+        streams = [self._search.scan(stream, key, high) for run in runs for stream in run.streams]
         # They share a consumer.
         yield from merge_blocks(streams, threads=1)
-
-    def _scan_all(self, stream: tuple[ReadableRange, ...], low: bytes, high: bytes | None) -> Blocks:
-        for r in stream:
-            yield from self._search.scan(r, low, high)
 
     def read(
         self,
