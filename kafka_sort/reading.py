@@ -53,4 +53,6 @@ def run_read(
         high = None if end is None else end_of(end)
         if low is not None and high is not None and high <= low:
             raise SettingsError(f"--from {first} comes behind --to {last} in the order {reader.output.sort.columns}")
-        return print_records(reader.read(low, high, columns=COLUMNS[form]), form, limit)
+        # It may end before the records do.
+        with closing(reader.read(low, high, columns=COLUMNS[form])) as blocks:
+            return print_records(blocks, form, limit)

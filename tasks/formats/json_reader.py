@@ -91,7 +91,7 @@ class JsonReader:
         self._written = [path for path in written if path is not None]
         # DuckDB's notation does not have all names.
         self._is_fast = len(self._written) == len(written)
-        self._cursor: "duckdb.DuckDBPyConnection | None" = None
+        self._cursor: duckdb.DuckDBPyConnection | None = None
 
     def read(self, values: pa.Array) -> tuple[dict[str, pa.Array], dict[int, str]]:
         """Return a column for each key (binary: texts as its type reads them), and index → reason of each refusal.

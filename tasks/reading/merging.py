@@ -95,13 +95,11 @@ def _take_round(cursors: Sequence[_Cursor]) -> list[pa.Table]:
 
 
 def _merge(parts: Sequence[pa.Table], *, with_keys: bool) -> pa.Table:
-    if len(parts) == 1:
-        return parts[0]
     rows = pa.concat_tables(parts)
-    order = sort_keys(one_chunk(rows.column(KEY)))
+    order = sort_keys(one_chunk(rows.column(KEY))) if len(parts) > 1 else None
     if not with_keys:
         rows = rows.drop_columns(KEY)
-    return pa.table([_take(column, order) for column in rows.columns], rows.schema)
+    return rows if order is None else pa.table([_take(column, order) for column in rows.columns], rows.schema)
 
 
 def _take(column: pa.ChunkedArray, order: pa.Array) -> pa.Array:

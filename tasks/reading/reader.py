@@ -19,7 +19,6 @@ from tasks.reading.runs import (
     MAKE_ONE_RUN,
     MOST_RUNS,
     Choice,
-    ReadableRange,
     ReadableRun,
     UnmergedRunsError,
     find_output,
@@ -119,7 +118,9 @@ class OutputReader:
         needed = with_keys or len(streams) > 1 or low is not None or high is not None
         keys = self.keys if needed else None
         starts = {r: self._search.locate(r, low) for s in streams for r in s} if low is not None else {}
-        pool = self._make_pool(len(streams), values_only=not _BESIDE_VALUES & {*columns} and (not keys or keys.of_values))
+        pool = self._make_pool(
+            len(streams), values_only=not _BESIDE_VALUES & {*columns} and (not keys or keys.of_values)
+        )
         reader = StreamReader(pool, keys, columns)
         blocks = [reader.read(stream, lambda r, _: starts[r], low, high) for stream in streams]
         return _read_ahead(merge_blocks(blocks, with_keys=with_keys), pool.close)

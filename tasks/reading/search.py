@@ -15,7 +15,7 @@ from tasks.kafka.clients import kafka_errors, make_consumer, translate
 from tasks.kafka.fetch import Block
 from tasks.kafka.native_fetch import make_fetcher
 from tasks.reading.keys import KeyReader
-from tasks.reading.merging import KEY
+from tasks.reading.merging import KEY, Blocks
 from tasks.reading.runs import ReadableRange, RunDeletedError
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
@@ -111,7 +111,7 @@ class Search:
         self._prober, self._keys, self._topic, self._index = prober, keys, topic, index
         self._parse = lru_cache(_PARTS_HELD)(IndexPart.parse)
 
-    def scan(self, ranges: Sequence[ReadableRange], low: bytes, high: bytes | None) -> Iterator[pa.Table]:
+    def scan(self, ranges: Sequence[ReadableRange], low: bytes, high: bytes | None) -> Blocks:
         """Yield the records with keys from `low` on that are below `high`, by range, with a column of their keys.
 
         What begins at these keys is read of some ranges in the order of their offsets, and parsed at once.

@@ -1,7 +1,7 @@
 """Reads the records of runs in their order, in blocks of bounded size, and none beyond its range.
 
-All streams of a reader share a few consumers: each costs threads, connections, 20 ms, and some megabytes of records that
-librdkafka has fetched and nobody has asked for yet. So memory does not grow with the number of streams.
+All streams of a reader share a few consumers: each costs threads, connections, 20 ms, and megabytes of records that
+librdkafka has fetched and nobody has asked for yet. So memory grows little with the number of streams.
 """
 
 import threading
