@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kafka_sort.streams import is_output_lost
+from kafka_sort.streams import is_output_lost, widen_output
 from tasks.arrow import binary_buffers
 from tasks.json_arrays import quote_texts
 from tasks.types.unicode_texts import is_utf8
@@ -25,6 +25,7 @@ def print_records(blocks: Iterator[pa.Table], form: str, limit: int | None = Non
 
     It ends early if the reader of standard output has gone.
     """
+    widen_output()
     printed = 0
     for rows in blocks:
         wanted = rows if limit is None else rows.slice(0, limit - printed)

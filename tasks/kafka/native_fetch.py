@@ -196,6 +196,8 @@ class _Batch:
         convert = _to_values if values_only else _to_block
         messages = _view(self._memory + 8, 8 * self._count.value, np.uint64).copy()
         codes = _read_words(messages, [_ERROR_WORD])[0].astype(np.int32)
+        if not codes.any():
+            return convert(messages), None
         failed = np.flatnonzero((codes != 0) & (codes != KafkaError._PARTITION_EOF))
         if not len(failed):
             return convert(messages[codes == 0]), None

@@ -149,6 +149,8 @@ class RangeReader:
             return None
         self._mean_bytes = block.nbytes / len(block) + 100
         self._next = min(int(block.offsets[-1]) + 1, end)
+        if block.offsets[-1] < end:
+            return block
         below, above = block.divide(end)
         self._carried = above or None
         return below or None

@@ -14,8 +14,8 @@ import pyarrow as pa
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient
 
-from tasks.arrow import RECORD
 from tasks.kafka.clients import make_consumer
+from tasks.kafka.fetch import Block
 from tasks.kafka.range_reader import RangeReader
 from tasks.manifests import OffsetRange
 from tasks.reading.keys import KeyReader
@@ -128,25 +128,28 @@ class StreamReader:
     def _read_range(self, r: ReadableRange, start: int) -> Iterator[pa.Table]:
         while start <= r.last:
             with self.pool.take((r.partition, start)) as reader:
-                rows, start = self._read_block(reader, r, start)
-            if len(rows):
-                yield self._shape(rows)
+                blocks, start = self._read_blocks(reader, r, start)
+            if blocks:
+                yield self._shape(blocks, r)
 
-    def _read_block(self, reader: RangeReader, r: ReadableRange, start: int) -> tuple[pa.Table, int]:
-        """Return records from an offset on, and the offset behind them. Large blocks cost less a row."""
-        parts: list[pa.Table] = [add_run(RECORD.empty_table(), r.run)]
+    def _read_blocks(self, reader: RangeReader, r: ReadableRange, start: int) -> tuple[list[Block], int]:
+        """Return records from an offset on, and the offset behind them. A large table costs less a row."""
+        blocks: list[Block] = []
         rows = size = 0
         for block in reader.read(OffsetRange(r.partition, start, r.last + 1)):
             self._require_whole(reader, r)
-            parts.append(add_run(block.table(r.partition), r.run))
+            blocks.append(block)
             rows, size = rows + len(block), size + block.nbytes
             if rows >= _BLOCK_ROWS or size >= self.pool.block_bytes:
-                return pa.concat_tables(parts), reader.place[1]
+                return blocks, reader.place[1]
         self._require_whole(reader, r)
-        return pa.concat_tables(parts), r.last + 1
+        return blocks, r.last + 1
 
-    def _shape(self, rows: pa.Table) -> pa.Table:
-        """Add the keys, and leave out what nobody wants."""
+    def _shape(self, blocks: Sequence[Block], r: ReadableRange) -> pa.Table:
+        """Return the columns that are wanted, and the keys."""
+        if self.keys is None and set(self.columns) == {"value"}:
+            return pa.table({"value": pa.chunked_array([block.values for block in blocks])})
+        rows = add_run(pa.concat_tables([block.table(r.partition) for block in blocks]), r.run)
         if self.keys is None:
             return rows.select(self.columns)
         # Parsing wants columns in one piece; all else takes them as they come.
