@@ -25,8 +25,10 @@ from tasks.reading.search import add_run, cut_keys, deleted, with_keys
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
-# Up to so many streams have a consumer each, which fetches ahead; more streams share these, and seek.
+# Up to so many streams have a consumer each, which fetches ahead. More streams share two, one for each thread that reads,
+# which seek for each block: what they fetched ahead would be for another stream.
 MOST_CONSUMERS: Final = 8
+SHARED_CONSUMERS: Final = 2
 # Blocks of all streams together; what is merged of them, and printed, takes a multiple.
 _BYTES: Final = 8_000_000
 # Less than a batch of Kafka's would fetch it again for each part of it.
@@ -61,6 +63,10 @@ class ReaderPool:
         """About how many bytes a stream's block may have."""
         return min(max(_BYTES // self.streams, _FEWEST_BYTES), _MOST_BYTES)
 
+    @property
+    def _most(self) -> int:
+        return self.streams if self.streams <= MOST_CONSUMERS else SHARED_CONSUMERS
+
     @contextmanager
     def take(self, place: tuple[int, int]) -> Iterator[RangeReader]:
         """Yield a reader, if possible one that stands at this partition and offset. One that failed is not used again.
@@ -78,7 +84,7 @@ class ReaderPool:
                 if reader.place == place:
                     return self._free.pop(i)
             # The one that has not been used for the longest time: its records may be wanted by nobody.
-            if self._free and len(self._consumers) >= min(self.streams, MOST_CONSUMERS):
+            if self._free and len(self._consumers) >= self._most:
                 return self._free.pop(0)
             return self._make()
 
