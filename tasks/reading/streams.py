@@ -25,7 +25,7 @@ from tasks.reading.search import add_run, cut_keys, deleted, with_keys
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
 
-# Up to so many streams have a consumer each, which fetches ahead. More streams share two, one for each thread that reads,
+# Up to so many streams have a consumer each, which fetches ahead. More streams share two, one for each thread,
 # which seek for each block: what they fetched ahead would be for another stream.
 MOST_CONSUMERS: Final = 8
 SHARED_CONSUMERS: Final = 2
