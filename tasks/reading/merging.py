@@ -18,7 +18,7 @@ KEY: Final = "sort_key"
 # Streams are filled side by side: fetching and parsing leave Python's lock free most of the time.
 _THREADS: Final = 2
 # A round may have a million rows. It comes in parts, so that not all of it is there twice.
-_ROWS: Final = 100_000
+_ROWS: Final = 50_000
 
 Blocks = Generator[pa.Table, None, None]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tasks.reading.runs import RunDeletedError, UnmergedRunsError
 from tasks.reading.search import Prober
 from tasks.run_record import EarlierRuns
 from tasks.settings.job import Job
-from tests.cluster import Cluster, Record, sample_values, sort_key
+from tests.cluster import Cluster, Record, sample_values, sort_key, wait_for
 from tests.command import Command, Outcome
 
 
@@ -149,6 +150,28 @@ def test_a_key_is_found_by_the_index_or_by_offsets(
 
 def indexed(cluster: Cluster, job: Job) -> list[bytes]:
     return sorted(read_newest(cluster.connection, cluster.admin, job.index, job.name, 30, committed=True))
+
+
+@pytest.mark.slow
+def test_a_reader_that_is_left_early(cluster: Cluster, command: Command) -> None:
+    """A caller that stops in the middle leaves no thread and no consumer behind, whatever the number of runs."""
+    source = cluster.make_topic(1)
+    job = command.job(source, sorts=[f"id=o-{source}"])
+    for seed in range(3):
+        cluster.produce(source, sample_values(2000, seed=seed), 1)
+        assert command.run(job).status == 0
+    with opened(job, "id", command) as topic:
+        before = threads()
+        batches = topic.batches()
+        assert next(batches).num_rows > 0
+        assert threads() > before
+        batches.close()  # type: ignore[attr-defined]
+        wait_for(lambda: threads() <= before)
+
+
+def threads() -> int:
+    """Count the threads of this process, also those of librdkafka."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 @pytest.mark.raises("RunDeletedError")
