@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from kafka_sort import SortedTopic, merge_join
+from tasks.kafka.clients import make_consumer
 from tasks.kafka.ledger import EARLIER, LAST, read_newest
+from tasks.reading import streams
 from tasks.reading.runs import RunDeletedError, UnmergedRunsError
 from tasks.reading.search import Prober
 from tasks.run_record import EarlierRuns
@@ -153,8 +156,8 @@ def indexed(cluster: Cluster, job: Job) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_a_reader_that_is_left_early(cluster: Cluster, command: Command) -> None:
-    """A caller that stops in the middle leaves no thread and no consumer behind, whatever the number of runs."""
+def test_a_reader_that_is_left_early(cluster: Cluster, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that stops in the middle leaves no thread behind, and no consumer, of which each run has one."""
     source = cluster.make_topic(1)
     job = command.job(source, sorts=[f"id=o-{source}"])
     for seed in range(3):
@@ -162,8 +165,17 @@ def test_a_reader_that_is_left_early(cluster: Cluster, command: Command) -> None
         assert command.run(job).status == 0
     with opened(job, "id", command) as topic:
         before = threads()
+        consumers: list[Consumer] = []
+
+        def make_kept(*given: Any, **over: Any) -> Consumer:
+            # A consumer that nothing refers to is closed in any case.
+            consumers.append(make_consumer(*given, **over))
+            return consumers[-1]
+
+        monkeypatch.setattr(streams, "make_consumer", make_kept)
         batches = topic.batches()
         assert next(batches).num_rows > 0
+        assert len(consumers) == 3
         assert threads() > before
         batches.close()  # type: ignore[attr-defined]
         wait_for(lambda: threads() <= before)
