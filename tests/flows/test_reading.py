@@ -231,14 +231,14 @@ def test_runs_that_cannot_be_read_together(cluster: Cluster, command: Command, m
         assert command.run(job).status == 0
     with opened(job, "id", command) as topic, monkeypatch.context() as patch:
         patch.setattr("tasks.reading.reader.MOST_RUNS", 1)
-        with pytest.raises(UnmergedRunsError, match="--mode replace"):
+        with pytest.raises(UnmergedRunsError, match="kafka-sort merge"):
             list(topic)
         assert len(topic.get(1)) == 1
     ledger = cluster.ledger(job)
     older = ledger.runs[1].to_json().replace(b'"rules":"2"', b'"rules":"0"')
     cluster.produce_records(job.ledger, [Record(older, b"run/1")])
     refused = show(command, "read", *flags(job, 0))
-    assert (refused.status, "runs 1 of job" in refused.err, "--mode replace" in refused.err) == (1, True, True)
+    assert (refused.status, "runs 1 of job" in refused.err, "kafka-sort merge" in refused.err) == (1, True, True)
     assert values_of(show(command, "read", "--newest", *flags(job, 0))) == [b"1,a,b,Asia"]
     earlier = EarlierRuns.of(ledger.runs[1]).to_json()
     cluster.produce_records(job.ledger, [Record(None, b"run/1"), Record(earlier, EARLIER)])
