@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -73,7 +74,7 @@ class Fetched:
 
 def _to_list(column: pa.Array) -> list[Any]:
     """Return the items; a column of nulls needs no look at each."""
-    return [None] * len(column) if column.null_count == len(column) else column.to_pylist()  # type: ignore[no-any-return]
+    return [None] * len(column) if column.null_count == len(column) else column.to_pylist()
 
 
 class FetchedReader:
@@ -102,7 +103,7 @@ class FetchedReader:
             return
         reader = self._reader(topic)
         try:
-            for columns in reader.read(OffsetRange(partition, start, end)):
+            for columns in _read_ahead(reader.read(OffsetRange(partition, start, end))):
                 yield Fetched(partition, columns)
         finally:
             reader.release()
@@ -117,3 +118,16 @@ class FetchedReader:
                 consumer, self._admin, topic, stop, self._patience, consume_seconds=_CONSUME_SECONDS
             )
         return self._readers[topic]
+
+
+def _read_ahead(blocks: Iterator[fetch.Block]) -> Iterator[fetch.Block]:
+    """Read the next block in another thread, mostly without Python's lock, while the last one is looked at."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(next, blocks, None)
+        try:
+            while (block := ahead.result()) is not None:
+                ahead = pool.submit(next, blocks, None)
+                yield block
+        finally:
+            # Nothing else may use the consumer before it is done.
+            wait([ahead])
