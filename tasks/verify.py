@@ -49,7 +49,7 @@ def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerificati
     with (
         attempt_folder(job, f"verify-{uuid4().hex}") as folder,
         TopicReader(connection, job.group, patience) as reader,
-        FetchedReader(connection, admin, job.group, patience) as fetched,
+        FetchedReader(connection, admin, reader, job.group, patience) as fetched,
     ):
         schemas = Schemas(job.schema_content, job.schema_registry)
         return RunCheck(plan, admin, reader, fetched, patience, folder, schemas).verify()
