@@ -22,6 +22,8 @@ from tasks.verification.spill import FLUSH_ROWS, Spill
 # A record on its way to a mark, with the digest of its key.
 _ROW = np.dtype([("key", np.uint64), ("mark", np.uint64)])
 _BUCKET_ROWS = 1 << 18
+# 16 MB, and to sort them twice as much.
+PIECE_ROWS = 1 << 20
 MODULUS = 1 << 64
 _FACTOR_1, _FACTOR_2, _SHIFT = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53), np.uint64(33)
 
@@ -102,7 +104,7 @@ class SourceMarks:
         pending: list[npt.NDArray[np.void]] = []
         for rows in self._spill.read(number):
             pending.append(rows)
-            if sum(map(len, pending)) >= 4 * _BUCKET_ROWS:
+            if sum(map(len, pending)) >= PIECE_ROWS:
                 yield np.concatenate(pending)
                 pending = []
         if pending:
