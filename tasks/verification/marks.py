@@ -65,7 +65,7 @@ class SourceMarks:
     """
 
     def __init__(self, folder: Path, marker: Marker, records: int) -> None:
-        self._spill = Spill(folder, min(records // _BUCKET_ROWS + 1, 1 << 16), FLUSH_ROWS, _ROW)
+        self._spill = Spill(folder, records // _BUCKET_ROWS + 1, FLUSH_ROWS, _ROW)
         self._marker = marker
         self._unranked = 0
 

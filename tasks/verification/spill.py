@@ -59,7 +59,8 @@ class Spill:
         self._kind = kind
         self._flush_rows = flush_rows
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by __exit__
-        self._segments: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
+        # Of each flush: where it begins in the file, and the first row of each bucket in it.
+        self._flushes: list[tuple[int, npt.NDArray[np.int64]]] = []
         self._pending: list[Rows] = []
         self._pending_rows = 0
 
@@ -91,21 +92,20 @@ class Spill:
         # NumPy sorts 16 bits ten times as fast as 64.
         bucket = (rows["key"] % np.uint64(self.buckets)).astype(np.uint16 if self.buckets <= _SMALL else np.int64)
         order = np.argsort(bucket, kind="stable")
-        bounds = np.cumsum([0, *np.bincount(bucket, minlength=self.buckets).tolist()]).tolist()
-        start = self._file.seek(0, 2)
+        firsts = np.append(0, np.cumsum(np.bincount(bucket, minlength=self.buckets)))
+        self._flushes.append((self._file.seek(0, 2), firsts))
         self._file.write(rows[order].data)
-        for number, segments in enumerate(self._segments):
-            if count := bounds[number + 1] - bounds[number]:
-                segments.append((start + bounds[number] * self._kind.itemsize, count))
 
     def count(self, bucket: int) -> int:
         """Count the rows of the bucket."""
         self._flush()
-        return sum(count for _, count in self._segments[bucket])
+        return sum(int(firsts[bucket + 1] - firsts[bucket]) for _, firsts in self._flushes)
 
     def read(self, bucket: int) -> Iterator[Rows]:
         """Yield the bucket's rows in the order they were added, FLUSH_ROWS or fewer at a time."""
         self._flush()
-        for start, count in self._segments[bucket]:
-            self._file.seek(start)
-            yield np.frombuffer(self._file.read(count * self._kind.itemsize), self._kind)
+        for start, firsts in self._flushes:
+            first, end = firsts[bucket : bucket + 2].tolist()
+            if first < end:
+                self._file.seek(start + first * self._kind.itemsize)
+                yield np.frombuffer(self._file.read((end - first) * self._kind.itemsize), self._kind)
