@@ -63,7 +63,7 @@ class TieRanks:
         self.has_ties = False
 
     def begin(self) -> None:
-        """Begin anew: what follows need not be behind what was."""
+        """Begin with nothing before: what follows may be lower."""
         self._last = None
 
     def rank(self, keys: pa.Array) -> Ranks:

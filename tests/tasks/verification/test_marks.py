@@ -95,14 +95,14 @@ def test_partition_and_time_count() -> None:
 
 
 def test_marks_of_another_verification_differ() -> None:
-    """Factors are drawn anew, so no records can be made that have the same sum of marks."""
+    """Factors are random, so no records can be made that have the same sum of marks."""
     ranks = np.array([3])
     assert Marker().sum(digest([7]), ranks) != Marker().sum(digest([7]), ranks)
 
 
 @pytest.mark.parametrize("blocks", [[[b"b", b"a"]], [[b"a", b"b"], [b"a"]]], ids=["within a block", "between blocks"])
 def test_keys_out_of_order(blocks: list[list[bytes]]) -> None:
-    """Keys that do not ascend are found, also from one block to the next; what begins anew may be lower."""
+    """Keys that do not ascend are found, also from one block to the next; a new beginning may be lower."""
     ranks = TieRanks()
     for block in blocks[:-1]:
         ranks.rank(pa.array(block, pa.binary()))
