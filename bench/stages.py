@@ -133,7 +133,7 @@ class Stages:
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
                 write = partial(send_columns, sender, f"{done.sort}-plain")
-                write_sorted(write, done, gatherer, publication.published(done.key), lambda _: None)
+                write_sorted(write, done, gatherer, lambda _: None)
             sender.flush()
         sender.close()
 

@@ -14,6 +14,13 @@ def sort_facts(job: Job, record: RunRecord | None) -> dict[str, Any]:
     return _nothing_new(job) if record is None else _run_facts(record)
 
 
+def merge_facts(job: Job, record: RunRecord | None) -> dict[str, Any]:
+    """Return the same of a merge; `record` is None if there was nothing to merge."""
+    if record is None:
+        return {**_nothing_new(job), "state": "nothing to merge"}
+    return {**_run_facts(record), "state": "merged"}
+
+
 def _nothing_new(job: Job) -> dict[str, Any]:
     """Return the same members as those of a run."""
     names = {"job": job.name, "state": "nothing new", "source": job.source_topic, "dead_letter_topic": job.dead_letters}
@@ -50,6 +57,9 @@ def _output_facts(sort: WrittenSort) -> dict[str, Any]:
         "topic": sort.topic,
         "folder": sort.folder or None,
         "columns": sort.columns,
+        "records": sort.count,
+        "expired": sort.expired,
+        "superseded": sort.superseded,
         "partitions": [_range_facts(w, files.get(w.partition)) for w in sort.partitions],
     }
 

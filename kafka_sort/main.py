@@ -21,6 +21,7 @@ from kafka_sort.options import (
     connection_options,
     job_options,
     load_options,
+    merge_options,
     output_option,
     quiet_option,
     reading_options,
@@ -199,6 +200,35 @@ def stream(job_file: Path | None, wait_for_topic: float, **flags: Any) -> None:
 
     with use_connection(connection):
         run_stream(job, streaming, display)
+
+
+@cli.command()
+@click.option("--latest", is_flag=True, help="Keep only the newest record of each key; this takes all runs.")
+@click.option("--drop-tombstones", is_flag=True, help="With --latest, drop that one too if it has no value.")
+@output_option
+@quiet_option
+@merge_options
+@connection_options
+@DEBUG
+def merge(job_file: Path | None, *, latest: bool, drop_tombstones: bool, **flags: Any) -> None:
+    """Make one run of a job's oldest runs, and delete these: the flow merge-topic. The ledger has format and sorts."""
+    if drop_tombstones and not latest:
+        raise click.UsageError("--drop-tombstones is for --latest: give both, or leave it out")
+    connection = _connection(flags)
+    display = _start(flags)
+    job = load_job(_given(Job, flags), os.environ, job_file)
+    prefect = start_prefect()
+    from tasks.merging.recorded import merging_job
+    from tasks.preflight import check_before_lease
+
+    # Wrong settings and absent brokers are reported while Prefect takes its seconds to start.
+    admin = make_admin(connection)
+    check_before_lease(merging_job(job, connection, admin), connection, admin)
+    prefect.result()
+    from kafka_sort.terminal import run_merge
+
+    with use_connection(connection):
+        run_merge(job, display, latest=latest, drop_tombstones=drop_tombstones)
 
 
 @cli.command()

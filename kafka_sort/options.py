@@ -53,6 +53,35 @@ def verify_options(command: F) -> F:
     return _job_file(_options(Job, _OF_VERIFICATION)(command))
 
 
+# What a merge uses of a job; the ledger has the rest.
+_OF_MERGE = frozenset(
+    {
+        "source_topic",
+        "job_name",
+        "schema_registry",
+        "avro_schema",
+        "protobuf_descriptor",
+        "memory_limit",
+        "workdir",
+        "dump_concurrency",
+        "sort_concurrency",
+        "retries",
+        "retry_delay",
+        "run_timeout",
+        "start_timeout",
+        "request_timeout",
+        "session_timeout",
+        "transaction_timeout",
+        "replication_factor",
+    }
+)
+
+
+def merge_options(command: F) -> F:
+    """Show the flags that a merge uses; take the job's others too, but hidden, so that those of `sort` fit."""
+    return _job_file(_options(Job, _OF_MERGE)(command))
+
+
 def stream_options(command: F) -> F:
     """Add one flag for each setting of a stream."""
     return _options(Streaming)(command)

@@ -5,11 +5,12 @@ A flow and the report of its work are one: a signal that comes in between does n
 
 from prefect import tags
 
+from flows.merge_topic import merge_topic
 from flows.sort_topic import sort_topic
 from flows.stream_topic import stream_topic
 from flows.verify_topic import verify_topic
 from kafka_sort.display import Display
-from kafka_sort.facts import sort_facts, verification_facts
+from kafka_sort.facts import merge_facts, sort_facts, verification_facts
 from kafka_sort.tables import print_table
 from tasks.errors import VerificationError
 from tasks.observe.report import headline, outputs_table, stages_table
@@ -36,6 +37,14 @@ def run_sort(job: Job, display: Display = TABLES, rewrite: int | None = None) ->
         record = sort_topic(job, rewrite=rewrite)
     display.show(lambda: print_run(job, record), lambda: sort_facts(job, record))
     return record
+
+
+@holding()
+def run_merge(job: Job, display: Display = TABLES, *, latest: bool = False, drop_tombstones: bool = False) -> None:
+    """Make one run of several, and show what was done."""
+    with tags(TAG):
+        record = merge_topic(job, latest=latest, drop_tombstones=drop_tombstones)
+    display.show(lambda: print_merge(job, record), lambda: merge_facts(job, record))
 
 
 @holding()
@@ -86,6 +95,14 @@ def print_run(job: Job, record: RunRecord | None) -> None:
     # The end of a folder's path tells it from others.
     print_table("outputs", *outputs_table(record), fold=any(sort.has_folder for sort in record.sorts))
     print_table("stages", *stages_table(record))
+
+
+def print_merge(job: Job, record: RunRecord | None) -> None:
+    """Print the merge's tables, or that there was nothing to do."""
+    if record is None:
+        print(f"{job.job_name or job.source_topic}: nothing to merge")
+    else:
+        print_run(job, record)
 
 
 def print_verification(verification: Verification) -> None:

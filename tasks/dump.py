@@ -7,7 +7,7 @@ dead letters. It appears by rename, with its manifest; a chunk whose manifest do
 import gc
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -38,6 +38,7 @@ from tasks.run_context import Meter, current_run
 from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
+from tasks.settings.sorts import KeyColumn
 
 # Offsets of a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
 CHUNK_OFFSETS = 2_000_000
@@ -50,7 +51,11 @@ _TIMED_RECORDS = 1000
 
 @dataclass(frozen=True)
 class DumpRequest:
-    """The input of a dump task: small and picklable, so that it can run elsewhere."""
+    """The input of a dump task: small and picklable, so that it can run elsewhere.
+
+    `edges`: offsets at which a chunk must begin. `topic`, `keys`: what is read, and its key columns, if these are not
+    the source and all key columns of the job.
+    """
 
     job: Job
     run: int
@@ -58,6 +63,19 @@ class DumpRequest:
     range: OffsetRange
     folder: Path
     placements: Placements = field(default_factory=Placements)
+    edges: tuple[int, ...] = ()
+    topic: str = ""
+    keys: tuple[KeyColumn, ...] = ()
+
+    @property
+    def topic_name(self) -> str:
+        """The topic that is read."""
+        return self.topic or self.job.source_topic
+
+    @property
+    def key_columns(self) -> Sequence[KeyColumn]:
+        """The key columns that the chunks have."""
+        return self.keys or self.job.key_columns
 
     @property
     def files(self) -> ChunkFolder:
@@ -75,11 +93,13 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     reach("before-dump")
     own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
     try:
-        with own as pool, pool.take() as reader:
-            making = _Making(make_format(request.job), OutputColumns(request.job, request.placements))
-            chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in split_range(request.range))
+        with own as pool, pool.take(request.topic_name) as reader:
+            fmt = make_format(request.job, request.key_columns)
+            making = _Making(fmt, OutputColumns(request.job, request.placements))
+            ranges = split_range(request.range, request.edges)
+            chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in ranges)
     except OSError as error:
-        where = f"{request.job.source_topic}/{request.range.partition}"
+        where = f"{request.topic_name}/{request.range.partition}"
         raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
     reach("after-dump")
     return Dumped(request.range, chunks, time.monotonic() - began)
@@ -114,10 +134,11 @@ def refuse_lost(job: Job, chunks: Sequence[Chunk]) -> None:
         raise SourceLostError(job.source_topic, lost)
 
 
-def split_range(whole: OffsetRange) -> Iterator[OffsetRange]:
-    """Split the range into consecutive ranges of at most CHUNK_OFFSETS, one for each chunk."""
-    edges = [*range(whole.start, whole.end, CHUNK_OFFSETS), whole.end]
-    for start, end in pairwise(edges):
+def split_range(whole: OffsetRange, edges: Iterable[int] = ()) -> Iterator[OffsetRange]:
+    """Split the range into consecutive ranges of at most CHUNK_OFFSETS, one for each chunk, and at these edges."""
+    inner = {edge for edge in edges if whole.start < edge < whole.end}
+    starts = {*range(whole.start, whole.end, CHUNK_OFFSETS), *inner}
+    for start, end in pairwise([*sorted(starts), whole.end]):
         yield OffsetRange(whole.partition, start, end)
 
 
@@ -126,12 +147,12 @@ def _dump_chunk(
 ) -> Chunk:
     target, tally = request.files.path(offsets), _Tally(dict.fromkeys(request.placements.record_keys, 0))
     buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
-    schema = chunk_schema(request.job.key_columns, source_place(request.job))
+    schema = chunk_schema(request.key_columns, source_place(request.job))
     rows = TableWriter(target, request.placements.extend(schema))
     dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
     with rows, dead:
         for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
-            table, rejects = group.split(request.job, making.fmt)
+            table, rejects = group.split(request.job, making.fmt, request.key_columns)
             table = making.outputs.add(table, offsets.partition)
             tally.add(table, group.times)
             rows.write(table)
@@ -230,10 +251,10 @@ class RowGroup:
         self.bytes += block.nbytes
         self.times += block.timestamps[::_TIMED_RECORDS].tolist()
 
-    def split(self, job: Job, fmt: RecordFormat) -> tuple[pa.Table, pa.Table]:
+    def split(self, job: Job, fmt: RecordFormat, keys: Sequence[KeyColumn]) -> tuple[pa.Table, pa.Table]:
         """Return the accepted records as a table of the chunk's schema, and the dead letters.
 
-        The job numbers the key columns, for chunks as for the order of a sort: a format may have them in another order.
+        `keys` numbers the key columns, for chunks as for the order of a sort: a format may have them in another order.
         """
         columns = {name: pa.concat_arrays(columns) for name, columns in self._columns.items()}
         group = pa.table({**columns, "partition": partition_column(self._partition, self.rows)}, RECORD)
@@ -241,11 +262,11 @@ class RowGroup:
         rejects = self._dead_letters(group, parsed.rejected)
         accepted = parsed.accepted(self.rows)
         rows = group if accepted is None else group.take(pa.array(accepted))
-        schema = chunk_schema(job.key_columns, source_place(job))
+        schema = chunk_schema(keys, source_place(job))
         record = {name: rows.column(name) for name in RECORD.names if name in schema.names}
         if job.timestamps != "keep" and not job.folder_sorts:
             record["timestamp"] = pa.nulls(len(rows), pa.int64())
-        return pa.table({**record, **encode_keys(job.key_columns, parsed.columns)}, schema), rejects
+        return pa.table({**record, **encode_keys(keys, parsed.columns)}, schema), rejects
 
     def _dead_letters(self, group: pa.Table, rejected: dict[int, str]) -> pa.Table:
         indexes = sorted(rejected)
@@ -294,12 +315,12 @@ def _paused_gc() -> Iterator[None]:
 
 
 @task(
-    task_run_name="dump {request.job.source_topic}/{request.range.partition}",
+    task_run_name="dump {request.topic_name}/{request.range.partition}",
     cache_policy=NO_CACHE,
     persist_result=False,
 )
 def dump_partition(request: DumpRequest) -> Dumped:
-    """Read one source partition into chunks."""
+    """Read one partition into chunks."""
     with log_context(stage="dump", partition=request.range.partition):
         dumped = dump_range(request)
         get_logger().info(

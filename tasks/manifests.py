@@ -111,7 +111,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Dumped:
-    """The result of a dump: all records of one source partition's range, in chunks. `seconds`: the time it took."""
+    """The result of a dump: all records of one partition's range, in chunks. `seconds`: the time it took."""
 
     range: OffsetRange
     chunks: tuple[Chunk, ...]
@@ -173,7 +173,8 @@ class SortedRows:
     """Manifest of the sort named `sort`: its rows in total order, part by part, and their division among partitions.
 
     `columns`: of a record; `key`: the one of its record key, empty if it has none. `batch_rows`: how many records may
-    be gathered at once. `seconds`: the time sorting took.
+    be gathered at once. `seconds`: the time sorting took. `checksum`: of the records as they are to be published.
+    `superseded`, `superseded_checksum`: of the records that the sort left out, since it keeps the newest of each key.
     """
 
     sort: str
@@ -184,6 +185,9 @@ class SortedRows:
     ranges: tuple[KeyRange, ...] = ()
     seconds: float = 0.0
     key: str = "key"
+    checksum: int = 0
+    superseded: int = 0
+    superseded_checksum: int = 0
 
     @property
     def files(self) -> frozenset[Path]:

@@ -6,7 +6,7 @@ then it knows whether the run is there (done), is not (publish again, from the s
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -36,7 +36,18 @@ from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.replacement import refuse_newcomers
 from tasks.run_context import current_run
-from tasks.run_record import FEATURES, FORMAT, PARQUET, REPLACE, CoveredRuns, ReadRange, RunRecord, WrittenSort
+from tasks.run_record import (
+    FEATURES,
+    FORMAT,
+    MERGE,
+    PARQUET,
+    REPLACE,
+    CoveredRuns,
+    DeletedRange,
+    ReadRange,
+    RunRecord,
+    WrittenSort,
+)
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
 from tasks.sorting.rows import RowGatherer
@@ -74,8 +85,63 @@ Written = tuple[WrittenSort, ...]
 
 
 @dataclass(frozen=True)
+class MergedOutput:
+    """The facts of a merge about one output. `expired`, `superseded`: of all runs that went into it, however early.
+
+    `kept_from`: partition → the offset from which on there are runs that the merge leaves as they are.
+    """
+
+    expired: int
+    superseded: int
+    superseded_checksum: int
+    kept_from: Mapping[int, int]
+
+    def complete(self, sort: WrittenSort, rows: SortedRows) -> WrittenSort:
+        """Add the facts to what was written."""
+        kept = (DeletedRange(d.partition, self.kept_from.get(d.partition, d.before)) for d in sort.delete_before)
+        return replace(
+            sort,
+            delete_before=tuple(kept),
+            expired=self.expired,
+            superseded=self.superseded + rows.superseded,
+            superseded_checksum=f"{(self.superseded_checksum + rows.superseded_checksum) % 2**64:016x}",
+        )
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The facts of a merge, which publishes records again. `covers`: their runs, in the order of their age.
+
+    `records`, `checksum`: of the source, as these runs had placed them. `outputs`: by the names of the sorts.
+    """
+
+    covers: tuple[CoveredRuns, ...]
+    records: int
+    checksum: str
+    outputs: Mapping[str, MergedOutput]
+    options: Mapping[str, Any]
+
+    def complete(self, record: RunRecord, sorts: Sequence[SortedRows]) -> RunRecord:
+        """Make the record of a run that read nothing of the source that of the merge."""
+        rows = {done.sort: done for done in sorts}
+        return replace(
+            record,
+            records=self.records,
+            dead_letters=0,
+            checksum={"name": checksum.NAME, "sum": self.checksum},
+            sorts=tuple(self.outputs[sort.topic].complete(sort, rows[sort.topic]) for sort in record.sorts),
+            options={**record.options, **self.options},
+            covers=self.covers,
+            requires=(MERGE, *record.requires),
+        )
+
+
+@dataclass(frozen=True)
 class Publication:
-    """The input of a publish attempt, besides the owner; it is the same for every attempt of one run."""
+    """The input of a publish attempt, besides the owner; it is the same for every attempt of one run.
+
+    `merged`: of a merge, whose records are those of other runs.
+    """
 
     attempt: str
     snapshot: Snapshot
@@ -83,6 +149,7 @@ class Publication:
     sorts: tuple[SortedRows, ...]
     target: Target
     started: datetime
+    merged: Merged | None = None
 
     @property
     def records(self) -> int:
@@ -116,10 +183,6 @@ class Publication:
         """The checksum of the records that each sort places, as the source has them."""
         return sum(chunk.checksum for chunk in self.chunks) % 2**64
 
-    def published(self, key: str) -> int:
-        """Return the checksum of the records to publish, whose record keys are in this column."""
-        return sum(dict(chunk.published)[key] for chunk in self.chunks) % 2**64
-
 
 def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     """Publish the run, or find it published. After a TransientError, a retry follows the same rules."""
@@ -128,7 +191,8 @@ def publish_run(owner: Owner, publication: Publication) -> RunRecord:
     if found is not None:
         return found
     staged = stage_rows(owner.job, publication)
-    check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
+    if publication.merged is None:
+        check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
     publication.target.check()
     began = time.monotonic()
     try:
@@ -232,8 +296,7 @@ def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Co
     meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
     columns = {sort.name: sort.columns for sort in job.sort_list}
     for rows in (rows for rows in publication.sorts if rows.sort in wanted):
-        expected = publication.published(rows.key)
-        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, expected, meter.add)
+        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, meter.add)
         sent.append(Sent(rows, columns[rows.sort], total))
     return sent
 
@@ -258,17 +321,13 @@ def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:
 
 
 def write_sorted(
-    write: Callable[[int, Columns], None],
-    sort: SortedRows,
-    gatherer: RowGatherer,
-    expected: int,
-    count: Callable[[int], None],
+    write: Callable[[int, Columns], None], sort: SortedRows, gatherer: RowGatherer, count: Callable[[int], None]
 ) -> int:
     """Write all rows of one sort, in order, each range to its partition; return the checksum of what was written.
 
     ContentError if these rows are not what was read.
     """
-    total, rows = 0, 0
+    total, rows, expected = 0, 0, sort.checksum
     for batch in _gathered(sort, gatherer):
         current_run().stop.check()
         reach("before-publish-batch")
@@ -321,7 +380,7 @@ def _reveal_fence(
 def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, ...], letters: int) -> RunRecord:
     job, snapshot = owner.job, publication.snapshot
     covers = (CoveredRuns(1, snapshot.run - 1),) if snapshot.replaces and snapshot.run > 1 else ()
-    return RunRecord(
+    record = RunRecord(
         job=job.name,
         run=snapshot.run,
         attempt=publication.attempt,
@@ -346,6 +405,7 @@ def _record(owner: Owner, publication: Publication, written: tuple[WrittenSort, 
         covers=covers,
         dead_letters_written=None if letters == publication.dead_letters else letters,
     )
+    return publication.merged.complete(record, publication.sorts) if publication.merged else record
 
 
 def _required(job: Job, written: Written, covers: Sequence[CoveredRuns]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before s
 retried freely; step 6 publishes all of the run in one transaction, or nothing.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,48 +80,46 @@ class Run:
         counts = [target.partitions(sort.name) if sort.name in target.sorts else 1 for sort in job.sort_list]
         placements = place_outputs(job, counts)
         chunks = self._dump(snapshot, folder, placements)
-        sorts = self._sort(snapshot, folder, placements, chunks, target.sorts)
+        placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in target.sorts]
+        sorts = self.sort_all(
+            snapshot, [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
+        )
+        drop_divided(chunks, sorts)
         return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
 
     def publish(self, publication: Publication) -> RunRecord:
         """Do step 6, publish and commit."""
         snapshot = publication.snapshot
-        with _stage("publish", snapshot, publication.records * len(publication.sorts)):
+        with _stage("publish", snapshot, sum(rows.rows for rows in publication.sorts)):
             record = self.runner.publish(self.owner, publication)
         current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record
 
-    def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:
-        job, ranges = self.owner.job, [r for r in snapshot.ranges if r.span]
-        requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder, placements) for r in ranges]
-        with _stage("dump", snapshot, snapshot.span):
+    def dump_all(self, snapshot: Snapshot, requests: Sequence[DumpRequest]) -> list[Dumped]:
+        """Read each range into chunks; return the results in the order of the requests."""
+        with _stage("dump", snapshot, sum(request.range.span for request in requests)):
             dumped = self.runner.dump(requests)
         for part in dumped:
             current_metrics().count("dump", part.records, part.record_bytes, partition=part.range.partition)
-        chunks = tuple(chunk for part in dumped for chunk in part.chunks)
+        return dumped
+
+    def sort_all(self, snapshot: Snapshot, requests: Sequence[SortRequest]) -> tuple[SortedRows, ...]:
+        """Make each sort of its chunks; return the results in the order of the requests."""
+        with _stage("sort", snapshot, sum(chunk.records for request in requests for chunk in request.chunks)):
+            sorts = tuple(self.runner.sort(requests))
+        for request, done in zip(requests, sorts, strict=True):
+            size = sum(chunk.record_bytes for chunk in request.chunks)
+            current_metrics().count("sort", done.rows, size, sort=done.sort)
+        return sorts
+
+    def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:
+        job, ranges = self.owner.job, [r for r in snapshot.ranges if r.span]
+        requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder, placements) for r in ranges]
+        chunks = tuple(chunk for part in self.dump_all(snapshot, requests) for chunk in part.chunks)
         refuse_lost(job, chunks)
         # The publish does so as well: by then an earlier batch may have met more.
         describe_schemas(self.owner.recorded_format, chunks)
         return chunks
-
-    def _sort(
-        self,
-        snapshot: Snapshot,
-        folder: Path,
-        placements: Placements,
-        chunks: tuple[Chunk, ...],
-        wanted: Collection[str],
-    ) -> tuple[SortedRows, ...]:
-        job = self.owner.job
-        placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in wanted]
-        requests = [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
-        with _stage("sort", snapshot, sum(chunk.records for chunk in chunks) * len(requests)):
-            sorts = tuple(self.runner.sort(requests))
-        drop_divided(chunks, sorts)
-        size = sum(chunk.record_bytes for chunk in chunks)
-        for done in sorts:
-            current_metrics().count("sort", done.rows, size, sort=done.sort)
-        return sorts
 
 
 @contextmanager

@@ -18,7 +18,8 @@ FEATURES: Final = (("partition-by", "partition_by", "range"), ("output-key", "ou
 # The features that a record may require and from which this version can go on.
 REPLACE: Final = "replace"
 PARQUET: Final = "parquet"
-UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, PARQUET, *(feature for feature, _, _ in FEATURES)})
+MERGE: Final = "merge"
+UNDERSTOOD: Final[frozenset[str]] = frozenset({REPLACE, PARQUET, MERGE, *(feature for feature, _, _ in FEATURES)})
 _MODULUS: Final = 2**64
 
 T = TypeVar("T")
@@ -88,7 +89,9 @@ class WrittenSort:
     `checksum`: of the written records, in hexadecimal; empty in format 1. `delete_before`: for every partition, if the
     run covers others. `partition_count`: the number of the output's partitions; 0 if an earlier version wrote the
     record. Of a folder, `folder` is the name of the run's files in it, and `staged` the one under which they were
-    written before the commit; the offsets of its `partitions` are numbers of rows in `files`.
+    written before the commit; the offsets of its `partitions` are numbers of rows in `files`. Of a merge, `expired` is
+    the number of records of the covered runs that retention had removed, and `superseded` that of those that it left
+    out, whose checksum is `superseded_checksum`.
     """
 
     topic: str
@@ -101,6 +104,14 @@ class WrittenSort:
     folder: str = ""
     staged: str = ""
     files: tuple[WrittenFile, ...] = ()
+    expired: int = 0
+    superseded: int = 0
+    superseded_checksum: str = ""
+
+    @property
+    def count(self) -> int:
+        """The number of records."""
+        return sum(w.count for w in self.partitions)
 
     @property
     def has_folder(self) -> bool:
@@ -113,8 +124,8 @@ class RunRecord:
     """One run, which was committed in the transaction of the rows themselves.
 
     `ledger`: version of this format. `requires`: features that must be understood to go on from this record.
-    `covers`: the runs whose place in the outputs it takes. `dead_letters_written`: how many of its dead letters no
-    earlier run had written; None: all.
+    `covers`: the runs whose place in the outputs it takes; a merge has them in the order of their age.
+    `dead_letters_written`: how many of its dead letters no earlier run had written; None: all.
     """
 
     job: str
@@ -159,6 +170,16 @@ class RunRecord:
     def is_covered_by(self, others: Iterable["RunRecord"]) -> bool:
         """Whether one of the others has taken the place of this run."""
         return any(c.first <= self.run <= c.last for other in others for c in other.covers)
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether the run read what others had written, and nothing of the source."""
+        return MERGE in self.requires
+
+    @property
+    def age(self) -> int:
+        """The number of the oldest run whose records it has: current runs in this order are in that of the source."""
+        return min((c.first for c in self.covers), default=self.run)
 
     @property
     def keeps_timestamps(self) -> bool:
@@ -223,7 +244,7 @@ class EarlierRuns:
     `sorts`: for each output the offsets, counts and checksums of these runs together; there may be offsets without a
     record between first and last. `read`: all offsets that they read of the source topic with this id, by the newest
     parse rules of these runs, for the dead-letter topic of the newest; what older rules made of a record is not known
-    any more.
+    any more. `covers`: of one run, the runs whose place it has taken.
     """
 
     job: str
@@ -238,11 +259,21 @@ class EarlierRuns:
     rules: str = ""
     read: tuple[ReadRange, ...] = ()
     dead_letter_topic: str = ""
+    covers: tuple[CoveredRuns, ...] = ()
 
     @property
     def placed(self) -> int:
         """The number of records in each output."""
         return self.records - self.dead_letters
+
+    def are_replaced(self, records: "Iterable[RunRecord | EarlierRuns]") -> bool:
+        """Whether later runs have taken the place of all of these."""
+        reached = 0
+        for covered in sorted((c for record in records for c in record.covers), key=lambda c: c.first):
+            if covered.first > reached + 1:
+                break
+            reached = max(reached, covered.last)
+        return reached >= self.last_run
 
     @property
     def reading(self) -> Reading:
@@ -271,20 +302,25 @@ class EarlierRuns:
             rules=record.rules,
             read=join_ranges(record.read),
             dead_letter_topic=record.dead_letter_topic,
+            covers=record.covers,
         )
 
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
-        """Join these runs with later ones."""
+        """Join these runs with later ones; of runs whose place those have taken nothing is in the outputs any more."""
+        are_gone = self.are_replaced([later])
+        sorts = later.sorts if are_gone else _join_outputs((*self.sorts, *later.sorts))
         return replace(
             self,
             last_run=later.last_run,
-            records=self.records + later.records,
-            dead_letters=self.dead_letters + later.dead_letters,
-            sorts=_join_outputs((*self.sorts, *later.sorts)),
+            records=later.records + (0 if are_gone else self.records),
+            dead_letters=later.dead_letters + (0 if are_gone else self.dead_letters),
+            # Where some of them are gone, the sum of all says nothing.
+            sorts=tuple(replace(sort, checksum="") for sort in sorts) if later.covers and not are_gone else sorts,
             source_topic_id=later.source_topic_id,
             rules=later.rules,
             read=join_ranges((*(self.read if is_alike(self.reading, later.reading) else ()), *later.read)),
             dead_letter_topic=later.dead_letter_topic,
+            covers=(),
         )
 
     def to_json(self) -> bytes:
@@ -299,6 +335,7 @@ class EarlierRuns:
             "sorts": _read_sorts(raw["sorts"]),
             "requires": tuple(raw.get("requires", ())),
             "read": _all(ReadRange, raw.get("read", ())),
+            "covers": _all(CoveredRuns, raw.get("covers", ())),
         }
         return cls(**(_known(cls, raw) | nested))
 

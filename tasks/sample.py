@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, Message
@@ -106,6 +107,17 @@ def take_sample(view: JobView, snapshot: Snapshot) -> Sample:
     if judged and not records and time.monotonic() > deadline:
         raise TransientError(f"no record of source {topic} could be read for {seconds:g} s")
     return Sample(tuple(records))
+
+
+def measure_records(view: JobView, topic: str, ranges: Iterable[OffsetRange]) -> float:
+    """Return the mean size of a few records of a topic; 0 if there is none."""
+    limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
+    deadline, records = time.monotonic() + _SIZED_SECONDS, list[SampledRecord]()
+    with closing(make_consumer(view.connection, view.job.group, **limits)) as consumer:
+        for windows in plan_windows([r for r in ranges if r.span], _RECORDS, thorough=False):
+            for messages in read_windows(consumer, topic, windows, deadline):
+                records += map(_sized, messages)
+    return Sample(tuple(records)).mean_record_bytes
 
 
 def _find_first(

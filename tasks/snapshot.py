@@ -265,12 +265,16 @@ def fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) 
     """
     if not sorts:
         return snapshot
-    seconds = max(
-        1 / _PLANNED_RECORDS_PER_SECOND,
-        (snapshot.mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND,
-    )
-    most = int(transaction_seconds * _PLANNED_SHARE_OF_TIMEOUT / (seconds * sorts))
+    most = most_records(snapshot.mean_record_bytes, sorts, transaction_seconds)
     return cap_offsets(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
+
+
+def most_records(mean_record_bytes: float, sorts: int, transaction_seconds: float) -> int:
+    """Return how many records can be published by so many sorts within a transaction's timeout."""
+    seconds = max(
+        1 / _PLANNED_RECORDS_PER_SECOND, (mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND
+    )
+    return int(transaction_seconds * _PLANNED_SHARE_OF_TIMEOUT / (seconds * sorts))
 
 
 @task(task_run_name="snapshot {owner.job.source_topic}", cache_policy=NO_CACHE, persist_result=False)

@@ -29,10 +29,11 @@ from tasks.placement import Placement
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
-from tasks.settings.sorts import Sort
+from tasks.settings.sorts import KeyColumn, Sort
 from tasks.sorting.bound import KeyBound, encode_key
 from tasks.sorting.cuts import cut_counts, cut_rows
 from tasks.sorting.encoded import encode_rows
+from tasks.sorting.newest import Newest, keep_newest
 from tasks.sorting.order import Order, order_of
 from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
@@ -52,7 +53,12 @@ _LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; 
 
 @dataclass(frozen=True)
 class SortRequest:
-    """The input of a sort task: small and picklable, so that it can run elsewhere."""
+    """The input of a sort task: small and picklable, so that it can run elsewhere.
+
+    `chunks`: in the order of their arrival, which decides among equal keys. `newest`: whether of equal keys the newest
+    record alone is kept, and whether that one too is left out if it has no value. `keys`: the key columns of the
+    chunks, if these are not all of the job's.
+    """
 
     job: Job
     sort: Sort
@@ -60,6 +66,13 @@ class SortRequest:
     partitions: int
     folder: Path
     placement: Placement = field(default_factory=Placement)
+    newest: Newest | None = None
+    keys: tuple[KeyColumn, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The number of the sort in its job, for the names of its files."""
+        return self.job.sort_list.index(self.sort)
 
 
 def sort_chunks(request: SortRequest) -> SortedRows:
@@ -76,25 +89,12 @@ def sort_chunks(request: SortRequest) -> SortedRows:
 
 def _sort_chunks(request: SortRequest) -> SortedRows:
     reach("before-sort")
-    job, sort, number = request.job, request.sort, request.job.sort_list.index(request.sort)
-    chunks = sorted(request.chunks, key=lambda chunk: (chunk.range.partition, chunk.range.start))
-    files = [chunk.path for chunk in chunks if chunk.path is not None]
-    columns, order = record_columns(job, sort, chunks, request.placement.key), order_of(job.key_columns, sort)
+    job, sort = request.job, request.sort
+    order = order_of(request.keys or job.key_columns, sort)
     partition = request.placement.partition
-    budget = Budget.of(job)
-    division = Division(
-        order.behind(partition) if partition else order,
-        columns,
-        budget.part_bytes,
-        _threads(job),
-        lambda part: request.folder / f"part-{number:03}-{part:05}.parquet",
-    )
-    divided = divide(files, division) if files else []
-    parts = []
-    with _connect(request) as connection:
-        for i, part in enumerate(divided):
-            path = request.folder / f"order-{number:03}-{i:05}.u32"
-            parts.append(_order_part(connection, part, order, partition, path))
+    chunks, key = _kept(request, order), request.placement.key
+    columns = record_columns(job, sort, chunks, key)
+    parts = _order_parts(request, chunks, columns, order)
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
@@ -107,8 +107,57 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     if not sort.has_folder:
         ranges = _indexed(order, keys, ranges)
     reach("after-sort")
-    key = request.placement.key
-    return SortedRows(sort.name, rows, tuple(parts), columns, _batch_rows(chunks), ranges, key=key)
+    checksum = _checksum(chunks, key)
+    return SortedRows(
+        sort.name,
+        rows,
+        tuple(parts),
+        columns,
+        _batch_rows(chunks),
+        ranges,
+        key=key,
+        checksum=checksum,
+        superseded=sum(chunk.records for chunk in request.chunks) - rows,
+        superseded_checksum=(_checksum(request.chunks, key) - checksum) % 2**64,
+    )
+
+
+def _kept(request: SortRequest, order: Order) -> tuple[Chunk, ...]:
+    """Return the chunks with those rows that the sort keeps: all, if it is not asked for the newest."""
+    if request.newest is None:
+        return request.chunks
+
+    def name(i: int) -> Path:
+        return request.folder / f"newest-{request.number:03}-{i:05}.parquet"
+
+    with _connect(request) as connection:
+        return keep_newest(connection, request.chunks, order.columns, request.newest, name)
+
+
+def _order_parts(
+    request: SortRequest, chunks: Sequence[Chunk], columns: tuple[str, ...], order: Order
+) -> list[SortedPart]:
+    """Divide the rows into parts that fit the memory, and order each. `columns`: those of a record."""
+    job, partition, number = request.job, request.placement.partition, request.number
+    files = [chunk.path for chunk in chunks if chunk.path is not None]
+    division = Division(
+        order.behind(partition) if partition else order,
+        columns,
+        Budget.of(job).part_bytes,
+        _threads(job),
+        lambda part: request.folder / f"part-{number:03}-{part:05}.parquet",
+    )
+    divided = divide(files, division) if files else []
+    with _connect(request) as connection:
+        return [
+            _order_part(connection, part, order, partition, request.folder / f"order-{number:03}-{i:05}.u32")
+            for i, part in enumerate(divided)
+        ]
+
+
+def _checksum(chunks: Iterable[Chunk], key: str) -> int:
+    """Return the checksum of the records with the record keys of this column."""
+    return sum(dict(chunk.published).get(key, 0) for chunk in chunks) % 2**64
 
 
 def record_ranges(job: Job, sort: Sort, ranges: Iterable[KeyRange]) -> tuple[KeyRange, ...]:

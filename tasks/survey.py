@@ -118,7 +118,9 @@ def _by_partition(messages: Sequence[Message]) -> dict[int, list[Message]]:
 def _parse(job: Job, placements: Placements, groups: Mapping[int, RowGroup]) -> pa.Table:
     """Return the rows as the dump writes them, in order of arrival."""
     fmt, outputs = make_format(job), OutputColumns(job, placements)
-    tables = [outputs.add(groups[partition].split(job, fmt)[0], partition) for partition in sorted(groups)]
+    tables = [
+        outputs.add(groups[partition].split(job, fmt, job.key_columns)[0], partition) for partition in sorted(groups)
+    ]
     return pa.concat_tables(
         [placements.extend(chunk_schema(job.key_columns, source_place(job))).empty_table(), *tables]
     )

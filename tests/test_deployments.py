@@ -80,6 +80,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
         "sort-topic/scheduled",
         "sort-topic/full-refresh",
         "sort-topic/on-demand",
+        "merge-topic/weekly",
         "stream-topic/on-demand",
         "verify-topic/nightly",
         "generate-records/on-demand",

@@ -38,7 +38,7 @@ LAYERS = (
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.estimates tasks.survey",
     "tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
-    "tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
+    "tasks.merging tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",
 )

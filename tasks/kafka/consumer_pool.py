@@ -34,11 +34,11 @@ class ConsumerPool:
         self._free: list[Consumer] = []
 
     @contextmanager
-    def take(self) -> Iterator[RangeReader]:
+    def take(self, topic: str) -> Iterator[RangeReader]:
         """Yield a reader for consecutive ranges of one partition. A reader that failed is not used again."""
         consumer = self._free.pop() if self._free else self._make()
-        job, wait = self._job, _LIVELY_CONSUME_SECONDS if self._lively else CONSUME_SECONDS
-        reader = RangeReader(consumer, self._admin, job.source_topic, current_run().stop, job.request_timeout, wait)
+        timeout, wait = self._job.request_timeout, _LIVELY_CONSUME_SECONDS if self._lively else CONSUME_SECONDS
+        reader = RangeReader(consumer, self._admin, topic, current_run().stop, timeout, wait)
         try:
             yield reader
             reader.release()

@@ -84,8 +84,27 @@ class Ledger:
     @property
     def covering(self) -> RunRecord | None:
         """The newest run that took the place of others; None if there is none."""
-        runs = {**self.runs, self.last.run: self.last} if self.last else self.runs
+        runs = self.records
         return next((runs[number] for number in sorted(runs, reverse=True) if runs[number].covers), None)
+
+    @property
+    def records(self) -> dict[int, RunRecord]:
+        """The records of all runs that are known one by one, by number."""
+        return {**self.runs, **({self.last.run: self.last} if self.last else {})}
+
+    @property
+    def current(self) -> tuple[RunRecord, ...]:
+        """The runs of which no later one has taken the place, in the order in which they lie in the outputs."""
+        records = self.records
+        return tuple(records[n] for n in sorted(records) if not records[n].is_covered_by(records.values()))
+
+    @property
+    def current_earlier(self) -> EarlierRuns | None:
+        """The runs folded into one record, if the outputs got records of them, and no later ones took their place."""
+        earlier = self.earlier
+        if earlier is None or not earlier.placed or earlier.are_replaced(self.records.values()):
+            return None
+        return earlier
 
     def outdated(self, newest: int) -> list[int]:
         """List the runs that a transaction for run `newest` folds into `earlier` and tombstones."""

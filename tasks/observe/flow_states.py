@@ -25,6 +25,7 @@ from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 
 NOTHING_NEW: Final = "nothing new"
+NOTHING_TO_MERGE: Final = "nothing to merge"
 # A runner that lost its event connection polls every 10 s: this is the longest time from a cancel to its SIGTERM.
 _RUNNER_SECONDS: Final = 30.0
 # The meaning of a stop, by kind of run.
@@ -81,10 +82,24 @@ def nothing_new(job: Job) -> State[None]:
     return Completed(message=NOTHING_NEW, data=None)
 
 
+def show_merge(job: Job, records: int, snapshot: Snapshot) -> None:
+    """Show what a merge is going to do, in its name. `records`: of the runs that it takes."""
+    rename_run(f"{job.name} · merge of {format_count(records)} records · run {snapshot.run}")
+
+
+def nothing_to_merge(job: Job) -> State[None]:
+    """Return the state of a merge that had nothing to do."""
+    rename_run(f"{job.name} · {NOTHING_TO_MERGE}")
+    return Completed(message=NOTHING_TO_MERGE, data=None)
+
+
 def published(job: Job, record: RunRecord) -> State[RunRecord]:
     """Return the state of a run that was committed, and publish its summary."""
     # The snapshot knew only the offsets, some of which hold no record.
-    rename_run(_name(job, record.run, record.records))
+    if record.is_merge:
+        rename_run(f"{job.name} · merge of {format_count(record.records)} records · run {record.run}")
+    else:
+        rename_run(_name(job, record.run, record.records))
     publish_summary(record)
     return Completed(message=headline(record), data=record)
 
@@ -137,6 +152,10 @@ def _tell(kind: str, job: str, state: State[Any]) -> None:
     facts: dict[str, Any] = {"message": state.message}
     if record is not None:
         facts |= {"run": record.run, "records": record.records, "dead_letters": record.dead_letters}
-    emit(f"{kind}.{'nothing-new' if state.message == NOTHING_NEW else _EVENTS[state.type]}", job, facts)
+    emit(
+        f"{kind}.{'nothing-new' if state.message in {NOTHING_NEW, NOTHING_TO_MERGE} else _EVENTS[state.type]}",
+        job,
+        facts,
+    )
     if record is not None and record.dead_letters:
         emit(f"{kind}.dead-letters", job, facts)

@@ -109,7 +109,9 @@ def stages_table(record: RunRecord) -> Table:
     """Make the table of stages: the time and rate of each."""
     rows = []
     for stage, seconds in record.seconds.items():
-        count = record.records if stage == "dump" else (record.records - record.dead_letters) * len(record.sorts)
+        # A merge reads each output, where a run reads the source once.
+        once = stage == "dump" and not record.is_merge
+        count = record.records if once else record.placed * len(record.sorts)
         rate = f"{count / seconds:,.0f}/s" if seconds else ""
         rows.append((stage, format_duration(seconds), f"{count:,}", rate))
     return ("stage", "time", "records", "rate"), rows
@@ -117,6 +119,8 @@ def stages_table(record: RunRecord) -> Table:
 
 def headline(record: RunRecord) -> str:
     """Say in one line what the run was."""
+    if record.is_merge:
+        return _merge_headline(record)
     until = f" before {record.end}" if record.end else ""
     parts = [f"{record.job} run {record.run}: {record.records:,} records of {record.source_topic}{until}"]
     parts.append(f"sorted by {', '.join(dict.fromkeys(sort.columns for sort in record.sorts))}")
@@ -128,6 +132,16 @@ def headline(record: RunRecord) -> str:
         parts.append(f"{most}{record.dead_letters:,} dead letters{new} in {record.dead_letter_topic}")
     if record.lost:
         parts.append(f"lost: {'; '.join(map(str, record.lost))}")
+    return ", ".join(parts)
+
+
+def _merge_headline(record: RunRecord) -> str:
+    covered = ", ".join(str(c) if c.first < c.last else str(c.first) for c in record.covers)
+    parts = [f"{record.job} run {record.run}: merged runs {covered}, {record.records:,} records"]
+    for what in ("superseded", "expired"):
+        counts = {sort.topic: getattr(sort, what) for sort in record.sorts}
+        if any(counts.values()):
+            parts.append(f"{what}: {', '.join(f'{count:,} in {topic}' for topic, count in counts.items())}")
     return ", ".join(parts)
 
 

@@ -121,10 +121,15 @@ def _to_text(value: Any) -> bytes:
 
 def require_carried(job: Job, sort: Sort) -> None:
     """Raise SettingsError if records of the output do not hold the sort's key as the source's did."""
-    for key in sort.by:
-        name = record_field(key.column)[0] if key.column.startswith("@") else ""
-        if name in {"@partition", "@offset"} or (name == "@key" and job.output_key != "keep"):
-            raise SettingsError(
-                f"the records of output {sort.topic} do not hold {key.column}, by which they are sorted, so no key can "
-                "be looked for; read one run as it is, with --run and without --from and --to"
-            )
+    for column in find_uncarried(job, sort):
+        raise SettingsError(
+            f"the records of output {sort.topic} do not hold {column}, by which they are sorted, so no key can "
+            "be looked for; read one run as it is, with --run and without --from and --to"
+        )
+
+
+def find_uncarried(job: Job, sort: Sort) -> list[str]:
+    """Return the columns of the sort that records of the output do not hold as the source's did."""
+    names = {key.column: record_field(key.column)[0] if key.column.startswith("@") else "" for key in sort.by}
+    lost = {"@partition", "@offset"} | ({"@key"} if job.output_key != "keep" else set())
+    return [column for column, name in names.items() if name in lost]

@@ -19,14 +19,14 @@ _GIVEN: Final = ("schema_registry", "avro_schema", "protobuf_descriptor", "unkno
 _RECORDED: Final = ("timestamps", "partition_by", "output_key", "split_heavy_keys")
 
 
-def recorded_job(given: JobOptions, record: RunRecord) -> Job:
+def recorded_job(given: JobOptions, record: RunRecord, **more: Any) -> Job:
     """Return the job of a run. `given`: has the schema's file or registry, where the format needs one.
 
-    SettingsError if that is missing, or is another than the run's.
+    `more`: other options. SettingsError if that is missing, or is another than the run's.
     """
     facts = record.format
     name = facts.get("name", "csv")
-    values: dict[str, Any] = {option: getattr(given, option) for option in _GIVEN}
+    values: dict[str, Any] = {option: getattr(given, option) for option in _GIVEN} | more
     values |= {option: record.options[option] for option in _RECORDED if option in record.options}
     values |= {
         "source_topic": record.source_topic,

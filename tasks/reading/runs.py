@@ -25,7 +25,7 @@ from tasks.settings.sorts import Sort
 from tasks.sorting.bound import KeyBound
 
 MOST_RUNS = 64
-MAKE_ONE_RUN = "make one run of all with kafka-sort sort --mode replace"
+MAKE_ONE_RUN = "make one run of them with kafka-sort merge"
 _STABLE_POLL_SECONDS = 0.05
 # A run that is committed between two looks takes the place of others at most this often before a reader gives up.
 _LOOKS = 5
@@ -34,7 +34,7 @@ _LOOKS = 5
 class UnmergedRunsError(TerminalError):
     """The runs of a job cannot be read together as they are: too many, folded in the ledger, or of other rules."""
 
-    action = "Make one run of all with `kafka-sort sort --mode replace`. Or read less, with `--run` or `--newest`."
+    action = "Make one run of them with `kafka-sort merge`. Or read less, with `--run` or `--newest`."
 
 
 class RunDeletedError(TerminalError):
@@ -183,10 +183,10 @@ def _look(given: JobOptions, choice: Choice, ledger: Ledger, admin: AdminClient)
 
 
 def _choose_runs(job: Job, choice: Choice, ledger: Ledger) -> list[RunRecord]:
-    records = {**ledger.runs, **({ledger.last.run: ledger.last} if ledger.last else {})}
-    current = [records[n] for n in sorted(records) if not records[n].is_covered_by(records.values())]
+    # Equal keys come in the order of the source: a merge has older records than runs that it left as they were.
+    current = sorted(ledger.current, key=lambda record: record.age)
     if choice.run is not None:
-        return [_choose_run(job, choice.run, records, current)]
+        return [_choose_run(job, choice.run, ledger.records, current)]
     if choice.newest:
         return [record for record in current if record.rules == RULES]
     _require_known(job, ledger)
@@ -208,10 +208,8 @@ def _choose_run(job: Job, number: int, records: Mapping[int, RunRecord], current
 
 
 def _require_known(job: Job, ledger: Ledger) -> None:
-    earlier, covering = ledger.earlier, ledger.covering
-    if earlier is None or not earlier.placed:
-        return
-    if covering is None or not any(c.first <= 1 and c.last >= earlier.last_run for c in covering.covers):
+    earlier = ledger.current_earlier
+    if earlier is not None:
         raise UnmergedRunsError(
             f"runs {earlier.first_run} to {earlier.last_run} of job {job.name} are one record in the ledger, which "
             f"does not say where each lies: {MAKE_ONE_RUN}, or read the newer ones with --newest"

@@ -57,6 +57,11 @@ class RowGroups:
         """The number of each file's first row."""
         return [0, *accumulate(meta.num_rows for meta in self._metadata)][:-1]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all columns."""
+        return self._metadata[0].schema.to_arrow_schema().names if self._metadata else []
+
     def kind(self, column: str) -> pa.DataType:
         """Return the type of a column; null if there is no row."""
         return self._metadata[0].schema.to_arrow_schema().field(column).type if self._metadata else pa.null()

@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import SettingsError
 from tasks.kafka.ledger import read_settled_ledger
 from tasks.kafka.topics import LATEST, describe_topic, list_offsets
-from tasks.run_record import RunRecord, WrittenRange, WrittenSort
+from tasks.run_record import ReadRange, RunRecord, WrittenRange, WrittenSort
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
+from tasks.verification.merges import look_at_merge
 
 # Topic, topic id, partition → the end of what earlier runs wrote there.
 _Ends = dict[tuple[str, str, int], int]
@@ -45,11 +46,19 @@ class OutputPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run. `has_older_letters`: whether runs that it covers wrote dead letters of its source by other settings."""
+    """One run. `has_older_letters`: whether runs that it covers wrote dead letters of its source by other settings.
+
+    Of a merge, `record` has what its runs had read of the source, and `reads` the ranges of each of them, in the order
+    of their age. `unread`: why its contents cannot be compared with the source; empty if they can. `contradictions`:
+    output → how its record differs from those of its runs.
+    """
 
     record: RunRecord
     outputs: tuple[OutputPlan, ...]
     has_older_letters: bool = False
+    reads: tuple[ReadRange, ...] = ()
+    unread: str = ""
+    contradictions: tuple[tuple[str, str], ...] = ()
 
     @property
     def total(self) -> int:
@@ -100,7 +109,11 @@ def _plan_all(records: list[RunRecord], tails: _Tails) -> Iterable[RunPlan]:
     for record in records:
         tail = tails if record is records[-1] else {}
         outputs = (_plan_output(record, sort, ends, tail.get(sort.topic, {})) for sort in record.sorts)
-        yield RunPlan(record, tuple(outputs), has_older_letters=_has_older_letters(record, records))
+        merged = look_at_merge(record, {known.run: known for known in records})
+        older = _has_older_letters(record, records)
+        yield RunPlan(
+            merged.record, tuple(outputs), older, merged.reads, unread=merged.unread, contradictions=merged.differences
+        )
 
 
 def _has_older_letters(record: RunRecord, others: Iterable[RunRecord]) -> bool:

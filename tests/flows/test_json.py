@@ -47,6 +47,7 @@ def reason_of(letter: Record) -> bytes:
 
 
 @pytest.mark.raises("UnknownTypeError")
+@pytest.mark.slow
 def test_by_paths(cluster: Cluster, command: Command) -> None:
     """Order, nulls and dead letters are right; what was inferred is recorded, and fixed for later runs."""
     source = cluster.make_topic(1)

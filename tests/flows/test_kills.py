@@ -18,8 +18,8 @@ OPEN_TRANSACTION = (
     "after-offsets",
     "before-commit",
 )
-# A few run in `make test`: around the transaction's begin, in its middle, and around its commit.
-QUICK = {"after-publish-batch", "before-commit", "after-commit"}
+# Two run in `make test`: before and after the commit.
+QUICK = {"before-commit", "after-commit"}
 POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUN_NAMES]
 
 

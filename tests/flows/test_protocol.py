@@ -141,7 +141,8 @@ def test_retries_come_to_an_end(cluster: Cluster, command: Command) -> None:
     assert_exact(cluster, job)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals(cluster: Cluster, command: Command, number: signal.Signals) -> None:
     """A run under way stops within seconds, with its exit status and a line that says what the next start does."""
     source = cluster.make_topic()

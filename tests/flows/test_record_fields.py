@@ -56,6 +56,7 @@ def test_by_key(cluster: Cluster, command: Command, term: str) -> None:
     assert "no difference" in checked.out
 
 
+@pytest.mark.slow
 def test_by_timestamp_and_key(cluster: Cluster, command: Command) -> None:
     """Timestamps are kept, newest first; a record without a key is a dead letter, with the reason."""
     source = cluster.make_topic()
@@ -73,6 +74,7 @@ def test_by_timestamp_and_key(cluster: Cluster, command: Command) -> None:
     assert "no difference" in checked.out
 
 
+@pytest.mark.slow
 def test_by_header_and_place(cluster: Cluster, command: Command) -> None:
     """The last header of the name counts, and the records of each tenant are in the order of their places."""
     source = cluster.make_topic()

@@ -48,7 +48,7 @@ def fill(cluster: Cluster, command: Command) -> Job:
 
 
 def test_the_topic_is_the_latest_full_sort(cluster: Cluster, command: Command) -> None:
-    """All is published again as one run, and the former records are deleted; the next runs follow in either mode."""
+    """All is published again as one run, and the former records are deleted."""
     job = fill(cluster, command)
     done = command.run(job, *REPLACE)
     assert done.status == 0, done.err
@@ -59,6 +59,13 @@ def test_the_topic_is_the_latest_full_sort(cluster: Cluster, command: Command) -
     assert (last.run, last.covers, last.requires) == (3, (CoveredRuns(1, 2),), ("replace",))
     assert (last.records, last.dead_letters, last.dead_letters_written) == (702, 2, 1)
     assert all(len(sort.delete_before) == 4 for sort in last.sorts)
+
+
+@pytest.mark.slow
+def test_runs_behind_a_replacement(cluster: Cluster, command: Command) -> None:
+    """The same again is nothing new; the next run appends, in its own mode, and a further one replaces all of that."""
+    job = fill(cluster, command)
+    assert command.run(job, *REPLACE).status == 0
     same = command.run(job, *REPLACE)
     assert (same.status, "nothing new" in same.out) == (0, True), same.err
     cluster.produce(job.source_topic, sample_values(50, seed=4))

@@ -100,6 +100,7 @@ def test_a_server_stays_for_the_next_command(home: Home) -> None:
     assert not any(name.startswith("KAFKA_") for name in psutil.Process(server.pid).environ())
 
 
+@pytest.mark.slow
 def test_a_server_is_for_its_user_alone(home: Home) -> None:
     """Every user reaches loopback: without the secret, which lies in a private file, the server refuses."""
     if not home.servers():

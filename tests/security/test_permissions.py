@@ -21,6 +21,7 @@ def refused(outcome: Outcome, *words: str) -> None:
         assert word in last, last
 
 
+@pytest.mark.slow
 def test_the_table_is_enough(secure: Secure, sorter: Sorter) -> None:
     """A whole run, its verification and the status, by a password from a file, with dead letters; a second run too."""
     job = sorter.prepare()

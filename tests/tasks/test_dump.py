@@ -22,5 +22,5 @@ def test_columns_of_a_chunk_are_numbered_as_the_job_does(*, backwards: bool) -> 
     group = RowGroup(0)
     group.add(block)
     keys = job.key_columns
-    rows, _ = group.split(job, RecordFields(keys[::-1] if backwards else keys))
+    rows, _ = group.split(job, RecordFields(keys[::-1] if backwards else keys), job.key_columns)
     assert [rows.column(name).to_pylist() for name in ("k0", "k1")] == [[b"y", b"x"], [b"1", b"2"]]
