@@ -14,8 +14,9 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from tasks.verification.content import Digests
+from tasks.verification.content import Digests, digest_all
 from tasks.verification.partitions import Partitions
 from tasks.verification.spill import FLUSH_ROWS, Spill
 
@@ -58,8 +59,24 @@ class Marker:
         return int(np.sum(mixed ^ (mixed >> _SHIFT), dtype=np.uint64))
 
 
-class SourceMarks:
-    """The marks of the source's records, which come in order of arrival.
+class PlainMarks:
+    """The sum of the marks of the source's records, for an output without equal keys."""
+
+    def __init__(self, marker: Marker) -> None:
+        self._marker = marker
+        self._sum = 0
+
+    def add(self, _: pa.Array, __: Partitions | None, marks: Digests) -> None:
+        """Add records."""
+        self._sum += self._marker.sum(marks)
+
+    def sum(self) -> int:
+        """Return the sum modulo 2^64."""
+        return self._sum % MODULUS
+
+
+class RankedMarks:
+    """The marks of the source's records, which come in order of arrival, with the rank of each in its key.
 
     Guarantee 5 (bounded memory): marks are on disk, 16 bytes each, by their keys' digests, until they are summed.
     """
@@ -67,7 +84,6 @@ class SourceMarks:
     def __init__(self, folder: Path, marker: Marker, records: int) -> None:
         self._spill = Spill(folder, records // _BUCKET_ROWS + 1, FLUSH_ROWS, _ROW)
         self._marker = marker
-        self._unranked = 0
 
     def __enter__(self) -> Self:
         return self
@@ -77,19 +93,16 @@ class SourceMarks:
     ) -> None:
         self._spill.close()
 
-    def add(self, keys: Digests, marks: Digests) -> None:
-        """Add records with the digests of their keys."""
+    def add(self, keys: pa.Array, partitions: Partitions | None, marks: Digests) -> None:
+        """Add records with these keys. `partitions`: where each has an order of its own."""
         rows = np.empty(len(marks), _ROW)
-        rows["key"], rows["mark"] = keys, marks
+        digests = digest_all(keys.to_pylist())
+        rows["key"] = digests if partitions is None else self._marker.begin(digests, partitions, None)
+        rows["mark"] = marks
         self._spill.add(rows)
-        self._unranked = (self._unranked + self._marker.sum(marks)) % MODULUS
-
-    def unranked_sum(self) -> int:
-        """Return the sum if no two records have the same key."""
-        return self._unranked
 
     def sum(self) -> int:
-        """Return the sum with the rank of each record among those of its key."""
+        """Return the sum modulo 2^64."""
         return sum(self._sum_bucket(number) for number in range(self._spill.buckets)) % MODULUS
 
     def _sum_bucket(self, number: int) -> int:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from tasks.kafka.range_reader import RangeEndError
-from tasks.verification.content import digest_all
 from tasks.verification.dead_letters import DeadLetterCheck
 from tasks.verification.fetched import Fetched, FetchedReader, UnprovenError, require
-from tasks.verification.forms import OutputForm, lead_digests
+from tasks.verification.forms import OutputForm
 from tasks.verification.key_columns import KeyEncoder
 from tasks.verification.keys import RecordKeys
-from tasks.verification.marks import Marker, SourceMarks
+from tasks.verification.marks import Marker, PlainMarks, RankedMarks
 from tasks.verification.output_marks import OutputMarks
 from tasks.verification.places import TopicPlace
 from tasks.verification.plan import RunPlan
@@ -25,6 +25,7 @@ from tasks.verification.source import SourceRange
 from tasks.verification.terms import SortKey
 from tasks.verification.tools import Tools
 
+T = TypeVar("T")
 # Makes the encoder of rows, from the sorts that are wanted and all sorts of the job.
 MakeRowKeys = Callable[[Sequence[SortKey], Sequence[SortKey]], RecordKeys]
 
@@ -56,38 +57,55 @@ class QuickPass:
         self._forms = [OutputForm.of(self._record, s, key) for s, key in zip(self._record.sorts, keys, strict=True)]
 
     def prove(self, dead: DeadLetterCheck) -> frozenset[int]:
-        """Return the numbers of the outputs in which nothing differs; none if not all is well with the source.
+        """Return the numbers of the outputs in which nothing differs. 1. Marks of outputs. 2. Marks of the source.
 
-        `dead` gets the source's records that cannot be sorted.
+        None if not all is well with the source. `dead` gets its records that cannot be sorted.
         """
-        with ExitStack() as stack:
-            marks = {
-                i: stack.enter_context(SourceMarks(self._folder, self._marker, self._record.records))
-                for i, form in enumerate(self._forms)
-                # Records that lack a column of the sort, and files, are left to the thorough pass.
-                if form.carried(self._keys[i]) == self._keys[i] and not form.in_files
-            }
-            if not marks or not _is_shown(partial(self._read_source, marks, dead)):
-                return frozenset()
-            return frozenset(i for i, source in marks.items() if _is_shown(partial(self._check_output, i, source)))
+        source = SourceRange(self._tools, self._record, Findings(self._record.run, self._record.source_topic))
+        known = [i for i, form in enumerate(self._forms) if _is_simple(form, self._keys[i])]
+        if not known or not source.find():
+            return frozenset()
+        # Step 1.
+        outputs = {i: marks for i in known if (marks := _attempt(partial(self._read_output, i))) is not None}
+        # Step 2.
+        sums = _attempt(partial(self._read_source, source, outputs, dead)) if outputs else None
+        return frozenset(i for i, marks in outputs.items() if sums is not None and sums[i] == marks.sum)
 
-    def _read_source(self, marks: Mapping[int, SourceMarks], dead: DeadLetterCheck) -> None:
-        """Read the marks of the source's records."""
+    def _read_source(
+        self, source: SourceRange, outputs: Mapping[int, OutputMarks], dead: DeadLetterCheck
+    ) -> dict[int, int]:
+        """Return for each output the sum of the source's marks. Without equal keys all ranks are 0."""
         record = self._record
-        source = SourceRange(self._tools, record, Findings(record.run, record.source_topic))
-        require(source.find())
-        sorts, by_rows = [self._keys[i] for i in marks], any(form.output_key == "sort" for form in self._forms)
-        rows = self._make_row_keys(sorts, self._keys)
-        encoder = KeyEncoder(rows, record.format, sorts, self._keys, by_rows=by_rows)
-        for r in source.ranges:
-            for fetched in self._reader.read(record.source_topic, r.partition, r.start, r.end):
-                self.records += len(fetched)
-                self._tools.count(len(fetched))
-                self._add_source(fetched, encoder, marks, dead)
-        require(self.records == record.records and dead.rejected.rows == record.dead_letters)
+        with ExitStack() as stack:
+            ties = {i: self._make_ranked(stack) for i, output in outputs.items() if output.has_ties}
+            marks = {i: ties.get(i) or PlainMarks(self._marker) for i in outputs}
+            sorts = [self._keys[i] for i in outputs]
+            # Record keys that are sort keys are printed from what single rows give.
+            by_rows = any(self._forms[i].output_key == "sort" for i in outputs)
+            encoder = self._make_encoder(sorts, self._keys, by_rows=by_rows)
+            for r in source.ranges:
+                for fetched in self._reader.read(record.source_topic, r.partition, r.start, r.end):
+                    self.records += len(fetched)
+                    self._tools.count(len(fetched))
+                    self._add_source(fetched, encoder, marks, dead)
+            require(self.records == record.records and dead.rejected.rows == record.dead_letters)
+            return {i: source_marks.sum() for i, source_marks in marks.items()}
+
+    def _make_ranked(self, stack: ExitStack) -> RankedMarks:
+        return stack.enter_context(RankedMarks(self._folder, self._marker, self._record.records))
+
+    def _make_encoder(
+        self, sorts: Sequence[SortKey], all_sorts: Sequence[SortKey], *, by_rows: bool = False
+    ) -> KeyEncoder:
+        rows = self._make_row_keys(sorts, all_sorts)
+        return KeyEncoder(rows, self._record.format, sorts, all_sorts, by_rows=by_rows)
 
     def _add_source(
-        self, fetched: Fetched, encoder: KeyEncoder, marks: Mapping[int, SourceMarks], dead: DeadLetterCheck
+        self,
+        fetched: Fetched,
+        encoder: KeyEncoder,
+        marks: Mapping[int, RankedMarks | PlainMarks],
+        dead: DeadLetterCheck,
     ) -> None:
         encoded = encoder.encode(fetched)
         block = dead.take_rejected(fetched.listed, encoded.rejected)
@@ -95,13 +113,12 @@ class QuickPass:
             form = self._forms[i]
             expected = form.expect(block, encoded.encoded)
             partitions = form.belong(expected)
-            digests = lead_digests(digest_all(keys.to_pylist()), partitions)
-            source.add(digests, form.mark(self._marker, expected, partitions))
+            source.add(keys, partitions, form.mark(self._marker, expected, partitions))
 
-    def _check_output(self, number: int, source: SourceMarks) -> None:
-        """Check one output against the marks of the source. 1. Its place and counts. 2. Its records. 3. All of them."""
+    def _read_output(self, number: int) -> OutputMarks:
+        """Return the marks of an output, which is in order. 1. Its place and counts. 2. Its records."""
         # Step 1.
-        record, plan, form = self._record, self._plan.outputs[number], self._forms[number]
+        record, plan = self._record, self._plan.outputs[number]
         require(sum(p.count for p in plan.partitions) == record.records - record.dead_letters)
         findings = Findings(record.run, plan.sort.topic)
         ranges, whole = TopicPlace(self._tools, plan, findings).bound()
@@ -109,17 +126,20 @@ class QuickPass:
         # Step 2.
         # Whether all sorts can place its records is judged in the source: if the sums agree, it has no others.
         sorts = [self._keys[number]]
-        encoder = KeyEncoder(self._make_row_keys(sorts, sorts), record.format, sorts, sorts)
-        output = OutputMarks(self._tools, self._reader, plan.sort.topic, form, encoder, self._marker)
+        encoder, topic = self._make_encoder(sorts, sorts), plan.sort.topic
+        output = OutputMarks(self._tools, self._reader, topic, self._forms[number], encoder, self._marker)
         for partition in plan.partitions:
             output.read(partition, *ranges[partition.partition])
-        # Step 3.
-        require(output.sum == (source.sum() if output.has_ties else source.unranked_sum()))
+        return output
 
 
-def _is_shown(check: Callable[[], None]) -> bool:
+def _is_simple(form: OutputForm, key: SortKey) -> bool:
+    """Whether the quick pass can judge an output: not records that lack a column of the sort, and not files."""
+    return form.carried(key) == key and not form.in_files
+
+
+def _attempt(work: Callable[[], T]) -> T | None:
     try:
-        check()
+        return work()
     except (UnprovenError, RangeEndError):
-        return False
-    return True
+        return None

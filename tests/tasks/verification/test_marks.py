@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from tasks.verification import marks as module
 from tasks.verification.content import Digests, digest_all
 from tasks.verification.fetched import UnprovenError
-from tasks.verification.marks import MODULUS, Marker, SourceMarks
+from tasks.verification.marks import MODULUS, Marker, PlainMarks, RankedMarks
 from tasks.verification.output_marks import TieRanks
 
 Pairs = list[tuple[int, int]]
@@ -21,16 +21,22 @@ SIZE = st.integers(1, 7)
 
 
 def digest(numbers: Iterable[int]) -> Digests:
-    return digest_all([b"%d" % number for number in numbers])
+    return digest_all(texts(numbers).to_pylist())
+
+
+def texts(numbers: Iterable[int]) -> pa.Array:
+    return pa.array([b"%d" % number for number in numbers], pa.binary())
 
 
 def source_sum(folder: Path, marker: Marker, pairs: Pairs, size: int) -> tuple[int, int]:
-    """Return both sums of (key, content) pairs that come in blocks of a size."""
-    with SourceMarks(folder, marker, len(pairs)) as source:
+    """Return the ranked and the plain sum of (key, content) pairs that come in blocks of a size."""
+    plain = PlainMarks(marker)
+    with RankedMarks(folder, marker, len(pairs)) as ranked:
         for start in range(0, len(pairs), size):
             keys, contents = zip(*pairs[start : start + size], strict=True)
-            source.add(digest(keys), marker.begin(digest(contents), None, None))
-        return source.sum(), source.unranked_sum()
+            for source in (ranked, plain):
+                source.add(texts(keys), None, marker.begin(digest(contents), None, None))
+        return ranked.sum(), plain.sum()
 
 
 def output_sum(marker: Marker, pairs: Pairs, size: int) -> tuple[int, bool]:
@@ -38,7 +44,7 @@ def output_sum(marker: Marker, pairs: Pairs, size: int) -> tuple[int, bool]:
     ranks, total = TieRanks(), 0
     for start in range(0, len(pairs), size):
         keys, contents = zip(*pairs[start : start + size], strict=True)
-        found = ranks.rank(pa.array([b"%d" % key for key in keys], pa.binary()))
+        found = ranks.rank(texts(keys))
         total += marker.sum(marker.begin(digest(contents), None, None), found)
     return total % MODULUS, ranks.has_ties
 
@@ -84,6 +90,15 @@ def test_a_bucket_that_does_not_fit_memory(tmp_path: Path, pairs: Pairs, size: i
         patch.setattr(module, "FLUSH_ROWS", 3)
         patch.setattr(module, "PIECE_ROWS", 2)
         assert source_sum(tmp_path, marker, pairs, size) == whole
+
+
+def test_each_partition_has_ranks_of_its_own(tmp_path: Path) -> None:
+    """Where partitions count, a record is ranked among those of its key in its partition."""
+    marker, keys, where = Marker(), texts([1, 1, 1]), np.array([0, 1, 0])
+    marks = marker.begin(digest([7, 8, 9]), where, None)
+    with RankedMarks(tmp_path, marker, 3) as source:
+        source.add(keys, where, marks)
+        assert source.sum() == marker.sum(marks, np.array([0, 0, 1]))
 
 
 def test_partition_and_time_count() -> None:
