@@ -61,9 +61,9 @@ class QuickPass:
 
         None if not all is well with the source. `dead` gets its records that cannot be sorted.
         """
-        source = SourceRange(self._tools, self._record, Findings(self._record.run, self._record.source_topic))
+        source = SourceRange(self._tools, self._plan, Findings(self._record.run, self._record.source_topic))
         known = [i for i, form in enumerate(self._forms) if _is_simple(form, self._keys[i])]
-        if not known or not source.find():
+        if not known or self._plan.contradictions or not source.find():
             return frozenset()
         # Step 1.
         outputs = {i: marks for i in known if (marks := _attempt(partial(self._read_output, i))) is not None}

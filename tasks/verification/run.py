@@ -114,6 +114,8 @@ class RunCheck:
         if self._judged:
             self._tools.expect(self._record.records * (1 + len(left)))
         self._spills = {index: stack.enter_context(self._make_spill()) for index in left}
+        for topic, what in self._plan.contradictions:
+            self._findings[topic].add_general(what)
         # Step 1.
         if not self._judged:
             self._tools.unverifiable.append(self._unjudged)
@@ -159,7 +161,7 @@ class RunCheck:
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
         record = self._record
-        source = SourceRange(self._tools, record, self._findings[record.source_topic])
+        source = SourceRange(self._tools, self._plan, self._findings[record.source_topic])
         if not source.find():
             return False
         encoder = self._encoder(*(self._keys[index] for index in self._spills)) if self._judged else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 import pytest
@@ -9,8 +10,9 @@ from confluent_kafka import KafkaError
 
 from tasks.kafka import fetch
 from tasks.kafka.native_fetch import NativeFetcher
+from tasks.run_record import MERGE, CoveredRuns
 from tasks.verification.run import RunCheck
-from tests.world import REJECTED, MakeWorld, Row, World, change, people, row
+from tests.world import REJECTED, MakeWorld, Row, World, change, divide, people, row, sort_rows
 
 THOROUGH = "_check_thoroughly"
 
@@ -80,6 +82,22 @@ def test_counts_that_are_right_do_not_hide_a_difference(
     world.publish(rows, outputs, options={"timestamps": "keep"})
     assert len(world.differences()) >= 1
     assert thorough == [[0]]
+
+
+def test_a_merge_is_compared_with_what_its_runs_had_read(make_world: MakeWorld, thorough: list[list[int]]) -> None:
+    """Equal keys of a merge stand in the order of the runs' age, then in that of the source."""
+    world = make_world(sorts=("continent",))
+    rows = []
+    for seed in (1, 2):
+        rows.append(world.fill(people(30, seed=seed)))
+        world.publish(rows[-1])
+    ordered = chain(*(sort_rows(new, "continent") for new in rows))
+    merged = divide(sorted(ordered, key=lambda r: r.fields[2] if r.fields else b""))
+    outputs, covers = {world.outputs[0]: merged}, (CoveredRuns(1, 2),)
+    record = world.publish([*rows[0], *rows[1]], outputs, [], requires=(MERGE,), covers=covers)
+    verification = world.verify()
+    assert [run.run for run in verification.runs] == [record.run]
+    assert (verification.lines(), thorough) == ([], [])
 
 
 def test_records_without_a_timestamp_are_compared_thoroughly(world: World, thorough: list[list[int]]) -> None:
