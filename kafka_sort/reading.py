@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka_sort.records import print_records
+from kafka_sort.streams import is_output_lost
 from tasks.errors import SettingsError
 from tasks.reading.reader import OutputReader
 from tasks.reading.runs import Choice
@@ -34,6 +35,9 @@ def run_get(connection: Connection, given: JobOptions, keys: tuple[str, ...], ch
         for key, encoded in zip(keys, wanted, strict=True):
             is_whole = len(reader.keys.split(key)) == width
             found += print_records(reader.get(encoded, is_whole=is_whole), form)
+            if is_output_lost():
+                # Nobody gets what the other keys have.
+                break
         return found
 
 

@@ -4,8 +4,9 @@ import base64
 import csv
 import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from kafka_sort.records import FORMS, print_records
+from kafka_sort.streams import _Output
 from tasks.reading.sorted_topic import SCHEMA
+from tests.documents import assert_documented
 
 TEXTS = st.one_of(
     st.none(), st.text(max_size=4).map(str.encode), st.binary(max_size=4), st.sampled_from([b'"\\\n', b"\x00", b"\xff"])
@@ -99,3 +102,26 @@ def test_a_limit(form: str) -> None:
     """No more records than asked for."""
     rows: list[Row] = [(None, b"%d" % i, []) for i in range(5)]
     assert printed(rows, form, 3) == printed(rows[:3], form)
+
+
+def test_the_members_are_documented() -> None:
+    """docs/output.md has each member of a line, and no other."""
+    assert_documented("get and read", json.loads(printed([(b"k", b"v", [("name", b"text")])], "jsonl")))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_read_for_nobody(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the reader of the pipe has gone, no further block is asked for."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Output(writer))))
+    taken: list[int] = []
+
+    def blocks() -> Iterator[pa.Table]:
+        for i in range(5):
+            taken.append(i)
+            yield table([(b"k", b"v", [])])
+
+    print_records(blocks(), form)
+    os.close(writer)
+    assert taken == [0]
