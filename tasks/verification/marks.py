@@ -1,8 +1,9 @@
 """Sums that show without a sort that two sides hold the same records, and equal keys in the same order.
 
 Each record is a mark of 64 bits: its content's digest, its rank among the records of its key, and its partition and
-timestamp where the run promises these, mixed by random factors of each verification. Two sides with other
-records, or with equal keys in another order, have the same sum of marks by a chance of 1 in 2^64.
+timestamp where the run promises these, mixed by random factors of each verification. A record's key comes from these,
+so it needs no part of its own. Two sides with other records, or with equal keys in another order, have the same sum of
+marks by a chance of 1 in 2^64.
 """
 
 import secrets
