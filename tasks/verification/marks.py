@@ -7,11 +7,11 @@ marks by a chance of 1 in 2^64.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,20 @@ class Marker:
         mixed = (mixed ^ (mixed >> _SHIFT)) * _FACTOR_1
         mixed = (mixed ^ (mixed >> _SHIFT)) * _FACTOR_2
         return int(np.sum(mixed ^ (mixed >> _SHIFT), dtype=np.uint64))
+
+
+# The mark of a record without a value, where the newest record of each key is asked for: no other has it but by chance.
+_TOMBSTONE = np.uint64(0)
+
+
+class SourceMarks(Protocol):
+    """Sums the marks of the source's records."""
+
+    def add(self, keys: pa.Array, partitions: Partitions | None, marks: Digests) -> None:
+        """Add records with these keys. `partitions`: where each has an order of its own."""
+
+    def sum(self) -> int:
+        """Return the sum modulo 2^64."""
 
 
 class PlainMarks:
@@ -123,6 +137,25 @@ class RankedMarks:
                 pending = []
         if pending:
             yield np.concatenate(pending)
+
+
+class NewestMarks(RankedMarks):
+    """The marks of the newest of the source's records of each key, which come in order of arrival."""
+
+    def _sum_bucket(self, number: int) -> int:
+        keys, marks = np.empty(0, np.uint64), np.empty(0, np.uint64)
+        for rows in self._pieces(number):
+            every, newer = np.append(keys, rows["key"]), np.append(marks, rows["mark"])
+            order = np.argsort(every, kind="stable")
+            ordered = every[order]
+            lasts = order[np.append(ordered[1:] != ordered[:-1], True)]
+            keys, marks = every[lasts], newer[lasts]
+        return self._marker.sum(marks[marks != _TOMBSTONE])
+
+
+def without_tombstones(marks: Digests, values: Sequence[bytes | None]) -> Digests:
+    """Return marks of which NewestMarks leaves those of records without a value out, if they are the newest."""
+    return np.where([value is None for value in values], _TOMBSTONE, marks) if None in values else marks
 
 
 class _Ranker:

@@ -16,7 +16,7 @@ from tasks.verification.fetched import Fetched, FetchedReader, UnprovenError, re
 from tasks.verification.forms import OutputForm
 from tasks.verification.key_columns import KeyEncoder
 from tasks.verification.keys import RecordKeys
-from tasks.verification.marks import Marker, PlainMarks, RankedMarks
+from tasks.verification.marks import Marker, NewestMarks, PlainMarks, RankedMarks, SourceMarks, without_tombstones
 from tasks.verification.output_marks import OutputMarks
 from tasks.verification.places import TopicPlace
 from tasks.verification.plan import RunPlan
@@ -46,6 +46,8 @@ class QuickPass:
         folder: Path,
     ) -> None:
         self.records = 0
+        # The outputs whose sums are not those of the source.
+        self.unlike: frozenset[int] = frozenset()
         self._plan = plan
         self._record = plan.record
         self._tools = tools
@@ -61,7 +63,8 @@ class QuickPass:
 
         None if not all is well with the source. `dead` gets its records that cannot be sorted.
         """
-        source = SourceRange(self._tools, self._plan, Findings(self._record.run, self._record.source_topic))
+        findings = Findings(self._record.run, self._record.source_topic)
+        source = SourceRange(self._tools, self._plan, findings, by_sums=True)
         known = [i for i, form in enumerate(self._forms) if _is_simple(form, self._keys[i])]
         if not known or self._plan.contradictions or not source.find():
             return frozenset()
@@ -69,7 +72,11 @@ class QuickPass:
         outputs = {i: marks for i in known if (marks := _attempt(partial(self._read_output, i))) is not None}
         # Step 2.
         sums = _attempt(partial(self._read_source, source, outputs, dead)) if outputs else None
-        return frozenset(i for i, marks in outputs.items() if sums is not None and sums[i] == marks.sum)
+        if sums is None:
+            return frozenset()
+        shown = frozenset(i for i, marks in outputs.items() if sums[i] == marks.sum)
+        self.unlike = frozenset(outputs) - shown
+        return shown
 
     def _read_source(
         self, source: SourceRange, outputs: Mapping[int, OutputMarks], dead: DeadLetterCheck
@@ -77,8 +84,7 @@ class QuickPass:
         """Return for each output the sum of the source's marks. Without equal keys all ranks are 0."""
         record = self._record
         with ExitStack() as stack:
-            ties = {i: self._make_ranked(stack) for i, output in outputs.items() if output.has_ties}
-            marks = {i: ties.get(i) or PlainMarks(self._marker) for i in outputs}
+            marks = {i: self._make_marks(stack, output) for i, output in outputs.items()}
             sorts = [self._keys[i] for i in outputs]
             # Record keys that are sort keys are printed from what single rows give.
             by_rows = any(self._forms[i].output_key == "sort" for i in outputs)
@@ -91,8 +97,13 @@ class QuickPass:
             require(self.records == record.records and dead.rejected.rows == record.dead_letters)
             return {i: source_marks.sum() for i, source_marks in marks.items()}
 
-    def _make_ranked(self, stack: ExitStack) -> RankedMarks:
-        return stack.enter_context(RankedMarks(self._folder, self._marker, self._record.records))
+    def _make_marks(self, stack: ExitStack, output: OutputMarks) -> SourceMarks:
+        records = self._record.records
+        if self._plan.newest:
+            return stack.enter_context(NewestMarks(self._folder, self._marker, records))
+        if output.has_ties:
+            return stack.enter_context(RankedMarks(self._folder, self._marker, records))
+        return PlainMarks(self._marker)
 
     def _make_encoder(
         self, sorts: Sequence[SortKey], all_sorts: Sequence[SortKey], *, by_rows: bool = False
@@ -104,7 +115,7 @@ class QuickPass:
         self,
         fetched: Fetched,
         encoder: KeyEncoder,
-        marks: Mapping[int, RankedMarks | PlainMarks],
+        marks: Mapping[int, SourceMarks],
         dead: DeadLetterCheck,
     ) -> None:
         encoded = encoder.encode(fetched)
@@ -113,13 +124,19 @@ class QuickPass:
             form = self._forms[i]
             expected = form.expect(block, encoded.encoded)
             partitions = form.belong(expected)
-            source.add(keys, partitions, form.mark(self._marker, expected, partitions))
+            found = form.mark(self._marker, expected, partitions)
+            if self._plan.newest:
+                # The newest record of a key may be in any partition.
+                partitions = None
+                found = found if self._plan.keeps_tombstones else without_tombstones(found, expected.values)
+            source.add(keys, partitions, found)
 
     def _read_output(self, number: int) -> OutputMarks:
         """Return the marks of an output, which is in order. 1. Its place and counts. 2. Its records."""
         # Step 1.
         record, plan = self._record, self._plan.outputs[number]
-        require(sum(p.count for p in plan.partitions) == record.records - record.dead_letters)
+        placed = sum(p.count for p in plan.partitions) + plan.sort.superseded
+        require(placed == record.records - record.dead_letters)
         findings = Findings(record.run, plan.sort.topic)
         ranges, whole = TopicPlace(self._tools, plan, findings).bound()
         require(whole and not findings.differences and ranges.keys() == {p.partition for p in plan.partitions})
@@ -130,6 +147,7 @@ class QuickPass:
         output = OutputMarks(self._tools, self._reader, topic, self._forms[number], encoder, self._marker)
         for partition in plan.partitions:
             output.read(partition, *ranges[partition.partition])
+        require(not (self._plan.newest and output.has_ties))
         return output
 
 

@@ -106,6 +106,11 @@ class RunCheck:
         quick = QuickPass(self._plan, tools, self._fetched_reader, self._keys, self._make_row_keys, self._folder)
         shown = quick.prove(dead)
         self._records = quick.records
+        for index in quick.unlike if self._plan.newest else ():
+            # The thorough pass compares record by record, so it cannot tell which ones.
+            self._findings[self._record.sorts[index].topic].add_general(
+                "its records are not the newest of each key of the source"
+            )
         return shown
 
     def _check_thoroughly(self, left: Sequence[int], dead: DeadLetterCheck, stack: ExitStack) -> bool:

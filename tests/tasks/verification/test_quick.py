@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import KafkaError
 
 from tasks.kafka import fetch
+from tasks.kafka.ledger import LAST, run_key
 from tasks.kafka.native_fetch import NativeFetcher
 from tasks.run_record import MERGE, CoveredRuns
+from tasks.verification.marks import Marker, NewestMarks, without_tombstones
 from tasks.verification.run import RunCheck
 from tests.world import REJECTED, MakeWorld, Row, World, change, divide, people, row, sort_rows
 
@@ -98,6 +102,51 @@ def test_a_merge_is_compared_with_what_its_runs_had_read(make_world: MakeWorld, 
     verification = world.verify()
     assert [run.run for run in verification.runs] == [record.run]
     assert (verification.lines(), thorough) == ([], [])
+
+
+def merge_newest(world: World, kept: list[Row], placed: int, latest: str) -> None:
+    """Write a merge of all runs that kept these records of so many."""
+    outputs = {world.outputs[0]: divide(sorted(kept, key=lambda r: r.fields[2] if r.fields else b""))}
+    covers = (CoveredRuns(1, len(world.runs)),)
+    record = world.publish(kept, outputs, [], requires=(MERGE,), covers=covers, options={"latest": latest})
+    sorts = (replace(record.sorts[0], superseded=placed - len(kept)),)
+    payload = replace(record, sorts=sorts, records=placed).to_json()
+    world.send(world.job.ledger, [Row(payload, key=run_key(record.run)), Row(payload, key=LAST)])
+
+
+@pytest.mark.parametrize("kept", ["newest", "older", "fewer"])
+def test_a_merge_that_keeps_the_newest(make_world: MakeWorld, thorough: list[list[int]], kept: str) -> None:
+    """The newest record of a key is the last one by run, partition and offset; no other one may be there."""
+    world = make_world(sorts=("continent",))
+    runs = []
+    for seed in (1, 2):
+        runs.append(sorted(world.fill(people(30, seed=seed)), key=lambda r: (r.partition, r.offset)))
+        world.publish(runs[-1])
+    found = {r.fields[2]: r for r in chain(*runs) if r.fields}
+    if kept == "older":
+        found[b"Asia"] = next(r for r in runs[0] if r.fields and r.fields[2] == b"Asia")
+    if kept == "fewer":
+        del found[b"Asia"]
+    merge_newest(world, list(found.values()), 60, "with tombstones")
+    verification = world.verify()
+    if kept == "newest":
+        assert (verification.lines(), thorough, verification.runs[-1].unverifiable) == ([], [], ())
+    else:
+        assert "its records are not the newest of each key of the source" in world.differences()[0]
+
+
+def test_tombstones_that_a_merge_drops(tmp_path: Path) -> None:
+    """The newest record of a key is left out if it has no value; an older one of its key does not come back."""
+    marker, values = Marker(), [b"a", None, b"b", None, b"c"]
+    keys = pa.array([b"1", b"1", b"2", b"3", b"3"], pa.binary())
+    marks = np.arange(1, 6, dtype=np.uint64)
+    with NewestMarks(tmp_path, marker, 5) as newest:
+        newest.add(keys, None, without_tombstones(marks, values))
+        assert newest.sum() == marker.sum(marks[[2, 4]])
+    with NewestMarks(tmp_path, marker, 5) as newest:
+        newest.add(keys.slice(0, 2), None, marks[:2])
+        newest.add(keys.slice(2), None, marks[2:])
+        assert newest.sum() == marker.sum(marks[[1, 2, 4]])
 
 
 def test_records_without_a_timestamp_are_compared_thoroughly(world: World, thorough: list[list[int]]) -> None:
