@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kafka_sort.records import print_records
+from kafka_sort.records import COLUMNS, print_records
 from kafka_sort.streams import is_output_lost
 from tasks.errors import SettingsError
 from tasks.reading.reader import OutputReader
@@ -57,4 +57,6 @@ def run_read(
         high = None if end is None else end_of(end)
         if low is not None and high is not None and high <= low:
             raise SettingsError(f"--from {first} comes behind --to {last} in the order {reader.output.sort.columns}")
-        return print_records(reader.read(low, high), form, limit)
+        # It may end before the records do.
+        with closing(reader.read(low, high, columns=COLUMNS[form])) as blocks:
+            return print_records(blocks, form, limit)

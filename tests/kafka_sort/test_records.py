@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kafka_sort.records import FORMS, print_records
+from kafka_sort.records import COLUMNS, FORMS, print_records
 from kafka_sort.streams import _Output
 from tasks.reading.sorted_topic import SCHEMA
 from tests.documents import assert_documented
@@ -88,6 +88,16 @@ def test_raw_values() -> None:
     assert (
         printed([(None, b"a", []), (b"k", None, []), (None, b"", []), (None, b"\xff", [])], "raw") == b"a\n\n\n\xff\n"
     )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_takes_its_columns_alone(form: str) -> None:
+    """A table with the columns that a form names is enough for it; rows that are no rows print nothing."""
+    whole = table([(b"k", b"v", [("h", None)])]).select(COLUMNS[form])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", output := Output(io.BytesIO()))
+        assert print_records(iter([whole.slice(0, 0), whole]), form) == 1
+        assert output.content.count(b"\n") == 1
 
 
 def test_csv_rows() -> None:
