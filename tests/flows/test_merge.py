@@ -15,6 +15,7 @@ from tasks.settings.job import Job
 from tasks.snapshot import has_work, take_snapshot
 from tasks.sorting.newest import Newest
 from tasks.stream import Stream
+from tasks.verify import verify_job
 from tests.cluster import Cluster, Record, sample_values, sort_key, wait_for
 from tests.command import KILLED, Command
 from tests.flows.test_replace_again import replace_all
@@ -79,6 +80,7 @@ def test_what_follows_goes_on(cluster: Cluster, tmp_path: Path) -> None:
     record = must_merge(cluster, job, tmp_path)
     assert record.covers == (CoveredRuns(1, record.run - 1),)
     assert_outputs(cluster, job, [*read, later, *streamed])
+    assert verify_job(job, cluster.connection).lines() == []
     assert is_idle(cluster, job)
     replaced = replace_all(cluster, job, tmp_path)
     assert replaced is not None

@@ -16,6 +16,7 @@ from tasks.replacement import DeletionError
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.sorting.newest import Newest
+from tasks.verify import verify_job
 from tests.cluster import Cluster, Record
 from tests.faults.oracle import in_run
 from tests.merges import merge, records_of
@@ -136,6 +137,8 @@ class Model:
             self.done.append(act.__name__)
             act()
             self.check()
+        verification = verify_job(self.job, self.cluster.connection)
+        assert verification.differences == (), (self.done, verification.lines())
 
     def run(self) -> None:
         """Make a run of some records."""
