@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
 
 from tasks.arrow import one_chunk
 from tasks.errors import SettingsError, TerminalError
+from tasks.formats.base import RecordFormat
 from tasks.formats.registry import make_format
 from tasks.keys import encode_keys
 from tasks.settings.column_types import TEXT, UTF8_TEXT
 from tasks.settings.job import Job
-from tasks.settings.sorts import Sort, is_record_field, record_field
+from tasks.settings.sorts import KeyColumn, Sort, is_record_field, record_field
 from tasks.sorting.encoded import encode_rows
 from tasks.sorting.order import order_of
 from tasks.types.registry import key_type
@@ -39,7 +42,9 @@ class KeyReader:
         # Whether the keys are in values, and nothing else of a record counts: registered schemas may be in headers.
         self.of_values = not job.is_registered("value") and not any(is_record_field(key.name) for key in self.keys)
         self._sort, self._order = sort, order_of(self.keys, sort)
-        self._format = make_format(job, self.keys)
+        # A format parses for one thread at a time, since it may hold what it is at; streams are filled side by side.
+        self._formats = [make_format(job, self.keys)]
+        self._make = partial(_make_format, copy_context(), job, self.keys)
 
     @property
     def terms(self) -> str:
@@ -49,7 +54,12 @@ class KeyReader:
 
     def encode(self, records: pa.Table) -> pa.Array:
         """Return the encoded keys of records, a table that has the columns of RECORD."""
-        parsed = self._format.parse(records)
+        try:
+            fmt = self._formats.pop()
+        except IndexError:
+            fmt = self._make()
+        parsed = fmt.parse(records)
+        self._formats.append(fmt)
         if parsed.rejected:
             row, reason = min(parsed.rejected.items())
             place = records.slice(row, 1).to_pylist()[0]
@@ -111,6 +121,11 @@ class KeyReader:
         if reasons:
             raise SettingsError(f"{what}: {key.name} {reasons[0]}")
         return column
+
+
+def _make_format(context: Context, job: Job, keys: Sequence[KeyColumn]) -> RecordFormat:
+    """Make a format in a thread that does not know the connection, which `context` does."""
+    return context.copy().run(make_format, job, keys)
 
 
 def _to_text(value: Any) -> bytes:
