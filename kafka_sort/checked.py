@@ -10,6 +10,7 @@ from tasks.preflight import check_before_lease
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
+from tasks.settings.scheduler import check_runner
 from tasks.settings.streaming import Streaming, check_streamable
 
 
@@ -22,6 +23,7 @@ def check_job(job: Job, connection: Connection, *, offline: bool, streams: bool 
         check_streamable(job)
     if offline:
         Budget.of(job)
+        check_runner(job.runner, job.scheduler, connection)
         with use_connection(connection):
             make_format(job)
     else:

@@ -19,6 +19,7 @@ from tasks.settings.budget import Budget
 from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
+from tasks.settings.scheduler import check_runner
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import check_end, require_source
 from tasks.workdir import check_folder
@@ -34,6 +35,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin, patience:
     """
     Budget.of(job)
     check_end(job)
+    check_runner(job.runner, job.scheduler, connection)
     # A schema may lack what the job names.
     with use_connection(connection):
         check_format(job)

@@ -45,6 +45,33 @@ class Budget:
         )
 
 
+def most_workers(job: Job) -> int:
+    """Return how many processes of a machine may share the job's limit: each takes BASE_BYTES before any work."""
+    return (job.memory_bytes - SMALLEST_LIMIT) // BASE_BYTES
+
+
+def job_of_workers(job: Job, workers: int) -> Job:
+    """Return the job as one of so many processes does it, which divide the limit of their machine.
+
+    In the divided limit each stage at once has its part: with the limit less the others' base, and as many stages at
+    once as there are processes, the parts are those of one process. So is DuckDB's part of the cores.
+    """
+    left = _left_for(job, workers)
+    # A copy has what its origin has computed, so the computed bytes are set as well.
+    limits = {"memory_limit": str(left), "memory_bytes": left}
+    return job.model_copy(update={**limits, "dump_concurrency": workers, "sort_concurrency": workers})
+
+
+def _left_for(job: Job, workers: int) -> int:
+    if workers > most_workers(job):
+        needed = SMALLEST_LIMIT + workers * BASE_BYTES
+        raise SettingsError(
+            f"memory limit {job.memory_bytes / MB:.0f} MB is too small for {workers} workers on one machine: give at "
+            f"least {needed / MB:.0f} MB with --memory-limit, or start fewer workers there"
+        )
+    return job.memory_bytes - workers * BASE_BYTES
+
+
 def peak_memory_bytes() -> int:
     """Return the most memory this process has held so far, to compare with the budget."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

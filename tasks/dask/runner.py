@@ -1,0 +1,258 @@
+"""The runner of a run on workers of Dask: dump and sort there, snapshot and publish in this process.
+
+Guarantee 2 (all or nothing, exactly once) needs nothing of Dask: it may run a task twice or lose it. Tasks write files
+that appear by rename, and lease, fence, ledger and transaction stay in this process.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import structlog
+from prefect import Task
+from prefect.context import SettingsContext
+
+from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
+from tasks.dask.orders import Order
+from tasks.dask.remote import dump_on_worker, sort_on_worker
+from tasks.dump import DumpRequest
+from tasks.errors import StoppedError, TransientError
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import cluster_id
+from tasks.manifests import Dumped, Snapshot, SortedRows
+from tasks.observe.logs import LOGGER, get_logger
+from tasks.observe.metrics import current_metrics
+from tasks.ownership import Owner
+from tasks.publish import Publication
+from tasks.run import Runner
+from tasks.run_context import Meter, Stop, current_run
+from tasks.run_record import RunRecord
+from tasks.runners import PrefectRunner
+from tasks.settings.budget import job_of_workers
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+from tasks.snapshot import BatchLimits
+from tasks.sort import SortRequest
+from tasks.task_runs import with_retries
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import PrefectDaskFuture
+
+Q = TypeVar("Q", DumpRequest, SortRequest)
+R = TypeVar("R")
+# How long a stopped run waits for tasks that still write, before it removes their files.
+_END_SECONDS: Final = 30.0
+
+
+class WorkersLostError(TransientError):
+    """Dask lost its scheduler, or so many workers of one task that it gave the task up."""
+
+    action = (
+        "Look why workers end: the system's log says which process it killed for memory. Then start again; what was "
+        "committed stays."
+    )
+
+
+@contextmanager
+def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner]:
+    """Open the runner that the job asks for. With a scheduler's address its workers are checked now, before any work."""
+    if job.runner == "threads":
+        yield PrefectRunner(job, stop)
+        return
+    with ExitStack() as stack:
+        workers = None if job.scheduler is None else stack.enter_context(shared_workers(job, job.scheduler))
+        runner = DaskRunner(job, connection, stop, workers)
+        stack.callback(runner.close)
+        yield runner
+
+
+class DaskRunner:
+    """Runs dump and sort as Prefect tasks on workers, one a partition or a sort, and the other stages in this process.
+
+    Without workers of a scheduler it starts some on this machine, once there is work, and ends them before it publishes.
+    """
+
+    def __init__(self, job: Job, connection: Connection, stop: Stop, workers: Workers | None = None) -> None:
+        self._job = job
+        self._connection = connection
+        self._stop = stop
+        self._workers = workers
+        self._own = ExitStack()
+        self._here = PrefectRunner(job, stop)
+        self._run = f"kafka-sort-{uuid4().hex}"
+
+    def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
+        """Run it as one task of this process."""
+        return self._here.snapshot(owner, limits)
+
+    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
+        """Run one task for each source partition on the workers."""
+        return self._run_each("dump", dump_on_worker, requests)
+
+    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
+        """Run one task for each sort on the workers."""
+        return self._run_each("sort", sort_on_worker, requests)
+
+    def publish(self, owner: Owner, publication: Publication) -> RunRecord:
+        """Run it as one task of this process, which has the machine's memory by then."""
+        self.close()
+        return self._here.publish(owner, publication)
+
+    def close(self) -> None:
+        """End the workers that this runner started."""
+        self._own.close()
+
+    def _run_each(self, stage: str, task: Task[..., R], requests: Sequence[Q]) -> list[R]:
+        if not requests:
+            return []
+        workers = self._started(requests[0].folder)
+        order = self._order(requests[0].job.workdir)
+        work = [
+            (replace(request, job=job_of_workers(request.job, workers.per_machine)), replace(order, number=number))
+            for number, request in enumerate(requests)
+        ]
+        tasks = Tasks(
+            workers, with_retries(task, self._job, order.taken_up), self._run, current_run().progress.meter(stage)
+        )
+        with self._telling_stop(workers):
+            return tasks.run(work, self._stop)
+
+    def _started(self, folder: Path) -> Workers:
+        if self._workers is None:
+            self._workers = self._own.enter_context(local_workers(self._job, self._connection, folder))
+        return self._workers
+
+    def _order(self, workdir: Path) -> Order:
+        return Order(
+            run=self._run,
+            number=0,
+            cluster_id=cluster_id(make_admin(self._connection)),
+            bootstrap_servers=self._connection.bootstrap_servers,
+            profile=self._connection.profile,
+            consequence=self._stop.consequence,
+            workdir=workdir,
+            fields=structlog.contextvars.get_contextvars(),
+        )
+
+    @contextmanager
+    def _telling_stop(self, workers: Workers) -> Iterator[None]:
+        """Set the run's event at the scheduler if the run is to stop while the block runs."""
+        import distributed
+
+        event = distributed.Event(self._run, client=workers.client)
+
+        def tell() -> None:
+            # The thread that stops a run waits for nothing, and a scheduler may be gone.
+            threading.Thread(target=event.set, daemon=True).start()
+
+        with self._stop.interrupting(tell):
+            yield
+
+
+@dataclass
+class Tasks:
+    """The task runs of one stage on the workers, and what they report meanwhile."""
+
+    workers: Workers
+    task: Task[..., Any]
+    run_name: str
+    meter: Meter
+    _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
+    _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    _places: dict[int, str] = field(default_factory=dict)
+
+    def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
+        """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
+        self.workers.client.subscribe_topic(self.run_name, lambda event: self._news.put(event[1]))
+        futures = [self._submit(request, order) for request, order in work]
+        try:
+            return self._collect(futures)
+        except BaseException as error:
+            stop.set()
+            self._await_end(futures)
+            if isinstance(error, StoppedError):
+                stop.check()
+            raise
+        finally:
+            self.workers.client.unsubscribe_topic(self.run_name)
+
+    def _submit(self, request: Any, order: Order) -> "PrefectDaskFuture[Any]":
+        with _without_secrets():
+            future: PrefectDaskFuture[Any] = self.workers.runner.submit(self.task, {"request": request, "order": order})
+        future.add_done_callback(self._news.put)
+        return future
+
+    def _collect(self, futures: "list[PrefectDaskFuture[Any]]") -> list[Any]:
+        numbers = {id(future): number for number, future in enumerate(futures)}
+        results: dict[int, Any] = {}
+        while len(results) < len(futures):
+            news = self._news.get()
+            if isinstance(news, dict):
+                self._note(news)
+            else:
+                results[numbers[id(news)]] = _result(news)
+        return [results[number] for number in range(len(futures))]
+
+    def _note(self, report: dict[str, Any]) -> None:
+        """Note what a task reports: its progress, which begins anew if it is run again, or a retry."""
+        number, place = report["number"], report["worker"]
+        if self._places.setdefault(number, place) != place:
+            get_logger().warning("a worker was lost: its task is run again", task=number, on=place)
+            self._places[number] = place
+        if "retried" in report:
+            current_metrics().count_retry(report["retried"])
+        else:
+            self.meter.add(report["done"] - self._done[number])
+            self._done[number] = report["done"]
+
+    def _await_end(self, futures: "list[PrefectDaskFuture[Any]]") -> None:
+        """Wait until no task writes any more: the run's folder is removed next."""
+        from distributed import wait
+
+        try:
+            wait([future.wrapped_future for future in futures if not future.wrapped_future.done()], _END_SECONDS)
+        except Exception as error:  # noqa: BLE001  # the failure of the run is reported, not that of its end
+            get_logger().warning("tasks on workers may still run", after=str(error))
+
+
+def _result(future: "PrefectDaskFuture[Any]") -> Any:
+    """Return a task's result, and release it: Dask would compute it again if its worker ended later."""
+    from distributed import KilledWorker
+    from distributed.client import CancelledError
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise WorkersLostError(f"a task lost its worker {error.allowed_failures + 1} times: {error}") from error
+    except CancelledError as error:
+        raise WorkersLostError(f"Dask lost its scheduler, or the task ({error}): start again") from error
+    finally:
+        future.wrapped_future.release()
+
+
+class _SentSettings(SettingsContext):
+    """Prefect's settings of this process, of which only the server's address and the log are sent to workers."""
+
+    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Prefect's
+        return {
+            "profile": {"name": self.profile.name, "env": {}},
+            # The worker adds what it has itself, such as a key of the API.
+            "settings": {"api": {"url": api_url()}, "logging": {"extra_loggers": [LOGGER]}},
+        }
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Keep Prefect's settings with their secrets from what is sent to a worker."""
+    own = SettingsContext.get()
+    if own is None:
+        yield
+        return
+    with _SentSettings(profile=own.profile, settings=own.settings):
+        yield
