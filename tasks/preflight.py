@@ -15,7 +15,7 @@ from tasks.output_folders import check_output_folders
 from tasks.outputs import check_absent_topics, check_output_partitions, check_outputs
 from tasks.ownership import JobView
 from tasks.permissions import check_permissions
-from tasks.settings.budget import Budget
+from tasks.settings.budget import check_limit
 from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
@@ -33,7 +33,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin, patience:
 
     `patience`: seconds to wait for the source. Format, limits, folder and permissions are checked before that.
     """
-    Budget.of(job)
+    check_limit(job)
     check_end(job)
     check_runner(job.runner, job.scheduler, connection)
     # A schema may lack what the job names.

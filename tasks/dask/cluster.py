@@ -9,7 +9,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,23 +18,25 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
 
 from tasks.dask.orders import UnfitWorkerError, bequeath
 from tasks.errors import TransientError
 from tasks.observe.logs import get_logger
-from tasks.settings.budget import most_workers
+from tasks.settings.budget import MB, bytes_of_worker, most_workers
 from tasks.settings.connection import Connection, is_loopback
 from tasks.settings.job import Job
 from tasks.settings.scheduler import certificate_files
 from tasks.workdir import job_folder, private_files
 
 if TYPE_CHECKING:
-    from distributed import Client
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.client import PrefectDaskClient
 
 # Packages whose releases must be equal on all hosts: their objects and files go from one to the other.
 _SAME: Final = ("kafka-sorting-pipeline", "prefect", "distributed", "cloudpickle", "pyarrow", "duckdb", "numpy")
 _CONNECT_SECONDS: Final = 5.0
+# The part of a worker's own limit at which Dask ends it.
+_KILLED_AT: Final = 0.95
 _SILENT: Final = logging.CRITICAL
 
 
@@ -48,16 +50,10 @@ class SchedulerUnavailableError(TransientError):
 
 @dataclass(frozen=True)
 class Workers:
-    """Workers that take tasks. `per_machine`: the most that share one machine; `count`: all."""
+    """Workers that take tasks, by the one client of the run. `per_machine`: the most that share one machine."""
 
-    runner: "DaskTaskRunner"
-    count: int
+    client: "PrefectDaskClient"
     per_machine: int
-
-    @property
-    def client(self) -> "Client":
-        """The one client of the run."""
-        return self.runner.client
 
 
 @contextmanager
@@ -67,36 +63,34 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
     They are fewer if the memory limit does not bear so many. Scheduler and workers speak TLS with certificates of their
     own, so that no other user of the machine can give them code.
     """
-    from prefect_dask import DaskTaskRunner
+    from distributed import LocalCluster
 
     wanted = max(job.dump_concurrency, job.sort_concurrency)
-    # The driver has its base as well.
-    count = max(1, min(wanted, most_workers(job) - 1))
+    count = max(1, min(wanted, most_workers(job)))
     if count < wanted:
         get_logger().warning("fewer workers than asked for, by the memory limit", workers=count, asked=wanted)
     _quiet_dask()
-    how: dict[str, Any] = {
-        "n_workers": count,
-        "threads_per_worker": 1,
-        "processes": True,
-        "host": "127.0.0.1",
-        "security": True,
-        "dashboard_address": None,
-        # The limit of a job is kept by its parts; Dask's own would kill a worker for what the system caches.
-        "memory_limit": 0,
-        "local_directory": str(folder),
-        "silence_logs": _SILENT,
-        "env": bequeath(connection),
-    }
-    with DaskTaskRunner(cluster_kwargs=how) as runner:
-        try:
-            runner.client.wait_for_workers(count, job.start_timeout)
-        except (OSError, RuntimeError) as error:
-            raise SchedulerUnavailableError(
-                f"{count} workers of Dask could not be started on this machine within {job.start_timeout:g} s ({error}): "
-                "raise --start-timeout, or make room"
-            ) from error
-        yield Workers(runner, count, count)
+    try:
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            security=True,
+            dashboard_address=None,
+            # The limit of a job is kept by its parts; Dask's own would kill a worker for what the system caches.
+            memory_limit=0,
+            local_directory=str(folder),
+            silence_logs=_SILENT,
+            env=bequeath(connection),
+        )
+    except (OSError, RuntimeError) as error:
+        raise SchedulerUnavailableError(
+            f"{count} workers of Dask could not be started on this machine ({error}): make room, or sort with --runner "
+            "threads"
+        ) from error
+    with cluster, _connect(cluster, job) as client:
+        yield Workers(client, count)
 
 
 @contextmanager
@@ -106,28 +100,36 @@ def shared_workers(job: Job, scheduler: str) -> Iterator[Workers]:
     SchedulerUnavailableError if there are none; UnfitWorkerError names one that does not fit.
     """
     from distributed.security import Security
-    from prefect_dask import DaskTaskRunner
 
     _quiet_dask()
-    is_secure = scheduler.startswith("tls://")
-    security = Security(require_encryption=True, **certificate_files()) if is_secure else None
-    how = {"security": security, "timeout": job.start_timeout, "name": f"kafka-sort-{job.name}"}
-    with DaskTaskRunner(address=scheduler, client_kwargs=how) as runner:
-        found = _ask_for_workers(runner, job, scheduler)
-        machines = Counter(str(worker["host"]) for worker in found.values())
-        _check_workers(runner.client, job, found)
-        yield Workers(runner, len(found), max(machines.values()))
+    security = Security(require_encryption=True, **certificate_files()) if scheduler.startswith("tls://") else None
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(_connect(scheduler, job, security))
+        except OSError as error:
+            raise SchedulerUnavailableError(
+                f"no scheduler of Dask answers at {scheduler} within {job.start_timeout:g} s ({error}): start it, or "
+                "correct --scheduler"
+            ) from error
+        found = _find_workers(client, job, scheduler)
+        per_machine = max(Counter(str(worker["host"]) for worker in found.values()).values())
+        _check_sizes(job, found, bytes_of_worker(job, per_machine))
+        _check_sights(client, job)
+        yield Workers(client, per_machine)
 
 
-def _ask_for_workers(runner: "DaskTaskRunner", job: Job, scheduler: str) -> Mapping[str, Any]:
+def _connect(cluster: Any, job: Job, security: Any = None) -> "PrefectDaskClient":
+    """Return a client of this very cluster; one that the process has besides is left alone."""
+    from prefect_dask.client import PrefectDaskClient
+
+    how = {"security": security} if security is not None else {}
+    return PrefectDaskClient(
+        cluster, timeout=job.start_timeout, name=f"kafka-sort-{job.name}", set_as_default=False, **how
+    )
+
+
+def _find_workers(client: "PrefectDaskClient", job: Job, scheduler: str) -> Mapping[str, Any]:
     """Return the facts that the scheduler has of each worker, by its address."""
-    try:
-        client = runner.client
-    except (OSError, TimeoutError, ValueError) as error:
-        raise SchedulerUnavailableError(
-            f"no scheduler of Dask answers at {scheduler} within {job.start_timeout:g} s ({error}): start it, or "
-            "correct --scheduler"
-        ) from error
     try:
         client.wait_for_workers(1, job.start_timeout)
     except TimeoutError as error:
@@ -136,13 +138,24 @@ def _ask_for_workers(runner: "DaskTaskRunner", job: Job, scheduler: str) -> Mapp
     return workers
 
 
-def _check_workers(client: "Client", job: Job, found: Mapping[str, Any]) -> None:
+def _check_sizes(job: Job, found: Mapping[str, Any], needed: int) -> None:
+    """Raise UnfitWorkerError if a worker has several threads, or a limit that ends it before ours does."""
     for address, worker in found.items():
         if worker["nthreads"] != 1:
             raise UnfitWorkerError(
                 f"worker {address} has {worker['nthreads']} threads, and a task takes the memory and the cores of one: "
                 "start it with --nthreads 1 (and more workers with --nworkers)"
             )
+        if 0 < (worker["memory_limit"] or 0) * _KILLED_AT < needed:
+            raise UnfitWorkerError(
+                f"worker {address} has a limit of {worker['memory_limit'] / MB:.0f} MB, and a task may take "
+                f"{needed / MB:.0f} MB by --memory-limit {job.memory_limit}: start it with --memory-limit 0, "
+                "or lower ours"
+            )
+
+
+def _check_sights(client: "PrefectDaskClient", job: Job) -> None:
+    """Raise UnfitWorkerError unless each worker sees the work folder, and has the releases that this process has."""
     token = uuid4().hex
     with private_files():
         file = job_folder(job) / f"shared-{token}"
@@ -182,8 +195,8 @@ def _check_sight(job: Job, address: str, sight: Any, token: str) -> None:
             )
     if facts["content"] != token:
         raise UnfitWorkerError(
-            f"worker {address} does not see what is written to {job_folder(job)}: give a folder with --workdir that all "
-            "workers share, and start them as the same user"
+            f"worker {address} does not see what is written to {job_folder(job)}: give a folder with --workdir that "
+            "all workers share, and start them as the same user"
         )
     if not facts["reaches"]:
         raise UnfitWorkerError(
@@ -205,9 +218,9 @@ def _releases() -> dict[str, str]:
 
 
 def api_url() -> str | None:
-    """Return the address of the Prefect server that has the flow run; None outside of a flow run."""
+    """Return the address of the Prefect server that has the flow run; outside of one, that of the settings."""
     context = FlowRunContext.get()
-    return None if context is None else str(context.client.api_url)
+    return get_current_settings().api.url if context is None else str(context.client.api_url)
 
 
 def _local_api() -> str | None:

@@ -28,6 +28,8 @@ from tasks.workdir import private_files
 
 # The connection of the driver, in the environment of workers that it started on its machine.
 INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
+# The scheduler's topic of what tasks tell their drivers.
+TOPIC: Final = "kafka-sort"
 # How often a task looks whether the run is to stop, and tells how far it is.
 _LOOK_SECONDS: Final = 1.0
 
@@ -51,12 +53,13 @@ class UnfitWorkerError(SettingsError):
 class Order:
     """What a task on a worker is told besides its request.
 
-    `run`: the name of the run at the scheduler. `number`: of the request in its stage. `profile`: the connection's name,
-    if it has one; the address alone goes with the order otherwise. `fields`: of each log line. `seconds`: how often the
-    task looks at the stop.
+    `run`: the name of the run at the scheduler. `name`, `number`: of the task, for people and in its stage. `profile`:
+    the connection's name, if it has one; otherwise its address alone goes with the order. `fields`: of each log line.
+    `seconds`: how often the task looks at the stop.
     """
 
     run: str
+    name: str
     number: int
     cluster_id: str
     bootstrap_servers: str
@@ -77,6 +80,7 @@ class Order:
         with ExitStack() as stack:
             stack.enter_context(private_files())
             stack.enter_context(log_context(**self.fields))
+            stack.enter_context(_telling_lines(reporter))
             self._require_folder(reporter.address)
             stack.enter_context(use_metrics(_ReportedMetrics(reporter)))
             context = stack.enter_context(run_context(Stop(self.consequence)))
@@ -164,9 +168,15 @@ class _Reporter:
         """Tell that the task is tried again."""
         self._report(retried=task)
 
+    def report_line(self, record: logging.LogRecord) -> None:
+        """Tell a line of the log."""
+        fields = getattr(record, "fields", {"event": record.getMessage()})
+        plain = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in fields.items()}
+        self._report(level=record.levelno, fields=plain)
+
     def _report(self, **facts: Any) -> None:
-        message = {"number": self._order.number, "worker": self.address, **facts}
-        self._worker.log_event(self._order.run, message)
+        place = {"run": self._order.run, "number": self._order.number, "worker": self.address}
+        self._worker.log_event(TOPIC, {**place, **facts})
 
     def _is_over(self) -> bool:
         """Whether the run is to stop, the driver is gone, or the scheduler, with which all is lost."""
@@ -179,6 +189,29 @@ class _Reporter:
             return False
         except OSError:
             return True
+
+
+class _LineReporter(logging.Handler):
+    """Tells the driver the lines of one task, which is one thread."""
+
+    def __init__(self, reporter: _Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._reporter.report_line(record)
+
+
+@contextmanager
+def _telling_lines(reporter: _Reporter) -> Iterator[None]:
+    handler, logger = _LineReporter(reporter), logging.getLogger(LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class _ReportedMetrics(RunMetrics):

@@ -5,8 +5,10 @@ that appear by rename, and lease, fence, ledger and transaction stay in this pro
 """
 
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +21,14 @@ from prefect import Task
 from prefect.context import SettingsContext
 
 from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
-from tasks.dask.orders import Order
+from tasks.dask.orders import TOPIC, Order
 from tasks.dask.remote import dump_on_worker, sort_on_worker
 from tasks.dump import DumpRequest
 from tasks.errors import StoppedError, TransientError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id
 from tasks.manifests import Dumped, Snapshot, SortedRows
-from tasks.observe.logs import LOGGER, get_logger
+from tasks.observe.logs import LOGGER, get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.publish import Publication
@@ -42,12 +44,16 @@ from tasks.sort import SortRequest
 from tasks.task_runs import with_retries
 
 if TYPE_CHECKING:
+    from prefect_dask.client import PrefectDaskClient
     from prefect_dask.task_runners import PrefectDaskFuture
 
 Q = TypeVar("Q", DumpRequest, SortRequest)
 R = TypeVar("R")
 # How long a stopped run waits for tasks that still write, before it removes their files.
 _END_SECONDS: Final = 30.0
+_LOOK_SECONDS: Final = 0.1
+# Dask and Prefect take 0.12 s for a task, whatever it does.
+_MOST_TASKS: Final = 1000
 
 
 class WorkersLostError(TransientError):
@@ -61,7 +67,7 @@ class WorkersLostError(TransientError):
 
 @contextmanager
 def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner]:
-    """Open the runner that the job asks for. With a scheduler's address its workers are checked now, before any work."""
+    """Open the runner that the job asks for; with a scheduler's address its workers are checked now."""
     if job.runner == "threads":
         yield PrefectRunner(job, stop)
         return
@@ -75,7 +81,7 @@ def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner
 class DaskRunner:
     """Runs dump and sort as Prefect tasks on workers, one a partition or a sort, and the other stages in this process.
 
-    Without workers of a scheduler it starts some on this machine, once there is work, and ends them before it publishes.
+    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes.
     """
 
     def __init__(self, job: Job, connection: Connection, stop: Stop, workers: Workers | None = None) -> None:
@@ -92,7 +98,7 @@ class DaskRunner:
         return self._here.snapshot(owner, limits)
 
     def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Run one task for each source partition on the workers."""
+        """Run one task for each source partition on the workers, or for several of very many."""
         return self._run_each("dump", dump_on_worker, requests)
 
     def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
@@ -108,20 +114,23 @@ class DaskRunner:
         """End the workers that this runner started."""
         self._own.close()
 
-    def _run_each(self, stage: str, task: Task[..., R], requests: Sequence[Q]) -> list[R]:
+    def _run_each(self, stage: str, task: Task[..., list[R]], requests: Sequence[Q]) -> list[R]:
         if not requests:
             return []
         workers = self._started(requests[0].folder)
         order = self._order(requests[0].job.workdir)
-        work = [
-            (replace(request, job=job_of_workers(request.job, workers.per_machine)), replace(order, number=number))
-            for number, request in enumerate(requests)
-        ]
-        tasks = Tasks(
-            workers, with_retries(task, self._job, order.taken_up), self._run, current_run().progress.meter(stage)
-        )
+        work = []
+        for number, share in enumerate(divide_work(requests)):
+            given = tuple(replace(r, job=job_of_workers(r.job, workers.per_machine)) for r in share)
+            more = f" and {len(share) - 1} more" if len(share) > 1 else ""
+            work.append((given, replace(order, number=number, name=f"{share[0].title}{more}")))
+        retried = with_retries(task, self._job, order.taken_up)
+        meter = current_run().progress.meter(stage)
         with self._telling_stop(workers):
-            return tasks.run(work, self._stop)
+            results = [done for share in Tasks(workers.client, retried, meter).run(work, self._stop) for done in share]
+        # A last report may be late.
+        meter.add(meter.total - meter.done)
+        return results
 
     def _started(self, folder: Path) -> Workers:
         if self._workers is None:
@@ -131,6 +140,7 @@ class DaskRunner:
     def _order(self, workdir: Path) -> Order:
         return Order(
             run=self._run,
+            name="",
             number=0,
             cluster_id=cluster_id(make_admin(self._connection)),
             bootstrap_servers=self._connection.bootstrap_servers,
@@ -155,13 +165,18 @@ class DaskRunner:
             yield
 
 
+def divide_work(requests: Sequence[Q]) -> Iterator[Sequence[Q]]:
+    """Divide the requests of a stage into those of each task: one, or consecutive ones if there are very many."""
+    size = -(-len(requests) // _MOST_TASKS)
+    return (requests[start : start + size] for start in range(0, len(requests), size))
+
+
 @dataclass
 class Tasks:
     """The task runs of one stage on the workers, and what they report meanwhile."""
 
-    workers: Workers
+    client: "PrefectDaskClient"
     task: Task[..., Any]
-    run_name: str
     meter: Meter
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
@@ -169,62 +184,69 @@ class Tasks:
 
     def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
         """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
-        self.workers.client.subscribe_topic(self.run_name, lambda event: self._news.put(event[1]))
-        futures = [self._submit(request, order) for request, order in work]
+        self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
+        futures = [self._submit(requests, order) for requests, order in work]
         try:
-            return self._collect(futures)
+            return self._collect(futures, [order for _, order in work])
         except BaseException as error:
             stop.set()
-            self._await_end(futures)
+            _await_end(futures)
             if isinstance(error, StoppedError):
                 stop.check()
             raise
         finally:
-            self.workers.client.unsubscribe_topic(self.run_name)
+            self.client.unsubscribe_topic(TOPIC)
 
-    def _submit(self, request: Any, order: Order) -> "PrefectDaskFuture[Any]":
+    def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
+        from prefect_dask.task_runners import PrefectDaskFuture
+
+        given = {"requests": requests, "order": order}
         with _without_secrets():
-            future: PrefectDaskFuture[Any] = self.workers.runner.submit(self.task, {"request": request, "order": order})
+            sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
+        future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
         future.add_done_callback(self._news.put)
         return future
 
-    def _collect(self, futures: "list[PrefectDaskFuture[Any]]") -> list[Any]:
+    def _collect(self, futures: "list[PrefectDaskFuture[Any]]", orders: list[Order]) -> list[Any]:
         numbers = {id(future): number for number, future in enumerate(futures)}
         results: dict[int, Any] = {}
         while len(results) < len(futures):
             news = self._news.get()
-            if isinstance(news, dict):
-                self._note(news)
-            else:
+            if not isinstance(news, dict):
                 results[numbers[id(news)]] = _result(news)
+            # Other runs report on the same topic, which the scheduler keeps within bounds.
+            elif news["run"] == orders[0].run:
+                self._note(news, orders[news["number"]])
         return [results[number] for number in range(len(futures))]
 
-    def _note(self, report: dict[str, Any]) -> None:
-        """Note what a task reports: its progress, which begins anew if it is run again, or a retry."""
-        number, place = report["number"], report["worker"]
-        if self._places.setdefault(number, place) != place:
-            get_logger().warning("a worker was lost: its task is run again", task=number, on=place)
-            self._places[number] = place
+    def _note(self, report: dict[str, Any], order: Order) -> None:
+        """Note what a task reports: a line, a retry, or its progress, which begins anew if it is run again."""
+        place = report["worker"]
+        if self._places.setdefault(order.number, place) != place:
+            get_logger().warning("a worker was lost: its task is run again", task=order.name, on=place)
+            self._places[order.number] = place
         if "retried" in report:
             current_metrics().count_retry(report["retried"])
+        elif "fields" in report:
+            show_line(report["level"], report["fields"])
         else:
-            self.meter.add(report["done"] - self._done[number])
-            self._done[number] = report["done"]
+            self.meter.add(report["done"] - self._done[order.number])
+            self._done[order.number] = report["done"]
 
-    def _await_end(self, futures: "list[PrefectDaskFuture[Any]]") -> None:
-        """Wait until no task writes any more: the run's folder is removed next."""
-        from distributed import wait
 
-        try:
-            wait([future.wrapped_future for future in futures if not future.wrapped_future.done()], _END_SECONDS)
-        except Exception as error:  # noqa: BLE001  # the failure of the run is reported, not that of its end
-            get_logger().warning("tasks on workers may still run", after=str(error))
+def _await_end(futures: "list[PrefectDaskFuture[Any]]") -> None:
+    """Wait until no task writes any more: the run's folder is removed next."""
+    ends = time.monotonic() + _END_SECONDS
+    while any(future.wrapped_future.status == "pending" for future in futures):
+        if time.monotonic() > ends:
+            get_logger().warning("tasks on workers may still run", seconds=_END_SECONDS)
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _result(future: "PrefectDaskFuture[Any]") -> Any:
     """Return a task's result, and release it: Dask would compute it again if its worker ended later."""
     from distributed import KilledWorker
-    from distributed.client import CancelledError
 
     try:
         return future.result()

@@ -50,11 +50,23 @@ def most_workers(job: Job) -> int:
     return (job.memory_bytes - SMALLEST_LIMIT) // BASE_BYTES
 
 
+def bytes_of_worker(job: Job, workers: int) -> int:
+    """Return the most memory that one of so many processes of a machine takes."""
+    return BASE_BYTES + (job_of_workers(job, workers).memory_bytes - BASE_BYTES) // workers
+
+
+def check_limit(job: Job) -> None:
+    """Raise SettingsError if the job's limit is too small for the work, wherever it is done."""
+    Budget.of(job)
+    if job.runner == "dask":
+        job_of_workers(job, 1)
+
+
 def job_of_workers(job: Job, workers: int) -> Job:
     """Return the job as one of so many processes does it, which divide the limit of their machine.
 
-    In the divided limit each stage at once has its part: with the limit less the others' base, and as many stages at
-    once as there are processes, the parts are those of one process. So is DuckDB's part of the cores.
+    What is left of the limit, less the base of each, is divided as among so many stages at once in one process. So are
+    the cores. SettingsError if too little is left.
     """
     left = _left_for(job, workers)
     # A copy has what its origin has computed, so the computed bytes are set as well.

@@ -1,7 +1,7 @@
 """The address of Dask's scheduler, and the certificates that reach it.
 
-Guarantee: what Dask sends is code, which the other side runs. So a scheduler that is not on this machine is reached with
-certificates alone, unless a network without them was permitted by name.
+Guarantee: what Dask sends is code, which the other side runs. So a scheduler that is not on this machine is reached
+with certificates alone, unless a network without them was permitted by name.
 """
 
 import os
@@ -29,9 +29,10 @@ def check_scheduler_address(address: str) -> str:
     try:
         parts = urlsplit(address)
         fits = parts.scheme in {"tcp", "tls"} and bool(parts.hostname) and bool(parts.port)
+        fits = fits and address == f"{parts.scheme}://{parts.netloc}" and "@" not in address
     except ValueError:
         fits = False
-    if not fits or "@" in address or parts.path or parts.query or parts.fragment:
+    if not fits:
         raise ValueError(f"{address!r} is no address of a scheduler: {_FORM}")
     return address
 
