@@ -84,7 +84,8 @@ class Order:
             self._require_folder(reporter.address)
             stack.enter_context(use_metrics(_ReportedMetrics(reporter)))
             context = stack.enter_context(run_context(Stop(self.consequence)))
-            # The last report comes after the last look.
+            # The first report says where the task is, the last one comes after the last look.
+            reporter.report_progress(context)
             stack.callback(reporter.report_progress, context)
             stack.enter_context(watching(lambda ended: reporter.watch(context, ended), "order"))
             yield

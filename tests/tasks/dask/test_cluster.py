@@ -52,7 +52,7 @@ def test_workers_that_fit_are_taken(job: Job) -> None:
 def test_the_scheduler_that_was_named_is_taken(job: Job) -> None:
     """A client that the process has besides, as its default, is left alone."""
     with started() as other, Client(other), started() as scheduler, shared_workers(job, scheduler) as found:
-        assert found.client.scheduler.address == scheduler
+        assert found.client.scheduler_info()["address"] == scheduler
 
 
 def test_no_scheduler(job: Job) -> None:
@@ -178,7 +178,7 @@ def test_workers_of_this_machine_take_no_one_else(job: Job, tmp_path: Path) -> N
         seen = found.client.run(lambda: __import__("os").environ["KAFKA_SORT_WORKER_CONNECTION"])
         assert len(seen) == found.per_machine == 2
         assert all(Connection(**json.loads(text)) == own for text in seen.values())
-        address = found.client.scheduler.address
+        address = str(found.client.scheduler_info()["address"])
         assert address.startswith("tls://127.0.0.1:")
         stranger = Security.temporary()
         with pytest.raises(OSError, match="."):

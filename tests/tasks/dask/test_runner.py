@@ -25,7 +25,7 @@ from tasks.kafka.topics import cluster_id, describe_topic
 from tasks.manifests import Dumped, LostRange, OffsetRange
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.run_context import RunContext, Stop, current_run, run_context
-from tasks.settings.connection import Connection
+from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
 
@@ -46,6 +46,11 @@ def scheduler() -> Iterator[LocalCluster]:
         silence_logs=logging.CRITICAL,
     ) as running:
         yield running
+
+
+def part_of(cluster: LocalCluster) -> Any:
+    """The scheduler itself."""
+    return cluster.scheduler
 
 
 @dataclass
@@ -88,10 +93,6 @@ def here(cluster: Cluster, scheduler: LocalCluster, prefect_server: str, tmp_pat
         yield Here(cluster, job, Connection(cluster.bootstrap_servers), folder, context.stop)
 
 
-def tasks_at(scheduler: LocalCluster) -> int:
-    return len(scheduler.scheduler.tasks)
-
-
 def test_ranges_are_read_by_workers(here: Here) -> None:
     """Chunks, counts, seconds and progress come back, in the order of the requests."""
     requests = here.requests()
@@ -107,7 +108,7 @@ def test_a_result_that_came_is_forgotten(here: Here, scheduler: LocalCluster) ->
     """A worker that ends later takes no result with it that Dask would compute again."""
     with open_runner(here.job, here.connection, here.stop) as runner:
         runner.dump(here.requests())
-        wait_for(lambda: tasks_at(scheduler) == 0)
+        wait_for(lambda: not part_of(scheduler).tasks)
 
 
 def test_chunks_of_a_former_execution_are_found(here: Here) -> None:
@@ -221,9 +222,8 @@ def test_a_task_sees_the_end_of_its_driver(here: Here, scheduler: LocalCluster) 
     """A task whose driver is gone, in whatever way, stops: nobody waits for it, and its folder will be removed."""
     with patch("tasks.dump.reach", Held()) as held, run_in_thread(here) as run:
         wait_for(lambda: len(held.contexts) == 2)
-        clients = [name for name in scheduler.scheduler.clients if f"kafka-sort-{here.job.name}" in name]
-        assert len(clients) == 1
-        scheduler.loop.add_callback(scheduler.scheduler.remove_client, clients[0])
+        (client,) = (name for name in part_of(scheduler).clients if f"kafka-sort-{here.job.name}" in name)
+        part_of(scheduler).loop.add_callback(part_of(scheduler).remove_client, client)
         assert all(held.ended.acquire(timeout=10) for _ in range(2))
     assert isinstance(run.error, WorkersLostError | StoppedError)
 
@@ -280,10 +280,9 @@ def test_workers_of_this_machine_inherit_the_connection(here: Here, monkeypatch:
     monkeypatch.setenv(INHERITED, bequeath(own)[INHERITED])
     here.connection = Connection("127.0.0.1:1")
     seen: list[Connection] = []
-    real = orders.current_connection
 
     def note() -> Connection:
-        seen.append(real())
+        seen.append(current_connection())
         return seen[-1]
 
     with (
