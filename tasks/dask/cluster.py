@@ -5,6 +5,7 @@ Guarantee: every worker there is at the start has the run's release, sees its wo
 
 import json
 import logging
+import signal
 import socket
 import sys
 from collections import Counter
@@ -90,7 +91,19 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
             "threads"
         ) from error
     with cluster, _connect(cluster, job) as client:
+        client.register_plugin(_deaf())
         yield Workers(client, count)
+
+
+def _deaf() -> Any:
+    """Return the plugin of workers that leave Ctrl-C, which a terminal sends to all processes, to the driver."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        def setup(self, worker: Any) -> None:  # noqa: ARG002  # Dask's
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a task on a worker is told besides its request, and the context in which it works there.
+"""Orders to tasks on workers: all that a task is told besides its request, and the context in which it works there.
 
 Guarantees: a task reads the cluster and the topic of its run or nothing, whatever its worker's environment says; a stop
 of the run, and the end of its driver, stop it within seconds. No secret is in what is sent: the worker has its own.
@@ -51,7 +51,7 @@ class UnfitWorkerError(SettingsError):
 
 @dataclass(frozen=True)
 class Order:
-    """What a task on a worker is told besides its request.
+    """All that a task on a worker is told besides its request.
 
     `run`: the name of the run at the scheduler. `name`, `number`: of the task, for people and in its stage. `profile`:
     the connection's name, if it has one; otherwise its address alone goes with the order. `fields`: of each log line.
@@ -166,7 +166,7 @@ class _Reporter:
         self._report(done=sum(meter.done for meter in context.progress.meters))
 
     def report_retry(self, task: str) -> None:
-        """Tell that the task is tried again."""
+        """Tell that the task is retried."""
         self._report(retried=task)
 
     def report_line(self, record: logging.LogRecord) -> None:

@@ -1,9 +1,10 @@
 """A run on workers of Dask: exact, whatever dies; stopped everywhere; never of another cluster."""
 
 import logging
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def test_workers_of_this_machine(cluster: Cluster, command: Command, history: Hi
     assert_exact(cluster, job)
     (run,) = history.runs(job.name)
     names = {task["name"] for task in history.tasks(run["id"])}
-    assert {f"dump {source}/0", f"dump {source}/1", *(f"sort {name}" for name in ("id", "name", "continent"))} <= names
+    assert {f"dump {source}/0", f"dump {source}/1", *(f"sort {sort.topic}" for sort in job.sort_list)} <= names
     wait_for(lambda: sum("event=dumped" in line for line in history.logs(run["id"])) == 2)
     (line, _) = (line for line in history.logs(run["id"]) if "event=dumped" in line)
     assert f"job={job.name} run=1 stage=dump" in line
@@ -125,17 +126,26 @@ def test_all_workers_are_killed(cluster: Cluster, command: Command) -> None:
     assert_exact(cluster, job)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_stop(cluster: Cluster, command: Command, tmp_path: Path, number: signal.Signals) -> None:
-    """A signal ends workers that read, and the command, with its status; no process and no file is left."""
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_stop(
+    cluster: Cluster, command: Command, tmp_path: Path, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    """A signal ends workers that read, and the command, with its status; no process and no file is left.
+
+    Ctrl-C in a terminal is a signal to the workers as well.
+    """
     job = command.job(fill(cluster), runner="dask")
     line = [KAFKA_SORT, "sort", "--bootstrap-servers", cluster.bootstrap_servers, *flags_of(job)]
     environment = {"DASK_DISTRIBUTED__WORKER__PRELOAD": str(HOLDING), FOLDER: str(tmp_path)}
-    program = Program.start(line, tmp_path, environment)
+    program = Program.start(line, tmp_path, environment, start_new_session=True)
     wait_for(lambda: program.is_over or len(list(tmp_path.glob("held-*"))) == 2, 120)
     children = program.children()
-    outcome = program.send(number).finish(20)
+    send(program.process.pid, number)
+    outcome = program.finish(20)
     assert outcome.status == 128 + number, outcome.err
+    assert "Traceback" not in outcome.err
     assert f"{number.name}: stopped before it was done" in outcome.err
     assert len(list(tmp_path.glob("ended-*"))) == 2
     assert not psutil.wait_procs(children, 10)[1]
