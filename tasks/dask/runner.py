@@ -9,10 +9,10 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q", DumpRequest, SortRequest)
 R = TypeVar("R")
 # How long a stopped run waits for tasks that still write, before it removes their files.
-_END_SECONDS: Final = 30.0
+_END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
 # Dask and Prefect take 0.12 s for a task, whatever it does.
 _MOST_TASKS: Final = 1000
@@ -181,13 +181,14 @@ class Tasks:
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     _places: dict[int, str] = field(default_factory=dict)
+    _ends: float | None = None
 
     def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
         """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
         self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
         futures = [self._submit(requests, order) for requests, order in work]
         try:
-            return self._collect(futures, [order for _, order in work])
+            return self._collect(futures, [order for _, order in work], stop)
         except BaseException as error:
             stop.set()
             _await_end(futures)
@@ -207,11 +208,11 @@ class Tasks:
         future.add_done_callback(self._news.put)
         return future
 
-    def _collect(self, futures: "list[PrefectDaskFuture[Any]]", orders: list[Order]) -> list[Any]:
+    def _collect(self, futures: "list[PrefectDaskFuture[Any]]", orders: list[Order], stop: Stop) -> list[Any]:
         numbers = {id(future): number for number, future in enumerate(futures)}
         results: dict[int, Any] = {}
         while len(results) < len(futures):
-            news = self._news.get()
+            news = self._next(stop)
             if not isinstance(news, dict):
                 results[numbers[id(news)]] = _result(news)
             # Other runs report on the same topic, which the scheduler keeps within bounds.
@@ -219,8 +220,18 @@ class Tasks:
                 self._note(news, orders[news["number"]])
         return [results[number] for number in range(len(futures))]
 
+    def _next(self, stop: Stop) -> Any:
+        """Return the next report or future. A stop is raised if a task does not see it: its worker may be frozen."""
+        while True:
+            with suppress(Empty):
+                return self._news.get(timeout=_LOOK_SECONDS)
+            if stop.is_set():
+                self._ends = self._ends or time.monotonic() + _END_SECONDS
+                if time.monotonic() > self._ends:
+                    stop.check()
+
     def _note(self, report: dict[str, Any], order: Order) -> None:
-        """Note what a task reports: a line, a retry, or its progress, which begins anew if it is run again."""
+        """Note what a task reports: a line, a retry, or its progress, which restarts if it is run again."""
         place = report["worker"]
         if self._places.setdefault(order.number, place) != place:
             get_logger().warning("a worker was lost: its task is run again", task=order.name, on=place)

@@ -176,6 +176,25 @@ def test_a_stop_reaches_workers(here: Here) -> None:
     assert run.error.exit_code == 143
 
 
+@pytest.mark.slow
+def test_a_stop_that_a_task_does_not_see(here: Here) -> None:
+    """A worker that is frozen does not keep a stopped run from its end."""
+    woken, frozen = threading.Event(), threading.Semaphore(0)
+
+    def freeze(name: str) -> None:
+        if name == "before-dump-chunk":
+            frozen.release()
+            assert woken.wait(60)
+
+    with patch("tasks.dump.reach", freeze), patch("tasks.dask.runner._END_SECONDS", 0.5), run_in_thread(here) as run:
+        assert all(frozen.acquire(timeout=30) for _ in range(2))
+        here.stop.ask(StoppedError("SIGTERM", 15))
+        run.thread.join(30)
+        assert not run.thread.is_alive()
+        woken.set()
+    assert isinstance(run.error, StoppedError)
+
+
 def test_a_failure_stops_the_others(here: Here) -> None:
     """The first error ends the stage, after the other tasks have ended: nobody writes into the folder any more."""
     held = Held()
@@ -218,6 +237,7 @@ def run_in_thread(here: Here) -> Iterator[Run]:
         run.thread.join(60)
 
 
+@pytest.mark.slow
 def test_a_task_sees_the_end_of_its_driver(here: Here, scheduler: LocalCluster) -> None:
     """A task whose driver is gone, in whatever way, stops: nobody waits for it, and its folder will be removed."""
     with patch("tasks.dump.reach", Held()) as held, run_in_thread(here) as run:
@@ -239,7 +259,7 @@ def test_another_cluster_is_not_read(here: Here) -> None:
 
 
 def test_another_topic_of_the_name_is_not_read(here: Here) -> None:
-    """A topic that was made anew since the snapshot is not read."""
+    """A topic that was recreated since the snapshot is not read."""
     with pytest.raises(OtherClusterError, match=r"has the id .*, and the run reads the one with the id former"):
         here.dump(here.requests("former"))
 
