@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_setting
 
 from tasks.dask import orders
 from tasks.dask.orders import INHERITED, OtherClusterError, bequeath
-from tasks.dask.runner import WorkersLostError, divide_work, open_runner
+from tasks.dask.runner import DaskRunner, WorkersLostError, divide_work, open_runner
 from tasks.dump import DumpRequest
 from tasks.errors import SourceLostError, StoppedError, TransientError
 from tasks.kafka.topics import cluster_id, describe_topic
@@ -105,10 +105,16 @@ def test_ranges_are_read_by_workers(here: Here) -> None:
 
 
 def test_a_result_that_came_is_forgotten(here: Here, scheduler: LocalCluster) -> None:
-    """A worker that ends later takes no result with it that Dask would compute again."""
-    with open_runner(here.job, here.connection, here.stop) as runner:
-        runner.dump(here.requests())
-        wait_for(lambda: not part_of(scheduler).tasks)
+    """While others still work, a worker that ends takes no result with it that Dask would compute again."""
+    held, turns = Held(), iter(["first"])
+
+    def hold_second(name: str) -> None:
+        if name == "before-dump-chunk" and next(turns, None) is None:
+            held(name)
+
+    with patch("tasks.dump.reach", hold_second), run_in_thread(here):
+        wait_for(lambda: len(held.contexts) == 1)
+        wait_for(lambda: len(part_of(scheduler).tasks) == 1)
 
 
 def test_chunks_of_a_former_execution_are_found(here: Here) -> None:
@@ -239,8 +245,9 @@ def run_in_thread(here: Here) -> Iterator[Run]:
 
 @pytest.mark.slow
 def test_a_task_sees_the_end_of_its_driver(here: Here, scheduler: LocalCluster) -> None:
-    """A task whose driver is gone, in whatever way, stops: nobody waits for it, and its folder will be removed."""
-    with patch("tasks.dump.reach", Held()) as held, run_in_thread(here) as run:
+    """A task whose driver is gone, and says nothing, stops: nobody waits for it, and its folder will be removed."""
+    silent = patch.object(DaskRunner, "_telling_stop", lambda *_: nullcontext())
+    with silent, patch("tasks.dump.reach", Held()) as held, run_in_thread(here) as run:
         wait_for(lambda: len(held.contexts) == 2)
         (client,) = (name for name in part_of(scheduler).clients if f"kafka-sort-{here.job.name}" in name)
         part_of(scheduler).loop.add_callback(part_of(scheduler).remove_client, client)
