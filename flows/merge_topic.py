@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.errors import SettingsError
 from tasks.kafka.clients import make_admin
 from tasks.merging.merge import Merge
 from tasks.merging.plan import plan_merge
@@ -44,12 +45,20 @@ def merge_topic(
     """
 
     def work(context: RunContext) -> State[Any]:
+        newest = newest_of(latest=latest, drop_tombstones=drop_tombstones)
         measured = export_metrics(job.name)
         with log_context(job=job.name), use_profile(connection), measured, measure_run(context.stop):
-            return merge_runs(job, context, Newest(drop_tombstones) if latest else None)
+            return merge_runs(job, context, newest)
 
     run: RunRecord | None = observe_run("run", job.name, work, job.run_timeout)
     return run
+
+
+def newest_of(*, latest: bool, drop_tombstones: bool) -> Newest | None:
+    """Return which records a merge keeps; None for all. SettingsError if only a part of it is given."""
+    if drop_tombstones and not latest:
+        raise SettingsError("drop_tombstones is for latest: give both, or leave it out")
+    return Newest(drop_tombstones) if latest else None
 
 
 def merge_runs(given: Job, context: RunContext, newest: Newest | None) -> State[Any]:

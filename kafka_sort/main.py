@@ -56,6 +56,8 @@ STREAM_DEFAULTS = {
     # The C library's heaps: all threads share these two. The default is a dozen heaps, each with holes of its own.
     "MALLOC_ARENA_MAX": "2",
 }
+# They halve the memory of a reader. Numpy's algebra, which it does not need, would start threads that spin for a while.
+READ_DEFAULTS = {**STREAM_DEFAULTS, "OPENBLAS_NUM_THREADS": "1"}
 # The number of M_ARENA_MAX in glibc's malloc.h.
 _M_ARENA_MAX = -8
 
@@ -262,8 +264,7 @@ def get(keys: tuple[str, ...], job_file: Path | None, form: str, **flags: Any) -
 
     A KEY that begins with a minus stands behind -- .
     """
-    connection = _connection(flags)
-    Display("json", quiet=True).begin()
+    connection = _begin_reading(flags)
     from kafka_sort.reading import load_reading, run_get
 
     with use_connection(connection):
@@ -280,13 +281,21 @@ def get(keys: tuple[str, ...], job_file: Path | None, form: str, **flags: Any) -
 @DEBUG
 def read(first: str | None, last: str | None, limit: int | None, job_file: Path | None, form: str, **flags: Any) -> int:
     """Print the records of all current runs in one order, as they stand in a sorted topic."""
-    connection = _connection(flags)
-    Display("json", quiet=True).begin()
+    connection = _begin_reading(flags)
     from kafka_sort.reading import load_reading, run_read
 
     with use_connection(connection):
         run_read(connection, load_reading(flags, job_file), _choice(flags), (first, last), limit, form)
     return 0
+
+
+def _begin_reading(flags: dict[str, Any]) -> Any:
+    """Set up what a reader's libraries and the log need; return the connection."""
+    _limit_heaps()
+    for name, value in READ_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    Display("json", quiet=True).begin()
+    return _connection(flags)
 
 
 def _choice(flags: Mapping[str, Any]) -> Any:

@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from kafka_sort.records import print_records
+from kafka_sort.records import COLUMNS, print_records
+from kafka_sort.streams import is_output_lost
 from tasks.errors import SettingsError
 from tasks.reading.reader import OutputReader
 from tasks.reading.runs import Choice
@@ -34,6 +35,9 @@ def run_get(connection: Connection, given: JobOptions, keys: tuple[str, ...], ch
         for key, encoded in zip(keys, wanted, strict=True):
             is_whole = len(reader.keys.split(key)) == width
             found += print_records(reader.get(encoded, is_whole=is_whole), form)
+            if is_output_lost():
+                # Nobody gets what the other keys have.
+                break
         return found
 
 
@@ -53,4 +57,6 @@ def run_read(
         high = None if end is None else end_of(end)
         if low is not None and high is not None and high <= low:
             raise SettingsError(f"--from {first} comes behind --to {last} in the order {reader.output.sort.columns}")
-        return print_records(reader.read(low, high), form, limit)
+        # It may end before the records do.
+        with closing(reader.read(low, high, columns=COLUMNS[form])) as blocks:
+            return print_records(blocks, form, limit)

@@ -7,6 +7,7 @@ shows something, the status also tells whether that was shown: see `output_statu
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import select
@@ -16,6 +17,8 @@ from typing import Any, Final, TextIO
 from tasks.signals import say
 
 _STDOUT: Final = 1
+# What any user may have on Linux.
+_PIPE_BYTES: Final = 1 << 20
 # Python's own file objects close the descriptor when they are collected.
 _former: list[object] = []
 
@@ -54,6 +57,12 @@ def open_streams() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  # a descriptor, for as long as the process lives
     sys.stdout, sys.stderr = _replace(sys.stdout, 1), _replace(sys.stderr, 2)
+
+
+def widen_output() -> None:
+    """Let a pipe behind standard output hold more, where that can be: its two processes take turns less often then."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(_STDOUT, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def output_status() -> int:

@@ -2,18 +2,24 @@
 
 import atexit
 from functools import cache
+from typing import TYPE_CHECKING
 
-import duckdb
+if TYPE_CHECKING:
+    import duckdb
 
 
-def open_cursor() -> duckdb.DuckDBPyConnection:
+def open_cursor() -> "duckdb.DuckDBPyConnection":
     """Return a connection for one thread at a time; a query runs in the thread that asks."""
     return _database().cursor()
 
 
 @cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """Open it once a process: that takes 15 ms."""
+def _database() -> "duckdb.DuckDBPyConnection":
+    """Open it once a process: that takes 15 ms, and the import 70, which a reader of other formats does without."""
+    import duckdb
+
+    # DuckDB's binding prints a line for each of its objects that outlives the process's last line.
+    atexit.register(_database.cache_clear)
     return duckdb.connect(
         config={
             # The caller's thread alone: partitions are dumped side by side.
@@ -25,7 +31,3 @@ def _database() -> duckdb.DuckDBPyConnection:
             "lock_configuration": True,
         }
     )
-
-
-# DuckDB's binding prints a line for each of its objects that outlives the process's last line.
-atexit.register(_database.cache_clear)

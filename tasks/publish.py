@@ -128,6 +128,8 @@ class Merged:
             record,
             records=self.records,
             dead_letters=0,
+            # What retention has removed meanwhile is counted as expired: the source has lost nothing.
+            lost=(),
             checksum={"name": checksum.NAME, "sum": self.checksum},
             sorts=tuple(self.outputs[sort.topic].complete(sort, rows[sort.topic]) for sort in record.sorts),
             options={**record.options, **self.options},
@@ -168,8 +170,10 @@ class Publication:
 
     @property
     def record_bytes(self) -> int:
-        """The bytes of key, value and headers in the rows of each sort."""
-        return sum(chunk.record_bytes for chunk in self.chunks)
+        """The bytes of key, value and headers in the rows of each sort; of a merge, their mean."""
+        total = sum(chunk.record_bytes for chunk in self.chunks)
+        # A merge has chunks of each sort.
+        return total // len(self.sorts) if self.merged else total
 
     @property
     def disk_bytes(self) -> int:
@@ -256,7 +260,9 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("after-ledger-record")
     # Step 6.
     reach("before-offsets")
-    producer.send_offsets(job.source_topic, record.ends)
+    # A merge has read nothing of the source, which may even be another topic of that name by now.
+    if publication.merged is None:
+        producer.send_offsets(job.source_topic, record.ends)
     reach("after-offsets")
     # Step 7.
     reach("before-commit")
@@ -314,7 +320,7 @@ def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:
     sender.send_one(ledger, run_key(record.run), payload, 0)
     sender.send_one(ledger, LAST, payload, 0)
     outdated = owner.ledger.outdated(record.run)
-    if outdated and (earlier := owner.ledger.folded(record.run)):
+    if outdated and (earlier := owner.ledger.folded(record)):
         sender.send_one(ledger, EARLIER, earlier.to_json(), 0)
     for number in outdated:
         sender.send_one(ledger, run_key(number), None, 0)

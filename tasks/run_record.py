@@ -305,6 +305,10 @@ class EarlierRuns:
             covers=record.covers,
         )
 
+    def emptied(self) -> Self:
+        """Return these runs once later ones have taken their place: nothing is in the outputs of them."""
+        return replace(self, records=self.dead_letters, sorts=())
+
     def joined(self, later: "EarlierRuns") -> "EarlierRuns":
         """Join these runs with later ones; of runs whose place those have taken nothing is in the outputs any more."""
         are_gone = self.are_replaced([later])
@@ -378,7 +382,16 @@ def _join_sorts(former: WrittenSort, sort: WrittenSort) -> WrittenSort:
     known_sums = former.checksum and sort.checksum
     total = (int(former.checksum, 16) + int(sort.checksum, 16)) % _MODULUS if known_sums else None
     checksum = "" if total is None else f"{total:016x}"
-    return replace(former, partitions=tuple(ranges[p] for p in sorted(ranges)), checksum=checksum)
+    left_out = (int(former.superseded_checksum or "0", 16) + int(sort.superseded_checksum or "0", 16)) % _MODULUS
+    superseded = former.superseded + sort.superseded
+    return replace(
+        former,
+        partitions=tuple(ranges[p] for p in sorted(ranges)),
+        checksum=checksum,
+        expired=former.expired + sort.expired,
+        superseded=superseded,
+        superseded_checksum=f"{left_out:016x}" if superseded else "",
+    )
 
 
 def missing_features(data: bytes) -> frozenset[str]:

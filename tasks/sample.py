@@ -111,10 +111,13 @@ def take_sample(view: JobView, snapshot: Snapshot) -> Sample:
 
 def measure_records(view: JobView, topic: str, ranges: Iterable[OffsetRange]) -> float:
     """Return the mean size of a few records of a topic; 0 if there is none."""
+    wanted = [r for r in ranges if r.span]
+    if not wanted:
+        return 0.0
     limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
     deadline, records = time.monotonic() + _SIZED_SECONDS, list[SampledRecord]()
     with closing(make_consumer(view.connection, view.job.group, **limits)) as consumer:
-        for windows in plan_windows([r for r in ranges if r.span], _RECORDS, thorough=False):
+        for windows in plan_windows(wanted, _RECORDS, thorough=False):
             for messages in read_windows(consumer, topic, windows, deadline):
                 records += map(_sized, messages)
     return Sample(tuple(records)).mean_record_bytes

@@ -135,7 +135,7 @@ def _kept(request: SortRequest, order: Order) -> tuple[Chunk, ...]:
     def name(i: int) -> Path:
         return request.folder / f"newest-{request.number:03}-{i:05}.parquet"
 
-    with _connect(request) as connection:
+    with _connect(request) as connection, current_run().stop.interrupting(connection.interrupt):
         return keep_newest(connection, request.chunks, order.columns, request.newest, name)
 
 

@@ -16,6 +16,7 @@ from tasks.permissions import check_reading
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
+from tasks.verification.fetched import FetchedReader
 from tasks.verification.formats.schemas import Schemas
 from tasks.verification.plan import RunPlan, plan_runs
 from tasks.verification.reading import TopicReader
@@ -44,12 +45,14 @@ def plan_verification(job: Job, connection: Connection, runs: int | None = None)
 
 def verify_run(job: Job, connection: Connection, plan: RunPlan) -> RunVerification:
     """Verify one run. TransientError if a topic cannot be read just now."""
+    admin, patience = make_admin(connection), job.request_timeout
     with (
         attempt_folder(job, f"verify-{uuid4().hex}") as folder,
-        TopicReader(connection, job.group, job.request_timeout) as reader,
+        TopicReader(connection, job.group, patience) as reader,
+        FetchedReader(connection, admin, reader, job.group, patience) as fetched,
     ):
         schemas = Schemas(job.schema_content, job.schema_registry)
-        return RunCheck(plan, make_admin(connection), reader, job.request_timeout, folder, schemas).verify()
+        return RunCheck(plan, admin, reader, fetched, patience, folder, schemas).verify()
 
 
 def verify_job(job: Job, connection: Connection, runs: int | None = None) -> Verification:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -31,6 +31,9 @@ from tasks.formats.json_strict import read_tokens
 from tasks.printable import excerpt
 from tasks.settings.paths import Path
 from tasks.settings.sorts import KeyColumn
+
+if TYPE_CHECKING:
+    import duckdb
 
 # A parsed block takes a multiple of its size.
 _BLOCK_BYTES = 16_000_000
@@ -156,6 +159,9 @@ class JsonReader:
         return columns[:-1], np.asarray(columns[-1])
 
     def _read_asked(self, rows: pa.Array, asked: Mask) -> pa.Table:
+        # Where no JSON is read, this import costs more than all else of a start.
+        import duckdb
+
         view = _text_view(rows, asked)
         try:
             return self._query("json_extract(v, $1)", view)

@@ -81,10 +81,11 @@ class Fetcher(Protocol):
     def assign(self, partition: int, offset: int) -> None:
         """Fetch from this offset of the partition from now on."""
 
-    def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
-        """Fetch up to so many records, and the error behind them; waits until they are there or the time is over.
+    def fetch(self, most: int, seconds: float, least: int | None = None) -> tuple[Block, KafkaError | None]:
+        """Fetch up to so many records, and the error behind them.
 
-        The end of the partition is no error.
+        It waits until all are there, or as many as `least`, or until the time is over. The end of the partition is no
+        error.
         """
 
     def release(self) -> None:
@@ -102,9 +103,11 @@ class PlainFetcher:
         """Fetch from this offset of the partition from now on."""
         self._consumer.assign([TopicPartition(self._topic, partition, offset)])
 
-    def fetch(self, most: int, seconds: float) -> tuple[Block, KafkaError | None]:
+    def fetch(self, most: int, seconds: float, least: int | None = None) -> tuple[Block, KafkaError | None]:
         """Fetch up to so many records, and the error behind them."""
-        messages, error = self._consumer.consume(most, seconds), None
+        messages, error = self._consumer.consume(least or most, seconds), None
+        if least is not None and len(messages) == least < most:
+            messages += self._consumer.consume(most - least, 0)
         if any(map(Message.error, messages)):
             messages, error = _part_at_error(messages)
         return Block.of(messages), error

@@ -35,6 +35,8 @@ from tasks.settings.names import JobNames
 LAST = b"last"
 EARLIER = b"earlier"
 _RUN = b"run/"
+# What a footprint has that takes the place of no run.
+_NO_COVERS = b'"covers":[]'
 # Later transactions fold run records that are older than this many runs into one.
 KEPT_RUNS = 1000
 # `consume` waits this long at the end of the ledger, and each start reads it twice.
@@ -117,11 +119,22 @@ class Ledger:
         done = max((c.last for c in former.covers), default=0) if former else 0
         return sorted(run for run in self.footprints if run > done and any(c.first <= run <= c.last for c in taken))
 
-    def folded(self, newest: int) -> EarlierRuns | None:
-        """Return the record `earlier` with these runs added."""
+    def folded(self, record: RunRecord) -> EarlierRuns | None:
+        """Return the record `earlier` with the runs added that this record's transaction folds.
+
+        A merge may have taken the place of some of them alone, and its own run is counted by itself.
+        """
+        outdated = self.outdated(record.run)
+        if not outdated:
+            return self.earlier
+        known = [EarlierRuns.from_json(data) for data in self.footprints.values() if _NO_COVERS not in data]
+        covers = (*record.covers, *(c for run in known for c in run.covers))
         earlier = self.earlier
-        for run in self.outdated(newest):
+        if earlier is not None and earlier.are_replaced([EarlierRuns.of(record), *known]):
+            earlier = earlier.emptied()
+        for run in outdated:
             later = EarlierRuns.from_json(self.footprints[run])
+            later = later.emptied() if any(c.first <= run <= c.last for c in covers) else later
             earlier = later if earlier is None else earlier.joined(later)
         return earlier
 
@@ -151,7 +164,7 @@ class Ledger:
         kept[record.run] = EarlierRuns.of(record).to_json()
         placed = self.placed or record.placed > 0
         seen = _join_read(self.seen, [EarlierRuns.of(record)])
-        return Ledger(record, {record.run: record}, self.folded(record.run), kept, placed, seen)
+        return Ledger(record, {record.run: record}, self.folded(record), kept, placed, seen)
 
 
 def _cut(r: ReadRange, wanted: OffsetRange) -> ReadRange:

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.errors import TerminalError
 from tasks.kafka import native_fetch
 from tasks.kafka.clients import translate
-from tasks.kafka.fetch import Block, Fetcher, PlainFetcher
+from tasks.kafka.fetch import Block
 from tasks.kafka.topics import EARLIEST, LATEST, list_offsets
 from tasks.manifests import LostRange, OffsetRange
 from tasks.run_context import Stop
@@ -35,10 +35,10 @@ class RangeEndError(TerminalError):
 
 
 class RangeReader:
-    """Reads consecutive ranges of one partition with one consumer.
+    """Reads ranges with one consumer, without a pause where one begins at the end of the former.
 
     `consume_seconds`: how long a block waits for records, also at the end of a range where only control records follow.
-    `block_bytes`: about how many a block has at most.
+    `block_bytes`: about how many a block has at most. `values_only`: keys and headers may come as nulls.
     """
 
     def __init__(
@@ -50,17 +50,18 @@ class RangeReader:
         request_timeout: float,
         consume_seconds: float = CONSUME_SECONDS,
         block_bytes: int = _BLOCK_BYTES,
+        *,
+        values_only: bool = False,
     ) -> None:
         self._lost: list[LostRange] = []
         self._consume_seconds = consume_seconds
         self._consumer = consumer
-        fetcher = native_fetch.NativeFetcher if native_fetch.AVAILABLE else PlainFetcher
-        self._fetcher: Fetcher = fetcher(consumer, topic)
+        self._fetcher = native_fetch.make_fetcher(consumer, topic, values_only=values_only)
         self._admin = admin
         self._topic = topic
         self._stop = stop
         self._timeout = request_timeout
-        self._next = -1
+        self._partition = self._next = -1
         # Records below this offset were removed, in this range and in later ones.
         self._removed_to = 0
         self._carried: Block | None = None
@@ -68,15 +69,23 @@ class RangeReader:
         self._block_bytes = block_bytes
         self._mean_bytes = block_bytes / _FIRST_RECORDS
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The partition, and the offset behind the last record: a range that begins there is read without a seek."""
+        return self._partition, self._next
+
     def read(self, wanted: OffsetRange) -> Iterator[Block]:
-        """Yield the range's records in blocks, in offset order."""
+        """Yield the range's records in blocks, in offset order. A caller may end before the range does."""
+        if wanted.partition != self._partition:
+            # What was removed from one partition says nothing about another.
+            self._removed_to = 0
         start = max(wanted.start, min(self._removed_to, wanted.end))
         if start > wanted.start:
             self._lost.append(LostRange(wanted.partition, wanted.start, start))
         if start == wanted.end:
             # A fetch there would fail, and its error would be reported in the next range.
             return
-        if self._next != start:
+        if self.place != (wanted.partition, start):
             self._seek(wanted.partition, start)
         progress = time.monotonic()
         while self._next < wanted.end:
@@ -101,7 +110,7 @@ class RangeReader:
 
     def _seek(self, partition: int, offset: int) -> None:
         self._carried = None
-        self._next = offset
+        self._partition, self._next = partition, offset
         self._fetcher.assign(partition, offset)
 
     def _take(self, wanted: OffsetRange) -> Block:
@@ -140,6 +149,8 @@ class RangeReader:
             return None
         self._mean_bytes = block.nbytes / len(block) + 100
         self._next = min(int(block.offsets[-1]) + 1, end)
+        if block.offsets[-1] < end:
+            return block
         below, above = block.divide(end)
         self._carried = above or None
         return below or None

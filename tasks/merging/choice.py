@@ -19,7 +19,7 @@ UNORDERED = "unordered"
 class FormerRun:
     """A current run, or all that the ledger has folded into one record, as a merge takes it.
 
-    `records`: how many the outputs got of it at first. `checksum`: of these in the source, in hexadecimal; empty if not
+    `records`: how many of the source it stands for. `checksum`: of these in the source, in hexadecimal; empty if not
     known. `covers`: itself, behind all that it has taken the place of, in the order of their age. `is_known`: whether
     it is one run, whose count and place are known. `is_ordered`: whether it is known which of two records of one key is
     the newer. `sorts`: by the names of the outputs.
@@ -64,16 +64,18 @@ def current_runs(ledger: Ledger) -> tuple[FormerRun, ...]:
     return (*([FormerRun.of_earlier(earlier)] if earlier else []), *current)
 
 
-def choose_runs(current: Sequence[FormerRun], most: int) -> tuple[FormerRun, ...]:
+def choose_runs(current: Sequence[FormerRun], sizes: Mapping[int, int], most: int) -> tuple[FormerRun, ...]:
     """Choose the first runs with at most so many records in all, of which no run that stays is younger and older.
+
+    `sizes`: run → how many records the outputs have of it now.
 
     None if fewer than two of them have records.
     """
     for count in range(len(current), 1, -1):
         chosen, left = current[:count], current[count:]
-        fits = sum(run.records for run in chosen) <= most
+        fits = sum(sizes[run.number] for run in chosen) <= most
         if fits and not _is_torn(chosen, left):
-            return tuple(chosen) if sum(run.records > 0 for run in chosen) > 1 else ()
+            return tuple(chosen) if sum(sizes[run.number] > 0 for run in chosen) > 1 else ()
     return ()
 
 

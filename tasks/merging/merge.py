@@ -78,7 +78,7 @@ class Merge(Run):
         options: dict[str, Any] = {"mode": MERGE}
         if newest is not None:
             options[LATEST] = describe(newest)
-        if not all(run.is_ordered for run in runs) and self.owner.job.partition_by == "range":
+        if not all(run.is_ordered for run in runs):
             options[UNORDERED] = True
         return Merged(join_covers(runs), self.plan.records, join_checksums(runs), outputs, options)
 

@@ -4,6 +4,7 @@ Guarantee 3 (nothing lost in silence): what retention has removed of a run is no
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,11 @@ class Piece:
     start: int
     end: int
     written: WrittenRange
+
+    @property
+    def records(self) -> int:
+        """The most records that it may have: of folded runs, not every offset has one."""
+        return min(self.end - self.start, self.written.count)
 
     @property
     def is_whole(self) -> bool:
@@ -91,50 +97,72 @@ def plan_merge(owner: Owner, newest: Newest | None) -> MergePlan | None:
     current = current_runs(owner.ledger)
     topics = describe_topics(owner.admin, [sort.topic for sort in owner.job.sort_list])
     found = [_find_pieces(owner, sort, topics.get(sort.topic), current) for sort in owner.job.sort_list]
-    mean = measure_records(owner, found[0].sort.topic, [r for r, _ in found[0].ranges()])
-    chosen = _choose(owner, current, last, newest, most_records(mean, len(found), owner.transaction_seconds))
+    # Retention may have emptied another output.
+    fullest = max(found, key=lambda sort: sum(r.span for r, _ in sort.ranges()))
+    mean = measure_records(owner, fullest.sort.topic, [r for r, _ in fullest.ranges()])
+    most = most_records(mean, len(found), owner.transaction_seconds)
+    sizes = count_present(current, found)
+    chosen = _choose(owner, _Choice(current, sizes, most), last, newest)
     if not chosen:
         return None
     left = tuple(run for run in current if run not in chosen)
     sorts = tuple(_only(sort, chosen, left) for sort in found)
-    snapshot = _make_snapshot(owner.job, last, chosen, mean)
+    records = sum(sizes[run.number] for run in chosen)
+    snapshot = _make_snapshot(owner.job, last, records, mean, copied=newest is not None)
     return MergePlan(by_age(chosen), left, sorts, snapshot, newest)
 
 
-def _choose(
-    owner: Owner, current: tuple[FormerRun, ...], last: RunRecord, newest: Newest | None, most: int
-) -> tuple[FormerRun, ...]:
+@dataclass(frozen=True)
+class _Choice:
+    """The current runs, how many records the outputs have of each now, and how many fit a transaction."""
+
+    current: tuple[FormerRun, ...]
+    sizes: Mapping[int, int]
+    most: int
+
+
+def count_present(runs: Sequence[FormerRun], sorts: Sequence[MergedSort]) -> dict[int, int]:
+    """Return run → how many records that output has of it which has the most; what has expired takes no time."""
+    present = dict.fromkeys((run.number for run in runs), 0)
+    for sort in sorts:
+        counts = Counter[int]()
+        for piece in (piece for pieces in sort.pieces.values() for piece in pieces):
+            counts[piece.run.number] += piece.records
+        present |= {run: max(present[run], count) for run, count in counts.items()}
+    return present
+
+
+def _choose(owner: Owner, choice: _Choice, last: RunRecord, newest: Newest | None) -> tuple[FormerRun, ...]:
     if newest is not None:
-        return _choose_all(owner, current, last, newest, most)
-    if sum(run.records > 0 for run in current) < 2:
+        return _choose_all(owner, choice, last, newest)
+    if sum(size > 0 for size in choice.sizes.values()) < 2:
         return ()
-    if chosen := choose_runs(current, most):
+    if chosen := choose_runs(choice.current, choice.sizes, choice.most):
         return chosen
     raise SettingsError(
         f"no two runs of job {owner.job.name} that follow one another fit one transaction, which its timeout of "
-        f"{owner.transaction_seconds:g} s limits to {most:,} records: raise transaction.max.timeout.ms on the broker "
-        "(and --transaction-timeout, if given)"
+        f"{owner.transaction_seconds:g} s limits to {choice.most:,} records: raise transaction.max.timeout.ms on the "
+        "broker (and --transaction-timeout, if given)"
     )
 
 
-def _choose_all(
-    owner: Owner, current: tuple[FormerRun, ...], last: RunRecord, newest: Newest, most: int
-) -> tuple[FormerRun, ...]:
+def _choose_all(owner: Owner, choice: _Choice, last: RunRecord, newest: Newest) -> tuple[FormerRun, ...]:
     """Return all runs; the newest record of a key may be in any of them."""
-    job, records = owner.job, sum(run.records for run in current)
-    if records > most:
+    job, current, records = owner.job, choice.current, sum(choice.sizes.values())
+    if records > choice.most:
         raise SettingsError(
             f"--latest needs all runs of job {job.name} in one transaction, and their {records:,} records are more "
-            f"than the {most:,} that its timeout of {owner.transaction_seconds:g} s permits: raise "
+            f"than the {choice.most:,} that its timeout of {owner.transaction_seconds:g} s permits: raise "
             "transaction.max.timeout.ms on the broker (and --transaction-timeout, if given), or merge without --latest"
         )
-    if not all(run.is_ordered for run in current) and job.partition_by == "range":
+    if not all(run.is_ordered for run in current):
         raise SettingsError(
             f"--latest: of the oldest runs of job {job.name} the ledger does not say where each lies, so which of two "
             "records of a key is newer is not known: make one run of all with kafka-sort sort --mode replace, then "
             "merge with --latest"
         )
-    if len(current) == 1 and current[0].number == last.run and last.options.get(LATEST) == describe(newest):
+    kept = {describe(newest), describe(Newest(drop_tombstones=True))}
+    if len(current) == 1 and current[0].number == last.run and last.options.get(LATEST) in kept:
         return ()
     return current if records else ()
 
@@ -164,19 +192,25 @@ def _find_pieces(owner: Owner, sort: Sort, topic: Topic | None, runs: Sequence[F
 
 def _only(sort: MergedSort, runs: Sequence[FormerRun], left: Sequence[FormerRun]) -> MergedSort:
     """Return the sort with the pieces of these runs alone."""
-    pieces = {partition: [piece for piece in found if piece.run in runs] for partition, found in sort.pieces.items()}
+    numbers = {run.number for run in runs}
+    pieces = {p: [piece for piece in found if piece.run.number in numbers] for p, found in sort.pieces.items()}
+    # What runs that stay wrote to a topic of the same name that was deleted is nowhere.
+    written = [run.sorts[sort.sort.name] for run in left if sort.sort.name in run.sorts]
     kept: dict[int, int] = {}
-    for w in (w for run in left if sort.sort.name in run.sorts for w in run.sorts[sort.sort.name].partitions):
+    for w in (w for s in written if s.topic_id == sort.topic.id for w in s.partitions):
         kept[w.partition] = min(w.first, kept.get(w.partition, w.first))
     return replace(sort, pieces=pieces, kept_from=kept)
 
 
-def _make_snapshot(job: Job, last: RunRecord, runs: Sequence[FormerRun], mean: float) -> Snapshot:
-    """Return the snapshot of a run that reads nothing of the source. SettingsError if the disk has too little space."""
-    records = sum(run.records for run in runs)
+def _make_snapshot(job: Job, last: RunRecord, records: int, mean: float, *, copied: bool) -> Snapshot:
+    """Return the snapshot of a run that reads nothing of the source. SettingsError if the disk has too little space.
+
+    `records`: how many each output has at most. `copied`: whether those that are kept are copied before the sort.
+    """
     read = Snapshot(last.run + 1, last.source_topic_id, (OffsetRange(0, 0, records),), mean_record_bytes=mean)
     # Each sort has chunks of its own.
-    disk = estimate_disk(job, read) + int(records * mean * (len(job.sort_list) - 1))
+    more = len(job.sort_list) * (2 if copied else 1) - 1
+    disk = estimate_disk(job, read) + int(records * mean * more)
     ends = tuple(OffsetRange(r.partition, r.end, r.end) for r in last.read)
     snapshot = Snapshot(
         last.run + 1, last.source_topic_id, ends, mean_record_bytes=mean, disk_bytes=disk, replaces=True

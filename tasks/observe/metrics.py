@@ -64,7 +64,7 @@ class RunMetrics:
     def count_committed(self, record: RunRecord, size: int, lag: Mapping[int, int]) -> None:
         """Count a committed run, of `size` bytes a sort. `lag`: source partition → offsets that it left unread."""
         for sort in record.sorts:
-            self.count("publish", record.records - record.dead_letters, size, sort=sort.topic)
+            self.count("publish", sort.count, size, sort=sort.topic)
         self._dead_letters.labels(self.job).inc(record.new_dead_letters)
         self.note_lag(lag)
 

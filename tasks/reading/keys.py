@@ -13,7 +13,7 @@ from tasks.formats.registry import make_format
 from tasks.keys import encode_keys
 from tasks.settings.column_types import TEXT, UTF8_TEXT
 from tasks.settings.job import Job
-from tasks.settings.sorts import Sort, record_field
+from tasks.settings.sorts import Sort, is_record_field, record_field
 from tasks.sorting.encoded import encode_rows
 from tasks.sorting.order import order_of
 from tasks.types.registry import key_type
@@ -36,6 +36,8 @@ class KeyReader:
         require_carried(job, sort)
         columns = {key.column for key in sort.by}
         self.keys = [key for key in job.key_columns if key.name in columns]
+        # Whether the keys are in values, and nothing else of a record counts: registered schemas may be in headers.
+        self.of_values = not job.is_registered("value") and not any(is_record_field(key.name) for key in self.keys)
         self._sort, self._order = sort, order_of(self.keys, sort)
         self._format = make_format(job, self.keys)
 

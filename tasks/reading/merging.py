@@ -17,12 +17,17 @@ from tasks.sorting.encoded import count_before, sort_keys
 KEY: Final = "sort_key"
 # Streams are filled side by side: fetching and parsing leave Python's lock free most of the time.
 _THREADS: Final = 2
+# A round may have a million rows. It comes in parts, so that not all of it is there twice.
+_ROWS: Final = 50_000
 
 Blocks = Generator[pa.Table, None, None]
 
 
-def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS) -> Blocks:
-    """Yield the rows of all streams in order; blocks need not be of one size. One stream comes as it is."""
+def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS, *, with_keys: bool = True) -> Blocks:
+    """Yield the rows of all streams in order; blocks need not be of one size. One stream comes as it is.
+
+    `with_keys`: their keys stay with them, which takes some time.
+    """
     if len(streams) == 1:
         yield from streams[0]
         return
@@ -33,7 +38,7 @@ def merge_blocks(streams: Sequence[Blocks], threads: int = _THREADS) -> Blocks:
         fill = stack.enter_context(ThreadPoolExecutor(threads)).map if threads > 1 else map
         while cursors := _fill(cursors, fill):
             if merged := _take_round(cursors):
-                yield _merge(merged)
+                yield from _merge(merged, with_keys=with_keys)
 
 
 class _Cursor:
@@ -91,16 +96,22 @@ def _take_round(cursors: Sequence[_Cursor]) -> list[pa.Table]:
     return [taken for cursor, n in zip(cursors, counts, strict=True) if (taken := cursor.take(n)) is not None]
 
 
-def _merge(parts: Sequence[pa.Table]) -> pa.Table:
-    if len(parts) == 1:
-        return parts[0]
+def _merge(parts: Sequence[pa.Table], *, with_keys: bool) -> Iterator[pa.Table]:
     rows = pa.concat_tables(parts)
-    order = sort_keys(one_chunk(rows.column(KEY)))
-    return pa.table([_take(column, order) for column in rows.columns], rows.schema)
+    order = sort_keys(one_chunk(rows.column(KEY))) if len(parts) > 1 else None
+    if not with_keys:
+        rows = rows.drop_columns(KEY)
+    if order is None:
+        yield rows
+        return
+    columns = [one_chunk(column) for column in rows.columns]
+    for start in range(0, len(rows), _ROWS):
+        part = order.slice(start, _ROWS)
+        yield pa.table([_take(column, part) for column in columns], rows.schema)
 
 
-def _take(column: pa.ChunkedArray, order: pa.Array) -> pa.Array:
-    """Put a column into order. Many have no keys or headers at all, and to gather nulls takes as long as texts."""
+def _take(column: pa.Array, order: pa.Array) -> pa.Array:
+    """Put rows into order. Many have neither keys nor headers, and to gather nulls takes as long as texts."""
     if column.null_count == len(column):
-        return pa.nulls(len(column), column.type)
-    return one_chunk(column).take(order)
+        return pa.nulls(len(order), column.type)
+    return column.take(order)

@@ -3,9 +3,11 @@
 It changes nothing, takes no part in the job's groups, and may run beside sorts and streams of the same job.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property
+from typing import Final
 
 from tasks.kafka.clients import NotPermittedError, make_admin
 from tasks.kafka.ledger import read_newest
@@ -17,17 +19,20 @@ from tasks.reading.runs import (
     MAKE_ONE_RUN,
     MOST_RUNS,
     Choice,
-    ReadableRange,
     ReadableRun,
     UnmergedRunsError,
     find_output,
 )
 from tasks.reading.search import Prober, Search
-from tasks.reading.streams import StreamReader
+from tasks.reading.streams import ReaderPool, StreamReader
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.names import JobNames
 from tasks.settings.options import JobOptions
 from tasks.sorting.encoded import end_of
+
+# The columns of blocks, if nobody says what is wanted of them.
+COLUMNS: Final = ("key", "value", "headers", "timestamp", "run", "partition", "offset")
+_BESIDE_VALUES: Final = frozenset({"key", "headers"})
 
 
 class OutputReader:
@@ -87,34 +92,42 @@ class OutputReader:
         runs = [run for r in self.output.runs if (run := r.narrowed(key, high)).streams]
         if is_whole:
             # All these records have one key: they come by run.
-            for run in runs:
-                yield from self._scan_all(tuple(run.ranges), key, high)
+            yield from self._search.scan([r for run in runs for r in run.ranges], key, high)
             return
         self._require_few(runs)
-        streams = [self._scan_all(stream, key, high) for run in runs for stream in run.streams]
+        streams = [self._search.scan(stream, key, high) for run in runs for stream in run.streams]
         # They share a consumer.
         yield from merge_blocks(streams, threads=1)
 
-    def _scan_all(self, stream: tuple[ReadableRange, ...], low: bytes, high: bytes | None) -> Blocks:
-        for r in stream:
-            yield from self._search.scan(r, low, high)
-
-    def read(self, low: bytes | None = None, high: bytes | None = None, *, with_keys: bool = False) -> Blocks:
+    def read(
+        self,
+        low: bytes | None = None,
+        high: bytes | None = None,
+        *,
+        with_keys: bool = False,
+        columns: Sequence[str] = COLUMNS,
+    ) -> Blocks:
         """Yield the records with keys from `low` on that are below `high` (None: no limit), in the sort's order.
 
-        Blocks have the columns of RECORD, `run`, and encoded keys if they were needed or `with_keys` asks for them.
-        UnmergedRunsError if these are more than 64 runs.
+        Blocks have these columns of RECORD and `run`, and encoded keys if `with_keys` asks for them; perhaps also if
+        not. UnmergedRunsError if these are more than 64 runs.
         """
         runs = [run for r in self.output.runs if (run := r.narrowed(low, high)).streams]
         self._require_few(runs)
         streams = [stream for run in runs for stream in run.streams]
         needed = with_keys or len(streams) > 1 or low is not None or high is not None
         keys = self.keys if needed else None
-        patience, share = self._given.request_timeout, max(len(streams), 1)
-        reader = StreamReader(self._connection, self._admin, self._group, self.output.topic, patience, keys, share)
         starts = {r: self._search.locate(r, low) for s in streams for r in s} if low is not None else {}
+        pool = self._make_pool(
+            len(streams), values_only=not _BESIDE_VALUES & {*columns} and (not keys or keys.of_values)
+        )
+        reader = StreamReader(pool, keys, columns)
         blocks = [reader.read(stream, lambda r, _: starts[r], low, high) for stream in streams]
-        return _read_ahead(merge_blocks(blocks))
+        return _read_ahead(merge_blocks(blocks, with_keys=with_keys), pool.close)
+
+    def _make_pool(self, streams: int, *, values_only: bool) -> ReaderPool:
+        topic, patience = self.output.topic, self._given.request_timeout
+        return ReaderPool(self._connection, self._admin, self._group, topic, patience, max(streams, 1), values_only)
 
     def _require_few(self, runs: list[ReadableRun]) -> None:
         if len(runs) > MOST_RUNS:
@@ -124,9 +137,10 @@ class OutputReader:
             )
 
 
-def _read_ahead(blocks: Blocks) -> Blocks:
-    """Prepare the next block in a thread while the last one is used."""
-    with ThreadPoolExecutor(1) as pool:
+def _read_ahead(blocks: Blocks, close: Callable[[], None]) -> Blocks:
+    """Prepare the next block in a thread while the last one is used. `close`: called at the end, whatever it is."""
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        stack.callback(close)
         ahead = pool.submit(next, blocks, None)
         try:
             while (block := ahead.result()) is not None:

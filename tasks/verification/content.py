@@ -9,8 +9,9 @@ from xxhash import xxh3_64_digest
 Digests = npt.NDArray[np.uint64]
 Headers = Sequence[tuple[str, bytes | str | None]] | None
 
-# A record with key or headers has a digest of another kind than a value alone.
-_SEED_WITH_KEY = 1
+# Odd factors: value, key and headers change a digest each in its own way.
+_KEY, _HEADERS = np.uint64(0x9FB21C651E98DF25), np.uint64(0xD6E8FEB86659FD93)
+_NULL = np.uint64(0xA0761D6478BD642F)
 
 
 def digest_all(items: Sequence[bytes]) -> Digests:
@@ -20,10 +21,14 @@ def digest_all(items: Sequence[bytes]) -> Digests:
 
 def digest_records(values: Sequence[bytes | None], keys: Sequence[bytes | None], headers: Sequence[Headers]) -> Digests:
     """Return one digest a record, over value, key and headers; null and empty differ."""
-    if any(headers) or None in values or keys.count(None) < len(keys):
-        digests = map(_digest_record, values, keys, headers)
-        return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
-    return digest_all(values)  # type: ignore[arg-type]  # no value is None
+    digests = _digest_present(values)
+    if keys.count(None) < len(keys):
+        # Without a key a digest is that of the value, whatever the records beside it have.
+        digests = digests + (_digest_present(keys) - _NULL) * _KEY
+    if any(headers):
+        rows = [i for i, given in enumerate(headers) if given]
+        digests[rows] += digest_all([_join_headers(headers[i]) for i in rows]) * _HEADERS
+    return digests
 
 
 def digest_places(partitions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> Digests:
@@ -32,13 +37,20 @@ def digest_places(partitions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int
     return digest_all(pairs)
 
 
-def _digest_record(value: bytes | None, key: bytes | None, headers: Headers) -> bytes:
-    if value is not None and key is None and not headers:
-        return xxh3_64_digest(value)
-    parts = [_framed(value), _framed(key)]
+def _digest_present(items: Sequence[bytes | None]) -> Digests:
+    if None not in items:
+        return digest_all(items)  # type: ignore[arg-type]  # none is None
+    digests = np.full(len(items), _NULL)
+    rows = [i for i, item in enumerate(items) if item is not None]
+    digests[rows] = digest_all([items[i] for i in rows])  # type: ignore[misc]  # none is None
+    return digests
+
+
+def _join_headers(headers: Headers) -> bytes:
+    parts = []
     for name, content in headers or ():
         parts += [_framed(name.encode()), _framed(content.encode() if isinstance(content, str) else content)]
-    return xxh3_64_digest(b"".join(parts), _SEED_WITH_KEY)
+    return b"".join(parts)
 
 
 def _framed(item: bytes | None) -> bytes:

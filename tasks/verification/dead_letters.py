@@ -5,7 +5,8 @@ The topic may be shared: only records whose headers name an offset of the range 
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -57,8 +58,12 @@ class DeadLetterCheck:
         self._has_older_letters = has_older_letters
         self._older = 0
 
-    def close(self) -> None:
-        """Give the disk space back."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.rejected.close()
 
     def load_origins(self) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 
 from tasks.run_record import RunRecord, WrittenSort
 from tasks.verification.content import Digests, digest_all, digest_places
+from tasks.verification.fetched import require
 from tasks.verification.keys import Encoded
+from tasks.verification.marks import Marker
 from tasks.verification.output_keys import make_output_keys
 from tasks.verification.partitions import Partitions
 from tasks.verification.reading import Block
@@ -65,6 +67,15 @@ class OutputForm:
             contents = contents ^ digest_places(*block.places)
         digests = lead_digests(contents if keys is None else digest_all(keys), partitions)
         return make_rows(digests, contents, block.partition, block.offsets, times)
+
+    def mark(self, marker: Marker, block: Block, partitions: Partitions | None) -> Digests:
+        """Make marks without ranks, one a record. UnprovenError if one has no timestamp, and these are compared.
+
+        Such a record gets a timestamp in the output.
+        """
+        times = block.times() if self.keeps_times else None
+        require(times is None or bool((times > 0).all()))
+        return marker.begin(block.digests(), partitions, times)
 
     @property
     def has_unknown_keys(self) -> bool:

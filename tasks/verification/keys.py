@@ -50,7 +50,7 @@ class RecordKeys:
     ) -> None:
         self._sorts = sorts
         used = {key.column for sort in sorts for key in sort}
-        wanted = _merge(key for sort in all_sorts for key in sort)
+        wanted = merge_columns(key for sort in all_sorts for key in sort)
         of_values = [w for w in wanted if not w.column.field]
         of_records = [w for w in wanted if w.column.field]
         self._of_values, self._of_records = (
@@ -115,7 +115,7 @@ def _without(items: Sequence[T], indexes: Collection[int]) -> Sequence[T]:
     return [item for i, item in enumerate(items) if i not in indexes] if indexes else items
 
 
-def _merge(keys: Iterable[KeyColumn]) -> list[Wanted]:
+def merge_columns(keys: Iterable[KeyColumn]) -> list[Wanted]:
     """Return each column once. A record without it is placed only if each sort that names it says where."""
     nullable: dict[tuple[object, object], Wanted] = {}
     for key in keys:

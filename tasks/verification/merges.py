@@ -6,19 +6,25 @@ from dataclasses import dataclass, replace
 from tasks.run_record import ReadRange, RunRecord, WrittenSort, join_ranges
 
 _MODULUS = 2**64
+# The option of a merge that kept the newest record of each key, and its value if that may be a tombstone.
+_LATEST = "latest"
+_WITH = "with tombstones"
 
 
 @dataclass(frozen=True)
 class MergeLook:
     """A run, or a merge as one run of the source. `reads`: the ranges of the source in the order of the outputs' ties.
 
-    `unread`: why contents cannot be compared; empty if they can. `differences`: output → how its record differs from
-    those of the merged runs.
+    `unread`: why contents cannot be compared record by record; empty if they can. `newest`: whether the outputs have
+    the newest record of each key alone, and `keeps_tombstones` whether also one without a value. `differences`: output
+    → how its record differs from those of the merged runs.
     """
 
     record: RunRecord
     reads: tuple[ReadRange, ...]
     unread: str = ""
+    newest: bool = False
+    keeps_tombstones: bool = True
     differences: tuple[tuple[str, str], ...] = ()
 
 
@@ -39,7 +45,13 @@ def look_at_merge(record: RunRecord, records: Mapping[int, RunRecord]) -> MergeL
         dead_letters=sum(run.dead_letters for run in runs),
         source_topic_id=runs[-1].source_topic_id,
     )
-    return MergeLook(whole, reads, _why_unread(record, runs, ranges), tuple(_compare(record, runs)))
+    unread = _why_unread(record, runs, ranges)
+    superseded = max(sort.superseded for sort in record.sorts)
+    newest = not unread and _keeps_newest(record, records)
+    if superseded and not unread:
+        unread = f"{superseded:,} records of the runs of which it was merged are superseded"
+    keeps = record.options.get(_LATEST) == _WITH
+    return MergeLook(whole, reads, unread, newest, keeps, tuple(_compare(record, runs)))
 
 
 def find_runs(record: RunRecord, records: Mapping[int, RunRecord]) -> tuple[RunRecord, ...] | None:
@@ -53,14 +65,24 @@ def find_runs(record: RunRecord, records: Mapping[int, RunRecord]) -> tuple[RunR
 
 def _why_unread(record: RunRecord, runs: Sequence[RunRecord], ranges: Sequence[ReadRange]) -> str:
     """Return why the contents of a merge cannot be compared with the source; empty if they can."""
-    for what in ("expired", "superseded"):
-        if most := max(getattr(sort, what) for sort in record.sorts):
-            return f"{most:,} records of the runs of which it was merged are {what}"
+    if expired := max(sort.expired for sort in record.sorts):
+        return f"{expired:,} records of the runs of which it was merged are expired"
     if len({run.source_topic_id for run in runs}) > 1:
         return "the source was recreated between the runs of which it was merged"
     if len({r.partition for r in ranges}) < len(ranges):
         return "the runs of which it was merged did not read offsets that follow one another"
     return ""
+
+
+def _keeps_newest(record: RunRecord, records: Mapping[int, RunRecord]) -> bool:
+    """Whether a merge has the newest record of each key of all its runs.
+
+    A former merge may have left out tombstones that this one would keep.
+    """
+    kept = record.options.get(_LATEST)
+    numbers = (number for c in record.covers for number in range(c.first, c.last + 1))
+    former = {records[number].options.get(_LATEST) for number in numbers if records[number].is_merge}
+    return kept is not None and (kept != _WITH or former <= {None, _WITH})
 
 
 def _compare(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[tuple[str, str]]:
@@ -70,7 +92,7 @@ def _compare(record: RunRecord, runs: Sequence[RunRecord]) -> Iterator[tuple[str
         count = sort.count + sort.expired + sort.superseded
         if count != placed:
             yield sort.topic, f"the ledger says {count} records of the merged runs, which placed {placed}"
-        elif not sort.expired and (expected := _sum(runs, sort.topic)) not in {None, _own_sum(sort)}:
+        elif sort.checksum and not sort.expired and (expected := _sum(runs, sort.topic)) not in {None, _own_sum(sort)}:
             yield sort.topic, f"its checksum in the ledger is not the sum of those of the merged runs, {expected:016x}"
 
 

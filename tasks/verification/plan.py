@@ -49,8 +49,9 @@ class RunPlan:
     """One run. `has_older_letters`: whether runs that it covers wrote dead letters of its source by other settings.
 
     Of a merge, `record` has what its runs had read of the source, and `reads` the ranges of each of them, in the order
-    of their age. `unread`: why its contents cannot be compared with the source; empty if they can. `contradictions`:
-    output → how its record differs from those of its runs.
+    of their age. `unread`: why its contents cannot be compared with the source record by record; empty if they can.
+    `newest`: whether its outputs have the newest record of each key alone, and `keeps_tombstones` whether also one
+    without a value. `contradictions`: output → how its record differs from those of its runs.
     """
 
     record: RunRecord
@@ -58,6 +59,8 @@ class RunPlan:
     has_older_letters: bool = False
     reads: tuple[ReadRange, ...] = ()
     unread: str = ""
+    newest: bool = False
+    keeps_tombstones: bool = True
     contradictions: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -112,7 +115,14 @@ def _plan_all(records: list[RunRecord], tails: _Tails) -> Iterable[RunPlan]:
         merged = look_at_merge(record, {known.run: known for known in records})
         older = _has_older_letters(record, records)
         yield RunPlan(
-            merged.record, tuple(outputs), older, merged.reads, unread=merged.unread, contradictions=merged.differences
+            merged.record,
+            tuple(outputs),
+            older,
+            merged.reads,
+            merged.unread,
+            merged.newest,
+            merged.keeps_tombstones,
+            merged.differences,
         )
 
 

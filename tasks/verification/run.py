@@ -4,15 +4,15 @@ Guarantee: it shares no sorting, parsing or checksum code with the sorter; one p
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
 from tasks.errors import TransientError
-from tasks.kafka.topics import EARLIEST, LATEST, describe_topic, list_offsets, topic_settings
-from tasks.run_record import ReadRange
 from tasks.verification.dead_letters import DeadLetterCheck
+from tasks.verification.fetched import FetchedReader
 from tasks.verification.files import FolderPlace
 from tasks.verification.formats.schemas import NO_SCHEMAS, NoSchemaError, Schemas
 from tasks.verification.forms import OutputForm, lead_keys
@@ -20,8 +20,10 @@ from tasks.verification.keys import ColumnKeys, RecordKeys
 from tasks.verification.outputs import Judge, OutputCheck
 from tasks.verification.places import OutputPlace, TopicPlace
 from tasks.verification.plan import OutputPlan, RunPlan
+from tasks.verification.proof import QuickPass
 from tasks.verification.reading import Block, TopicReader, paused_collection
 from tasks.verification.report import Findings, Place, RunVerification, collect
+from tasks.verification.source import SourceRange
 from tasks.verification.spill import FLUSH_ROWS, Spill, count_buckets
 from tasks.verification.terms import OLDEST_RULES, RULES, SortKey, carried, is_carried, read_sort
 from tasks.verification.tools import Tools
@@ -40,6 +42,7 @@ class RunCheck:
         plan: RunPlan,
         admin: AdminClient,
         reader: TopicReader,
+        fetched_reader: FetchedReader,
         patience: float,
         folder: Path,
         schemas: Schemas = NO_SCHEMAS,
@@ -49,10 +52,11 @@ class RunCheck:
         self._folder = folder
         self._schemas = schemas
         self._tools = Tools(admin, reader, patience)
+        self._fetched_reader = fetched_reader
         self._facts = plan.record.format
         self._keys: list[SortKey] = []
         self._unjudged = self._read_facts()
-        self._spills: list[Spill] = []
+        self._spills: dict[int, Spill] = {}
         self._records = 0
         self._findings = {
             name: Findings(plan.record.run, name)
@@ -60,27 +64,22 @@ class RunCheck:
         }
 
     def verify(self) -> RunVerification:
-        """Verify the run. 1. Source range. 2. Each output. 3. Dead letters.
+        """Verify the run. 1. The quick pass. 2. The thorough pass, of what is not shown yet. 3. Dead letters.
 
         Order, and which records must be dead letters, are judged by this version's parse rules, so only for runs with
         the same rules, and of a format that it knows; for others, counts and contents are compared.
         """
         started, record = time.monotonic(), self._record
-        findings = self._findings[record.dead_letter_topic]
-        dead = DeadLetterCheck(
-            self._tools, record, self._folder, findings, has_older_letters=self._plan.has_older_letters
-        )
         with ExitStack() as stack, paused_collection():
-            stack.callback(dead.close)
-            self._spills = [stack.enter_context(self._make_spill()) for _ in record.sorts]
             # Step 1.
-            if not self._judged:
-                self._tools.unverifiable.append(self._unjudged)
-                dead.load_origins()
-            whole = self._read_source(dead) and (self._judged or dead.are_all_named())
+            dead = stack.enter_context(self._make_dead_letters())
+            shown = self._prove(dead) if self._judged else frozenset[int]()
+            left = [index for index in range(len(record.sorts)) if index not in shown]
             # Step 2.
-            for index in range(len(record.sorts)):
-                self._check_output(index, whole)
+            whole = True
+            if left:
+                dead = stack.enter_context(self._make_dead_letters())
+                whole = self._check_thoroughly(left, dead, stack)
             # Step 3.
             if whole:
                 dead.check()
@@ -95,6 +94,42 @@ class RunCheck:
             unverifiable=tuple(self._tools.unverifiable),
             seconds=round(time.monotonic() - started, 3),
         )
+
+    def _make_dead_letters(self) -> DeadLetterCheck:
+        findings = self._findings[self._record.dead_letter_topic]
+        has_older = self._plan.has_older_letters
+        return DeadLetterCheck(self._tools, self._record, self._folder, findings, has_older_letters=has_older)
+
+    def _prove(self, dead: DeadLetterCheck) -> frozenset[int]:
+        """Return the numbers of the outputs in which nothing differs, as far as the quick pass shows it."""
+        tools = Tools(self._tools.admin, self._tools.reader, self._tools.patience)
+        quick = QuickPass(self._plan, tools, self._fetched_reader, self._keys, self._make_row_keys, self._folder)
+        shown = quick.prove(dead)
+        self._records = quick.records
+        for index in quick.unlike if self._plan.newest else ():
+            # The thorough pass compares record by record, so it cannot tell which ones.
+            self._findings[self._record.sorts[index].topic].add_general(
+                "its records are not the newest of each key of the source"
+            )
+        return shown
+
+    def _check_thoroughly(self, left: Sequence[int], dead: DeadLetterCheck, stack: ExitStack) -> bool:
+        """Compare outputs with the source. 1. Source range. 2. Each output. Return whether the source is whole."""
+        self._records = 0
+        if self._judged:
+            self._tools.expect(self._record.records * (1 + len(left)))
+        self._spills = {index: stack.enter_context(self._make_spill()) for index in left}
+        for topic, what in self._plan.contradictions:
+            self._findings[topic].add_general(what)
+        # Step 1.
+        if not self._judged:
+            self._tools.unverifiable.append(self._unjudged)
+            dead.load_origins()
+        whole = self._read_source(dead) and (self._judged or dead.are_all_named())
+        # Step 2.
+        for index in left:
+            self._check_output(index, whole)
+        return whole
 
     @property
     def _judged(self) -> bool:
@@ -119,7 +154,10 @@ class RunCheck:
         return Spill(self._folder, count_buckets(self._record.records), flush_rows)
 
     def _encoder(self, *sorts: SortKey) -> RecordKeys:
-        return RecordKeys(self._facts, sorts, self._keys, self._schemas)
+        return self._make_row_keys(sorts, self._keys)
+
+    def _make_row_keys(self, sorts: Sequence[SortKey], all_sorts: Sequence[SortKey]) -> RecordKeys:
+        return RecordKeys(self._facts, sorts, all_sorts, self._schemas)
 
     def _form(self, index: int) -> OutputForm:
         sort = self._keys[index] if self._judged else None
@@ -127,13 +165,15 @@ class RunCheck:
 
     def _read_source(self, dead: DeadLetterCheck) -> bool:
         """Fill the spills; return whether all that the run read is still there, so that contents can be compared."""
-        if not self._find_source():
+        record = self._record
+        source = SourceRange(self._tools, self._plan, self._findings[record.source_topic])
+        if not source.find():
             return False
-        encoder = self._encoder(*self._keys) if self._judged else None
-        for r in sorted(self._record.read, key=lambda r: r.partition):
-            for block in self._tools.reader.read(self._record.source_topic, r.partition, self._start(r), r.end):
+        encoder = self._encoder(*(self._keys[index] for index in self._spills)) if self._judged else None
+        for r in source.ranges:
+            for block in self._tools.reader.read(record.source_topic, r.partition, r.start, r.end):
                 self._add_source(block, encoder, dead)
-        return self._count_source()
+        return source.count(self._records)
 
     def _add_source(self, block: Block, encoder: RecordKeys | None, dead: DeadLetterCheck) -> None:
         self._records += len(block)
@@ -142,7 +182,7 @@ class RunCheck:
             return self._add_unjudged(block, dead)
         encoded = encoder.encode(block)
         block = dead.take_rejected(block, encoded.rejected)
-        for index, (spill, keys) in enumerate(zip(self._spills, encoded.keys, strict=True)):
+        for (index, spill), keys in zip(self._spills.items(), encoded.keys, strict=True):
             form = self._form(index)
             expected = form.expect(block, encoded)
             whole = form.carried(self._keys[index]) == self._keys[index]
@@ -151,55 +191,10 @@ class RunCheck:
 
     def _add_unjudged(self, block: Block, dead: DeadLetterCheck) -> None:
         block = dead.take_rejected(block, dead.find_named(block))
-        for index, spill in enumerate(self._spills):
+        for index, spill in self._spills.items():
             form = self._form(index)
             expected = form.expect(block, None)
             spill.add(form.make_rows(expected, None, form.belong(expected)))
-
-    def _find_source(self) -> bool:
-        name = self._record.source_topic
-        topic = describe_topic(self._tools.admin, name)
-        if topic is None or topic.id != self._record.source_topic_id:
-            what = "does not exist any more" if topic is None else "was deleted and recreated since the run"
-            self._tools.unverifiable.append(f"{name}: the topic {what}; only order and counts of outputs were checked")
-            return False
-        return self._find_ranges()
-
-    def _find_ranges(self) -> bool:
-        """Return whether the source still has the offsets that the run read."""
-        name, partitions = self._record.source_topic, [r.partition for r in self._record.read]
-        lows = list_offsets(self._tools.admin, name, partitions, EARLIEST)
-        ends = list_offsets(self._tools.admin, name, partitions, LATEST)
-        gone = []
-        for r in self._record.read:
-            start, low, end = self._start(r), lows[r.partition], ends[r.partition]
-            gone += [(r.partition, start, min(low, r.end))] if start < min(low, r.end) else []
-            gone += [(r.partition, max(end, start), r.end)] if max(end, start) < r.end else []
-        for partition, start, stop in gone:
-            self._tools.unverifiable.append(f"{name}: partition {partition} offsets {start} to {stop - 1} are gone")
-        return not gone
-
-    def _start(self, r: ReadRange) -> int:
-        """Return the first offset of the range that existed when the run read it."""
-        start = r.start
-        for lost in sorted(self._record.lost, key=lambda lost: lost.start):
-            if lost.partition == r.partition and lost.start <= start < lost.end:
-                start = min(lost.end, r.end)
-        return start
-
-    def _count_source(self) -> bool:
-        """Compare with the ledger's count; fewer records in a compacted topic cannot be judged."""
-        record, name = self._record, self._record.source_topic
-        if self._records == record.records:
-            return True
-        compacted = "compact" in topic_settings(self._tools.admin, name).get("cleanup.policy", "")
-        if compacted and self._records < record.records:
-            removed = record.records - self._records
-            self._tools.unverifiable.append(f"{name}: compaction has removed {removed} of the records")
-            return False
-        what = f"the source range has {self._records} records, the ledger says {record.records}"
-        self._findings[name].add_general(what)
-        return True
 
     def _check_output(self, index: int, whole: bool) -> None:  # noqa: FBT001  # private, named at the call
         plan, source = self._plan.outputs[index], self._spills[index]
@@ -229,7 +224,7 @@ class RunCheck:
             self._tools.unverifiable.append(f"{topic}: {what}")
         # A record of the output is judged without the fields that it has of its own.
         others = [[key for key in other if is_carried(key.column, self._record.output_key)] for other in self._keys]
-        encoder = RecordKeys(self._facts, [known], [tuple(other) for other in others], self._schemas)
+        encoder = self._make_row_keys([known], [tuple(other) for other in others])
         return Judge(encoder, is_whole=len(known) == len(sort))
 
     def _find_key(self, index: int, place: Place) -> bytes:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from tasks.verification.report import Place
 FLUSH_ROWS = 1 << 18
 # The rows of both sides of a bucket, and the memory for sorting them, stay below 200 MB.
 BUCKET_ROWS = 1 << 20
+_SMALL = 1 << 16
 
 ROW = np.dtype(
     [("key", np.uint64), ("content", np.uint64), ("partition", np.int32), ("offset", np.int64), ("time", np.int64)]
@@ -50,14 +51,16 @@ def count_buckets(records: int) -> int:
 
 
 class Spill:
-    """Rows in the order they were added, by bucket of their key's digest."""
+    """Rows in the order they were added, by bucket of their key's digest. `kind`: their type, with a field `key`."""
 
-    def __init__(self, folder: Path, buckets: int, flush_rows: int = FLUSH_ROWS) -> None:
+    def __init__(self, folder: Path, buckets: int, flush_rows: int = FLUSH_ROWS, kind: np.dtype[Any] = ROW) -> None:
         self.buckets = buckets
         self.rows = 0
+        self._kind = kind
         self._flush_rows = flush_rows
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by __exit__
-        self._segments: list[list[tuple[int, int]]] = [[] for _ in range(buckets)]
+        # Of each flush: where it begins in the file, and the first row of each bucket in it.
+        self._flushes: list[tuple[int, npt.NDArray[np.int64]]] = []
         self._pending: list[Rows] = []
         self._pending_rows = 0
 
@@ -86,23 +89,23 @@ class Spill:
             return
         rows = np.concatenate(self._pending)
         self._pending, self._pending_rows = [], 0
-        bucket = rows["key"] % np.uint64(self.buckets)
+        # NumPy sorts 16 bits ten times as fast as 64.
+        bucket = (rows["key"] % np.uint64(self.buckets)).astype(np.uint16 if self.buckets <= _SMALL else np.int64)
         order = np.argsort(bucket, kind="stable")
-        bounds = np.searchsorted(bucket[order], np.arange(self.buckets + 1, dtype=np.uint64)).tolist()
-        start = self._file.seek(0, 2)
-        self._file.write(rows[order].tobytes())
-        for number, segments in enumerate(self._segments):
-            if count := bounds[number + 1] - bounds[number]:
-                segments.append((start + bounds[number] * ROW.itemsize, count))
+        firsts = np.append(0, np.cumsum(np.bincount(bucket, minlength=self.buckets)))
+        self._flushes.append((self._file.seek(0, 2), firsts))
+        self._file.write(rows[order].data)
 
     def count(self, bucket: int) -> int:
         """Count the rows of the bucket."""
         self._flush()
-        return sum(count for _, count in self._segments[bucket])
+        return sum(int(firsts[bucket + 1] - firsts[bucket]) for _, firsts in self._flushes)
 
     def read(self, bucket: int) -> Iterator[Rows]:
         """Yield the bucket's rows in the order they were added, FLUSH_ROWS or fewer at a time."""
         self._flush()
-        for start, count in self._segments[bucket]:
-            self._file.seek(start)
-            yield np.frombuffer(self._file.read(count * ROW.itemsize), ROW)
+        for start, firsts in self._flushes:
+            first, end = firsts[bucket : bucket + 2].tolist()
+            if first < end:
+                self._file.seek(start + first * self._kind.itemsize)
+                yield np.frombuffer(self._file.read((end - first) * self._kind.itemsize), self._kind)

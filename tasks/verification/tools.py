@@ -20,3 +20,7 @@ class Tools:
     def count(self, records: int) -> None:
         """Progress."""
         current_run().progress.meter("verify").add(records)
+
+    def expect(self, records: int) -> None:
+        """Expect so many records more."""
+        current_run().progress.meter("verify").total += records

@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 
 from kafka_sort import SortedTopic, merge_join
+from tasks.kafka.clients import make_consumer
 from tasks.kafka.ledger import EARLIER, LAST, read_newest
+from tasks.reading import streams
 from tasks.reading.runs import RunDeletedError, UnmergedRunsError
 from tasks.reading.search import Prober
 from tasks.run_record import EarlierRuns
 from tasks.settings.job import Job
-from tests.cluster import Cluster, Record, sample_values, sort_key
+from tests.cluster import Cluster, Record, sample_values, sort_key, wait_for
 from tests.command import Command, Outcome
 
 
@@ -151,6 +155,37 @@ def indexed(cluster: Cluster, job: Job) -> list[bytes]:
     return sorted(read_newest(cluster.connection, cluster.admin, job.index, job.name, 30, committed=True))
 
 
+@pytest.mark.slow
+def test_a_reader_that_is_left_early(cluster: Cluster, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller that stops in the middle leaves no thread behind, and no consumer, of which each run has one."""
+    source = cluster.make_topic(1)
+    job = command.job(source, sorts=[f"id=o-{source}"])
+    for seed in range(3):
+        cluster.produce(source, sample_values(2000, seed=seed), 1)
+        assert command.run(job).status == 0
+    with opened(job, "id", command) as topic:
+        before = threads()
+        consumers: list[Consumer] = []
+
+        def make_kept(*given: Any, **over: Any) -> Consumer:
+            # A consumer that nothing refers to is closed in any case.
+            consumers.append(make_consumer(*given, **over))
+            return consumers[-1]
+
+        monkeypatch.setattr(streams, "make_consumer", make_kept)
+        batches = topic.batches()
+        assert next(batches).num_rows > 0
+        assert len(consumers) == 3
+        assert threads() > before
+        batches.close()  # type: ignore[attr-defined]
+        wait_for(lambda: threads() <= before)
+
+
+def threads() -> int:
+    """Count the threads of this process, also those of librdkafka."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
 @pytest.mark.raises("RunDeletedError")
 @pytest.mark.slow
 def test_a_run_that_is_replaced(cluster: Cluster, command: Command) -> None:
@@ -196,14 +231,14 @@ def test_runs_that_cannot_be_read_together(cluster: Cluster, command: Command, m
         assert command.run(job).status == 0
     with opened(job, "id", command) as topic, monkeypatch.context() as patch:
         patch.setattr("tasks.reading.reader.MOST_RUNS", 1)
-        with pytest.raises(UnmergedRunsError, match="--mode replace"):
+        with pytest.raises(UnmergedRunsError, match="kafka-sort merge"):
             list(topic)
         assert len(topic.get(1)) == 1
     ledger = cluster.ledger(job)
     older = ledger.runs[1].to_json().replace(b'"rules":"2"', b'"rules":"0"')
     cluster.produce_records(job.ledger, [Record(older, b"run/1")])
     refused = show(command, "read", *flags(job, 0))
-    assert (refused.status, "runs 1 of job" in refused.err, "--mode replace" in refused.err) == (1, True, True)
+    assert (refused.status, "runs 1 of job" in refused.err, "kafka-sort merge" in refused.err) == (1, True, True)
     assert values_of(show(command, "read", "--newest", *flags(job, 0))) == [b"1,a,b,Asia"]
     earlier = EarlierRuns.of(ledger.runs[1]).to_json()
     cluster.produce_records(job.ledger, [Record(None, b"run/1"), Record(earlier, EARLIER)])

@@ -4,8 +4,9 @@ import base64
 import csv
 import io
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kafka_sort.records import FORMS, print_records
+from kafka_sort.records import COLUMNS, FORMS, print_records
+from kafka_sort.streams import _Output
 from tasks.reading.sorted_topic import SCHEMA
+from tests.documents import assert_documented
 
 TEXTS = st.one_of(
     st.none(), st.text(max_size=4).map(str.encode), st.binary(max_size=4), st.sampled_from([b'"\\\n', b"\x00", b"\xff"])
@@ -87,6 +90,16 @@ def test_raw_values() -> None:
     )
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_takes_its_columns_alone(form: str) -> None:
+    """A table with the columns that a form names is enough for it; rows that are no rows print nothing."""
+    whole = table([(b"k", b"v", [("h", None)])]).select(COLUMNS[form])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", output := Output(io.BytesIO()))
+        assert print_records(iter([whole.slice(0, 0), whole]), form) == 1
+        assert output.content.count(b"\n") == 1
+
+
 def test_csv_rows() -> None:
     """Key, value, timestamp and place; a text is in quotes, so that a null one is no empty one."""
     content = printed([(None, b'a,"b"', []), (b"", b"x\ny", [])], "csv")
@@ -99,3 +112,26 @@ def test_a_limit(form: str) -> None:
     """No more records than asked for."""
     rows: list[Row] = [(None, b"%d" % i, []) for i in range(5)]
     assert printed(rows, form, 3) == printed(rows[:3], form)
+
+
+def test_the_members_are_documented() -> None:
+    """docs/output.md has each member of a line, and no other."""
+    assert_documented("get and read", json.loads(printed([(b"k", b"v", [("name", b"text")])], "jsonl")))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_read_for_nobody(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the reader of the pipe has gone, no further block is asked for."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(_Output(writer))))
+    taken: list[int] = []
+
+    def blocks() -> Iterator[pa.Table]:
+        for i in range(5):
+            taken.append(i)
+            yield table([(b"k", b"v", [])])
+
+    print_records(blocks(), form)
+    os.close(writer)
+    assert taken == [0]

@@ -81,6 +81,18 @@ def all_of(job: Job, *, verify: bool | None = None) -> list[Grant]:
     return found
 
 
+def all_to_read(job: Job) -> list[Grant]:
+    """Return the grants of docs/security.md for a reader of all outputs."""
+    table = text_of("docs/security.md").partition("| resource | to read |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return [
+        Grant(row, ResourceType.TOPIC, name, AclOperation[operation])
+        for row, cell in rows
+        for name in _names(job, row)
+        for operation in _operations(cell.partition(";")[0])
+    ]
+
+
 def _names(job: Job, row: str) -> list[str]:
     """Return the names of the resources that a row stands for."""
     if found := re.search(r"`(.*)<job>(.*)`", row):

@@ -1,16 +1,18 @@
 """Permissions: the table in docs/security.md is enough, and each line of it is needed."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AclOperation, NewPartitions, ResourceType
 
+from kafka_sort import SortedTopic
 from kafka_sort.status import read_status
 from tasks.settings.connection import resolve_connection
 from tests.cluster import assert_sorted, sample_values, wait_for
 from tests.command import Outcome
-from tests.security.secure import Grant, Secure, Sorter, all_of, rows_of
+from tests.security.secure import Grant, Secure, Sorter, all_of, all_to_read, rows_of
 
 
 def refused(outcome: Outcome, *words: str) -> None:
@@ -40,22 +42,65 @@ def test_the_table_is_enough(secure: Secure, sorter: Sorter) -> None:
 
 @pytest.mark.slow
 def test_a_reader_needs_no_group(secure: Secure, sorter: Sorter) -> None:
-    """Read on outputs, ledger and index is enough to read; without the index keys are found as well."""
+    """The reader's table is enough for `get`, `read` and `SortedTopic`, over two runs; without the index as well."""
     job = sorter.prepare(9000)
+    assert sorter.run(job).status == 0
+    secure.cluster.produce(job.source_topic, [*sample_values(50, seed=2), b"7,a,b,Asia"])
     assert sorter.run(job).status == 0
     assert secure.cluster.ends(job.index) != {0: 0}
     output = job.sort_list[0].topic
-    value = secure.cluster.read(output)[4000].value or b""
-    key = ("--sort", output, "--output", "raw", "--", value.split(b",")[0].decode())
-    flags = ("--job-name", job.name, *sorter.flags())
-    needed = [Grant("", ResourceType.TOPIC, name, AclOperation.READ) for name in (output, job.ledger, job.index)]
+    values = sorted((r.value or b"" for r in secure.cluster.read(output)), key=lambda v: int(v.split(b",")[0]))
+    _, servers, _, file = sorter.flags()
+    flags = ("--job-name", job.name, *sorter.flags(), "--sort", output, "--output", "raw")
+    needed = [grant for grant in all_to_read(job) if grant.name in {output, job.ledger, job.index}]
+    assert [grant.name for grant in needed] == [output, job.ledger, job.index]
     for granted in (needed, needed[:2]):
         with secure.granted(granted):
-            found = sorter.start_flags("get", *flags, *key).finish()
-            assert (found.status, found.out.encode()) == (0, value + b"\n"), found.err
-    for dropped in needed[:2]:
-        with secure.granted(grant for grant in needed if grant != dropped):
-            refused(sorter.start_flags("read", *flags, *key[:4]).finish(), dropped.name, "Read")
+            found = sorter.start_flags("get", *flags, "7").finish()
+            assert (found.status, found.out.encode()) == (0, b"7,a,b,Asia\n"), found.err
+            shown = sorter.start_flags("read", *flags, "--from", "7").finish()
+            assert (shown.status, shown.out.encode().splitlines()) == (0, values[values.index(b"7,a,b,Asia") :])
+            with SortedTopic(job.name, output, bootstrap_servers=servers, kafka_config=Path(file)) as topic:
+                assert sorted(record.value or b"" for record in topic) == sorted(values)
+
+
+@pytest.mark.slow
+def test_each_permission_to_read_is_named(secure: Secure, sorter: Sorter) -> None:
+    """Without Read on the output or the ledger nothing is shown, and the line names it; Describe is not enough."""
+    job = sorter.prepare(20)
+    assert sorter.run(job).status == 0
+    output = job.sort_list[0].topic
+    needed = [grant for grant in all_to_read(job) if grant.name in {output, job.ledger}]
+    assert len(needed) == 2
+    flags = ("--job-name", job.name, *sorter.flags(), "--sort", output)
+    key = (secure.cluster.read(output)[10].value or b"").split(b",")[0].decode()
+    for dropped in needed:
+        less = replace(dropped, operation=AclOperation.DESCRIBE)
+        for granted in ([], [less]):
+            with secure.granted([*(grant for grant in needed if grant != dropped), *granted]):
+                for command in (("read",), ("get", key)):
+                    outcome = sorter.start_flags(*command, *flags).finish()
+                    refused(outcome, dropped.name, "Read" if granted else "")
+                    assert outcome.out == ""
+
+
+@pytest.mark.slow
+def test_a_merge_deletes(secure: Secure, sorter: Sorter) -> None:
+    """Read and Delete on the outputs are named before any work; the ledger first, as it has the job."""
+    job = sorter.prepare(20)
+    flags = sorter.flags()
+    with secure.granted(all_of(job, verify=False)):
+        for seed in (1, 2):
+            secure.cluster.produce(job.source_topic, sample_values(20, seed=seed))
+            assert sorter.run(job, *flags).status == 0
+        outputs = [sort.topic for sort in job.sort_list]
+        refused(sorter.run(job, *flags, command="merge"), *(f"Delete, Read on topic {name}" for name in outputs))
+        assert secure.cluster.count(job) == 60 * len(outputs)
+        more = [Grant("", ResourceType.TOPIC, n, o) for n in outputs for o in (AclOperation.READ, AclOperation.DELETE)]
+        with secure.granted(more):
+            merged = sorter.run(job, *flags, command="merge")
+    assert merged.status == 0, merged.err
+    refused(sorter.run(job, *flags, command="merge"), "Read", job.ledger)
 
 
 ROWS = [(row, operation) for row, needed, _ in rows_of() for operation in needed]

@@ -4,6 +4,7 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,32 @@ def foreign(parts: Iterable[bytes | None]) -> tuple[list[pa.Buffer], Addresses, 
     left = iter(buffers)
     addresses = [0 if part is None else next(left).address for part in parts]
     return buffers, np.array(addresses, np.uint64), np.array([len(part or b"") for part in parts], np.uint64)
+
+
+def test_values_alone(cluster: Cluster) -> None:
+    """Who wants values alone gets these, with their places; keys and headers are null."""
+    topic = cluster.make_topic(1)
+    cluster.produce_records(topic, mix(300))
+    whole = fetch_all(cluster, topic, NativeFetcher)
+    values = fetch_all(cluster, topic, partial(NativeFetcher, values_only=True))
+    assert values.drop_columns(["key", "headers"]).equals(whole.drop_columns(["key", "headers"]))
+    assert [values.column(name).null_count for name in ("key", "headers")] == [300, 300]
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_what_is_there_need_not_be_all(cluster: Cluster, way: Callable[..., Fetcher]) -> None:
+    """A fetch of at least one record ends with what there is: it does not wait for more than the topic has."""
+    topic = cluster.make_topic(1)
+    cluster.produce_records(topic, mix(20))
+    consumer = make_consumer(cluster.connection, "test")
+    fetcher = way(consumer, topic)
+    fetcher.assign(0, 0)
+    # Without `least` it would wait for a day.
+    blocks = [fetcher.fetch(5000, 86_400, least=1)[0]]
+    while sum(map(len, blocks)) < 20:
+        blocks.append(fetcher.fetch(5000, 86_400, least=1)[0])
+    assert np.concatenate([block.offsets for block in blocks]).tolist() == list(range(20))
+    consumer.close()
 
 
 def test_gather_from_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,29 @@ def gappy_topic(cluster: Cluster) -> tuple[str, list[int]]:
     return topic, [*range(10), *range(21, 31)]
 
 
+def test_two_partitions_with_one_reader(cluster: Cluster, make_range_reader: Callable[[str], RangeReader]) -> None:
+    """A range that begins at the offset where one of another partition has ended is read from its own partition."""
+    topic = cluster.make_topic(2)
+    values = [b"%d" % i for i in range(40)]
+    cluster.produce(topic, values, 2)
+    reader = make_range_reader(topic)
+    ranges = [OffsetRange(0, 0, 10), OffsetRange(1, 10, 15), OffsetRange(1, 15, 20), OffsetRange(0, 15, 20)]
+    read = [value for r in ranges for block in reader.read(r) for value in block.values.to_pylist()]
+    assert read == [value for r in ranges for value in values[r.partition :: 2][r.start : r.end]]
+
+
+def test_a_range_that_is_left_early(cluster: Cluster, make_range_reader: Callable[[str], RangeReader]) -> None:
+    """A caller that takes one block finds the place behind it, and goes on from there or from elsewhere."""
+    topic = cluster.make_topic(1)
+    cluster.produce_records(topic, number(30))
+    reader = make_range_reader(topic)
+    first = next(iter(reader.read(OffsetRange(0, 0, 30)))).offsets.tolist()
+    partition, place = reader.place
+    assert (partition, place) == (0, first[-1] + 1)
+    assert offsets_of(reader, place, 30) == list(range(place, 30))
+    assert offsets_of(reader, 5, 9) == list(range(5, 9))
+
+
 def test_gaps_are_read_over(cluster: Cluster, make_range_reader: Callable[[str], RangeReader]) -> None:
     """Aborted records and control records, in the middle and at the tail, neither end a range nor hold it up."""
     topic, there = gappy_topic(cluster)

@@ -30,6 +30,17 @@ def test_rows_come_as_from_a_heap(inputs: list[tuple[list[bytes], list[int]]]) -
     assert merged == list(heapq.merge(*streams))
 
 
+def test_without_keys() -> None:
+    """If nobody wants the keys of merged rows, the rows are the same without them."""
+    streams = [[(b"%d" % (n % 3), i, n) for n in range(6)] for i in range(2)]
+    streams = [sorted(rows) for rows in streams]
+    whole, bare = (
+        pa.concat_tables(merge_blocks([blocks(rows, [2]) for rows in streams], with_keys=keys))
+        for keys in (True, False)
+    )
+    assert bare.equals(whole.drop_columns(KEY))
+
+
 def test_a_heavy_key_over_many_blocks() -> None:
     """Equal keys of the first stream all come before those of the second, in blocks of bounded size."""
     rows = [[(b"k", i, n) for n in range(1000)] for i in range(3)]
