@@ -75,7 +75,7 @@ docs: setup  ## docs/errors.md, from the code
 lock: setup  ## refresh requirements.lock from pyproject.toml, and the image's
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --extra embedded --extra protobuf --extra registry --extra dev --output-file requirements.lock pyproject.toml
+		--no-emit-index-url --no-header --extra embedded --extra protobuf --extra registry --extra dask --extra dev --output-file requirements.lock pyproject.toml
 	@# The image needs no more than what runs, and the build backend.
 	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml -

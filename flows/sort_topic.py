@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.dask.runner import open_runner
 from tasks.kafka.clients import make_admin
 from tasks.observe.export import export_metrics, measure_run
 from tasks.observe.flow_states import nothing_new, observe_run, published, show_plan
@@ -17,7 +18,6 @@ from tasks.rewriting import rewrite_run
 from tasks.run import Run, run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
-from tasks.runners import PrefectRunner
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
 from tasks.settlement import take_over
@@ -52,12 +52,16 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     connection, attempt = current_connection(), uuid4().hex
     check_before_lease(job, connection, make_admin(connection))
     # Steps 1 to 3: lease, fence, ledger.
-    with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
+    with (
+        open_runner(job, connection, context.stop) as runner,
+        own_job(job, connection) as owner,
+        attempt_folder(job, attempt) as folder,
+    ):
         take_up_job(owner)
         take_over(owner)
         check_former_runs(owner)
         # Steps 4 to 6: snapshot ▶ dump ▶ sort ▶ publish and commit.
-        run = Run(owner, PrefectRunner(job, context.stop), lambda _: prepare_outputs(owner), attempt)
+        run = Run(owner, runner, lambda _: prepare_outputs(owner), attempt)
         done = run_job(run, folder, show_plan=partial(show_plan, job))
     shown = published(job, done.record) if done.record else nothing_new(job)
     require_none_skipped(job, done.snapshot)
@@ -68,9 +72,13 @@ def write_again(job: Job, context: RunContext, run: int) -> State[Any]:
     """Write the files of a committed run again, as its owner."""
     connection, attempt = current_connection(), uuid4().hex
     check_before_lease(job, connection, make_admin(connection))
-    with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
+    with (
+        open_runner(job, connection, context.stop) as runner,
+        own_job(job, connection) as owner,
+        attempt_folder(job, attempt) as folder,
+    ):
         take_up_job(owner)
-        return published(job, rewrite_run(owner, PrefectRunner(job, context.stop), folder, attempt, run))
+        return published(job, rewrite_run(owner, runner, folder, attempt, run))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ from kafka_sort.tables import print_json, print_table
 from tasks.formats.registry import make_format
 from tasks.kafka.clients import make_admin
 from tasks.preflight import check_before_lease
-from tasks.settings.budget import Budget
+from tasks.settings.budget import check_limit
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
+from tasks.settings.scheduler import check_runner
 from tasks.settings.streaming import Streaming, check_streamable
 
 
@@ -21,7 +22,8 @@ def check_job(job: Job, connection: Connection, *, offline: bool, streams: bool 
     if streams:
         check_streamable(job)
     if offline:
-        Budget.of(job)
+        check_limit(job)
+        check_runner(job.runner, job.scheduler, connection)
         with use_connection(connection):
             make_format(job)
     else:

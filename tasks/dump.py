@@ -68,6 +68,11 @@ class DumpRequest:
     keys: tuple[KeyColumn, ...] = ()
 
     @property
+    def title(self) -> str:
+        """The name of its task for people."""
+        return f"dump {self.topic_name}/{self.range.partition}"
+
+    @property
     def topic_name(self) -> str:
         """The topic that is read."""
         return self.topic or self.job.source_topic
@@ -315,7 +320,7 @@ def _paused_gc() -> Iterator[None]:
 
 
 @task(
-    task_run_name="dump {request.topic_name}/{request.range.partition}",
+    task_run_name="{request.title}",
     cache_policy=NO_CACHE,
     persist_result=False,
 )

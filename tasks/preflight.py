@@ -15,10 +15,11 @@ from tasks.output_folders import check_output_folders
 from tasks.outputs import check_absent_topics, check_output_partitions, check_outputs
 from tasks.ownership import JobView
 from tasks.permissions import check_permissions
-from tasks.settings.budget import Budget
+from tasks.settings.budget import check_limit
 from tasks.settings.column_types import ColumnType
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
+from tasks.settings.scheduler import check_runner
 from tasks.settings.sorts import RECORD_FIELDS, format_columns, parse_columns, read_columns
 from tasks.source import check_end, require_source
 from tasks.workdir import check_folder
@@ -32,8 +33,9 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin, patience:
 
     `patience`: seconds to wait for the source. Format, limits, folder and permissions are checked before that.
     """
-    Budget.of(job)
+    check_limit(job)
     check_end(job)
+    check_runner(job.runner, job.scheduler, connection)
     # A schema may lack what the job names.
     with use_connection(connection):
         check_format(job)

@@ -70,6 +70,11 @@ class SortRequest:
     keys: tuple[KeyColumn, ...] = ()
 
     @property
+    def title(self) -> str:
+        """The name of its task for people."""
+        return f"sort {self.sort.name}"
+
+    @property
     def number(self) -> int:
         """The number of the sort in its job, for the names of its files."""
         return self.job.sort_list.index(self.sort)
@@ -312,7 +317,7 @@ def _shorten(shown: int | str) -> int | str:
     return f"{shown[:_SHOWN_CHARACTERS]}…"
 
 
-@task(task_run_name="sort {request.sort.name}", cache_policy=NO_CACHE, persist_result=False)
+@task(task_run_name="{request.title}", cache_policy=NO_CACHE, persist_result=False)
 def sort_records(request: SortRequest) -> SortedRows:
     """Order all chunks by one sort's key columns."""
     with log_context(stage="sort", sort=request.sort.name):

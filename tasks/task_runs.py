@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -24,8 +25,12 @@ _JITTER = 0.5
 _SIGNAL_SECONDS = 0.5
 
 
-def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
+def with_retries(
+    task: Task[..., R], job: Job, within: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Task[..., R]:
     """Give the task the job's retry policy: exponential backoff with jitter, transient errors only.
+
+    `within`: the context of the run, where the task's thread has none by itself.
 
     The delay is spent here, in the condition for a retry, and not by Prefect, whose sleep sees no stop: a run that
     waits for its next attempt stops at once. The condition is a nested function: Prefect ignores callables of other
@@ -36,6 +41,10 @@ def with_retries(task: Task[..., R], job: Job) -> Task[..., R]:
         error = state.result(raise_on_failure=False)
         if not isinstance(error, TransientError):
             return False
+        with within():
+            return wait_for_retry(task, run, error)
+
+    def wait_for_retry(task: Task[..., Any], run: TaskRun, error: TransientError) -> bool:
         delay = job.retry_delay * 2 ** (run.run_count - 1) * random.uniform(1, 1 + _JITTER)
         get_logger().warning(
             "retrying", task=run.name, attempt=run.run_count + 1, in_seconds=round(delay, 1), after=str(error)

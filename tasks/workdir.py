@@ -21,7 +21,7 @@ from tasks.settings.job import Job
 def job_folder(job: Job) -> Path:
     """Return the job's part of the work folder, created if absent. SettingsError unless records are safe there."""
     folder = job.workdir / job.name
-    with _private_files():
+    with private_files():
         _claim(job.workdir)
         _claim(folder)
     return folder
@@ -43,7 +43,7 @@ def attempt_folder(job: Job, attempt: str) -> Iterator[Path]:
     """Create a private folder, removed at the end; folders of the job that no living process holds go first."""
     attempts = job_folder(job)
     folder = attempts / attempt
-    with _private_files():
+    with private_files():
         with _locked(attempts, fcntl.LOCK_EX):
             for leftover in attempts.iterdir():
                 _remove_if_dead(leftover)
@@ -109,7 +109,7 @@ def _why_unsafe(folder: Path) -> str:
 
 
 @contextmanager
-def _private_files() -> Iterator[None]:
+def private_files() -> Iterator[None]:
     """Make files that the process creates in the block private to its user, including those of Arrow and DuckDB."""
     former = os.umask(0o077)
     try:

@@ -112,6 +112,8 @@ REFUSED = [
     ({"timestamps": "old"}, "old"),
     ({"memory_limit": "much"}, "much"),
     ({"workdir": "here"}, "workdir"),
+    ({"runner": "ray"}, "ray"),
+    ({"runner": "dask", "scheduler": "here"}, "scheduler"),
     ({"retries": -1}, "retries"),
     ({"sort": ["id"]}, "sort"),
 ]

@@ -37,7 +37,7 @@ LAYERS = (
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
     "tasks.estimates tasks.survey",
-    "tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
+    "tasks.dask tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
     "tasks.merging tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",

@@ -7,7 +7,7 @@ output as JSON, one object a line; otherwise a terminal gets them on standard er
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
@@ -70,6 +70,15 @@ def get_logger() -> structlog.stdlib.BoundLogger:
 def log_context(**fields: object) -> AbstractContextManager[None]:
     """Put these fields on every line logged in the block, also by tasks started from it."""
     return structlog.contextvars.bound_contextvars(**fields)
+
+
+def show_line(level: int, fields: Mapping[str, Any]) -> None:
+    """Show a line of another process, where this one shows its own. Prefect's run log has it from there."""
+    logger = logging.getLogger(LOGGER)
+    record = logger.makeRecord(LOGGER, level, "", 0, str(fields.get("event", "")), (), None, extra={"fields": fields})
+    for handler in logger.handlers:
+        if isinstance(handler, _LineHandler) and level >= handler.level:
+            handler.handle(record)
 
 
 class _LineHandler(logging.StreamHandler[Any]):

@@ -45,6 +45,45 @@ class Budget:
         )
 
 
+def most_workers(job: Job) -> int:
+    """Return how many processes of a machine may share the job's limit: each takes BASE_BYTES before any work."""
+    return (job.memory_bytes - SMALLEST_LIMIT) // BASE_BYTES
+
+
+def bytes_of_worker(job: Job, workers: int) -> int:
+    """Return the most memory that one of so many processes of a machine takes."""
+    return BASE_BYTES + (job_of_workers(job, workers).memory_bytes - BASE_BYTES) // workers
+
+
+def check_limit(job: Job) -> None:
+    """Raise SettingsError if the job's limit is too small for the work, wherever it is done."""
+    Budget.of(job)
+    if job.runner == "dask":
+        job_of_workers(job, 1)
+
+
+def job_of_workers(job: Job, workers: int) -> Job:
+    """Return the job as one of so many processes does it, which divide the limit of their machine.
+
+    What is left of the limit, less the base of each, is divided as among so many stages at once in one process. So are
+    the cores. SettingsError if too little is left.
+    """
+    left = _left_for(job, workers)
+    # A copy has what its origin has computed, so the computed bytes are set as well.
+    limits = {"memory_limit": str(left), "memory_bytes": left}
+    return job.model_copy(update={**limits, "dump_concurrency": workers, "sort_concurrency": workers})
+
+
+def _left_for(job: Job, workers: int) -> int:
+    if workers > most_workers(job):
+        needed = SMALLEST_LIMIT + workers * BASE_BYTES
+        raise SettingsError(
+            f"memory limit {job.memory_bytes / MB:.0f} MB is too small for {workers} workers on one machine: give at "
+            f"least {needed / MB:.0f} MB with --memory-limit, or start fewer workers there"
+        )
+    return job.memory_bytes - workers * BASE_BYTES
+
+
 def peak_memory_bytes() -> int:
     """Return the most memory this process has held so far, to compare with the budget."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, cast
 from urllib.parse import urlsplit
@@ -98,6 +98,8 @@ class Connection:
     # Those of a schema registry, without their prefix.
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     allow_plaintext: bool = field(default=False, repr=False, compare=False)
+    # The name by which another process loads the same connection; None if it has none.
+    profile: str | None = field(default=None, repr=False, compare=False)
 
     def client_config(self) -> dict[str, str | int | float | bool]:
         """Return the properties that every client starts from."""
@@ -137,7 +139,8 @@ def load_profile(name: str) -> Connection:
     else:
         properties = _parse_properties(_read_block(f"kafka-sort-{name}"), f"Secret block kafka-sort-{name}")
     servers = properties.pop("bootstrap.servers", None)
-    return _make_connection(servers, properties, allow_plaintext=_permits_plaintext(os.environ))
+    connection = _make_connection(servers, properties, allow_plaintext=_permits_plaintext(os.environ))
+    return replace(connection, profile=name)
 
 
 def resolve_connection(
@@ -171,7 +174,7 @@ def _make_connection(servers: str | None, properties: Mapping[str, str], *, allo
     for name, value in properties.items():
         _check_property(name)
         if name in _SECRET_FILES:
-            _check_key_file(Path(value), name)
+            check_key_file(Path(value), name)
     usable = {name: value for name, value in kafka.items() if name not in _JAVA_IGNORED}
     connection = Connection(servers or DEFAULT_BOOTSTRAP_SERVERS, usable, registry, allow_plaintext)
     if not allow_plaintext:
@@ -209,7 +212,8 @@ def _parse_properties(text: str, where: str) -> dict[str, str]:
     return dict(_split_property(line, where) for line in stripped if line and not line.startswith("#"))
 
 
-def _check_key_file(path: Path, name: str) -> None:
+def check_key_file(path: Path, name: str) -> None:
+    """Raise SettingsError if the file of a private key is absent, or if others can read it."""
     try:
         status = path.stat()
     except OSError as error:
@@ -237,7 +241,7 @@ def _check_encrypted(connection: Connection) -> None:
     for server in connection.bootstrap_servers.split(","):
         # librdkafka lets an address name its own protocol.
         protocol, _, address = server.strip().rpartition("://")
-        if (protocol or default).lower() in _IN_THE_CLEAR and not _is_loopback(address):
+        if (protocol or default).lower() in _IN_THE_CLEAR and not is_loopback(address):
             raise SettingsError(
                 f"{address} is not on this machine, and with security.protocol={protocol or default} records and "
                 "passwords would cross the network in the clear: set security.protocol to ssl or sasl_ssl, or permit "
@@ -248,10 +252,10 @@ def _check_encrypted(connection: Connection) -> None:
 def is_in_the_clear(address: str) -> bool:
     """Whether what is sent to a web address crosses a network without encryption."""
     scheme, _, rest = address.partition("://")
-    return scheme.lower() == "http" and not _is_loopback(rest.partition("/")[0])
+    return scheme.lower() == "http" and not is_loopback(rest.partition("/")[0])
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
     """Judge by the text of the address: with DNS, its answer would decide."""
     try:
         host = urlsplit(f"//{address}").hostname or ""

@@ -210,6 +210,12 @@ class Job(JobColumns):
         return self
 
     @model_validator(mode="after")
+    def _runner_fits(self) -> Self:
+        if self.scheduler is not None and self.runner != "dask":
+            raise FieldError("scheduler", "is for --runner dask: give both, or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _times_fit(self) -> Self:
         if self.start_moment and self.end_moment and self.end_moment < self.start_moment:
             raise FieldError("end", f"{self.end} is before the start, {self.start}: give a later one, or leave it out")

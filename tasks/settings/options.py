@@ -15,12 +15,14 @@ from tasks.settings.outputs import absolute_sort
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
+    SCHEDULER_PATTERN,
     SORT_PATTERN,
     TOPIC_PATTERN,
     form,
     order_fields,
 )
 from tasks.settings.registry import check_address
+from tasks.settings.scheduler import check_scheduler_address
 from tasks.settings.sorts import SIZE, check_topic_name, parse_delimiter, parse_size, parse_sort, read_columns
 
 SAMPLE_TOPIC = "source"
@@ -206,6 +208,18 @@ class JobOptions(BaseModel):
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
     sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts that run at once.")
+    runner: Literal["threads", "dask"] = Field(
+        "threads",
+        title="Runner",
+        description="Where partitions are read and sorts are made: threads of this process, or workers of Dask.",
+    )
+    scheduler: str | None = Field(
+        None,
+        title="Scheduler",
+        description="Address of Dask's scheduler; default: workers on this machine, for this run alone.",
+        examples=["tls://scheduler.example:8786"],
+        json_schema_extra=form(SCHEDULER_PATTERN),
+    )
     retries: int = Field(4, ge=0, le=50, title="Retries", description="Retries of each task, on transient errors.")
     retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
     run_timeout: float | None = Field(
@@ -244,6 +258,11 @@ class JobOptions(BaseModel):
     @classmethod
     def _registry_address(cls, value: str | None) -> str | None:
         return value if value is None else check_address(value)
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_address(cls, value: str | None) -> str | None:
+        return value if value is None else check_scheduler_address(value)
 
     @field_validator("columns")
     @classmethod

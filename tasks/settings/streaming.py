@@ -64,6 +64,11 @@ def check_streamable(job: Job) -> None:
             f"{job.folder_sorts[0].topic} is for kafka-sort sort: a stream would make a folder of small files with "
             "each batch; sort into a topic, or run kafka-sort sort by the hour"
         )
+    if job.runner != "threads":
+        raise SettingsError(
+            f"--runner {job.runner} is for kafka-sort sort: a batch of a stream is shorter than the start of a worker; "
+            "leave it out"
+        )
     if job.end == "now":
         raise SettingsError(
             "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "

@@ -83,6 +83,7 @@ REFUSED = {
     "rules between settings": ('sorts = ["@timestamp"]', "add --timestamps keep"),
     "a stream's setting": ("[stream]\nmax-latency = -1", "[stream]"),
     "memory": ('memory-limit = "1MB"', "is too small to work"),
+    "an open network": ('runner = "dask"\nscheduler = "tcp://10.0.0.1:1"', "is not on this machine"),
     "no schema": ('format = "avro"\navro-schema = "/dev/null"\nsorts = ["a"]', "is no Avro schema"),
 }
 

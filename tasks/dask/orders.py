@@ -1,0 +1,234 @@
+"""Orders to tasks on workers: all that a task is told besides its request, and the context in which it works there.
+
+Guarantees: a task reads the cluster and the topic of its run or nothing, whatever its worker's environment says; a stop
+of the run, and the end of its driver, stop it within seconds. No secret is in what is sent: the worker has its own.
+"""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from prefect.logging.handlers import APILogHandler
+
+from tasks.errors import SettingsError
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import cluster_id, describe_topic
+from tasks.observe.logs import LOGGER, configure_logging, log_context
+from tasks.observe.metrics import RunMetrics, use_metrics
+from tasks.observe.progress import watching
+from tasks.run_context import RunContext, Stop, run_context
+from tasks.settings.connection import Connection, current_connection, load_profile, resolve_connection, use_connection
+from tasks.workdir import private_files
+
+# The connection of the driver, in the environment of workers that it started on its machine.
+INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
+# The scheduler's topic of what tasks tell their drivers.
+TOPIC: Final = "kafka-sort"
+# How often a task looks whether the run is to stop, and tells how far it is.
+_LOOK_SECONDS: Final = 1.0
+
+
+class OtherClusterError(SettingsError):
+    """A worker of Dask reaches another Kafka cluster, or another topic of the same name, than the run reads."""
+
+    action = (
+        "Give the workers the connection of the run: the same profile in `KAFKA_SORT_PROFILES`, or the same `KAFKA_…` "
+        "variables."
+    )
+
+
+class UnfitWorkerError(SettingsError):
+    """A worker of Dask cannot do tasks of the run, for the reason that the line gives."""
+
+    action = "Start that worker as [scaling.md](scaling.md) says: same release, same work folder, one thread."
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a task on a worker is told besides its request.
+
+    `run`: the name of the run at the scheduler. `name`, `number`: of the task, for people and in its stage. `profile`:
+    the connection's name, if it has one; otherwise its address alone goes with the order. `fields`: of each log line.
+    `seconds`: how often the task looks at the stop.
+    """
+
+    run: str
+    name: str
+    number: int
+    cluster_id: str
+    bootstrap_servers: str
+    profile: str | None
+    consequence: str
+    workdir: Path
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = _LOOK_SECONDS
+
+    @contextmanager
+    def taken_up(self) -> Iterator[None]:
+        """Make the context of the run for this block: stop, log, metrics; tell the driver of the progress.
+
+        UnfitWorkerError if the run's work folder is not there.
+        """
+        _log_to_prefect()
+        reporter = _Reporter(self)
+        with ExitStack() as stack:
+            stack.enter_context(private_files())
+            stack.enter_context(log_context(**self.fields))
+            stack.enter_context(_telling_lines(reporter))
+            self._require_folder(reporter.address)
+            stack.enter_context(use_metrics(_ReportedMetrics(reporter)))
+            context = stack.enter_context(run_context(Stop(self.consequence)))
+            # The first report says where the task is, the last one comes after the last look.
+            reporter.report_progress(context)
+            stack.callback(reporter.report_progress, context)
+            stack.enter_context(watching(lambda ended: reporter.watch(context, ended), "order"))
+            yield
+
+    @contextmanager
+    def connected(self, topic: str, topic_id: str) -> Iterator[None]:
+        """Use the worker's own connection in this block.
+
+        OtherClusterError unless it reaches the run's cluster, and there the topic that the run knows.
+        """
+        with use_connection(self._connect()):
+            self._require_source(topic, topic_id)
+            yield
+
+    def _require_source(self, topic: str, topic_id: str) -> None:
+        servers = current_connection().bootstrap_servers
+        where = f"a worker on {os.uname().nodename} reaches Kafka at {servers}"
+        admin = make_admin(current_connection())
+        if (found := cluster_id(admin)) != self.cluster_id:
+            raise OtherClusterError(
+                f"{where}, the cluster {found}, and the run reads {self.cluster_id}: nothing was read; give the worker "
+                "the connection of the run"
+            )
+        known = describe_topic(admin, topic)
+        if known is None or known.id != topic_id:
+            seen = "is not there" if known is None else f"has the id {known.id}"
+            raise OtherClusterError(
+                f"{where}, where topic {topic} {seen}, and the run reads the one with the id {topic_id}: nothing was "
+                "read; start again"
+            )
+
+    def _require_folder(self, address: str) -> None:
+        # A worker that joined later was not asked before the run.
+        if not self.workdir.is_dir():
+            raise UnfitWorkerError(
+                f"worker {address} does not see the work folder {self.workdir}: give a folder with --workdir that all "
+                "workers share, and start them as the same user"
+            )
+
+    def _connect(self) -> Connection:
+        if inherited := os.environ.get(INHERITED):
+            return Connection(**json.loads(inherited))
+        if self.profile is not None:
+            return load_profile(self.profile)
+        return resolve_connection(self.bootstrap_servers)
+
+
+def bequeath(connection: Connection) -> dict[str, str]:
+    """Return the variable that gives the connection to workers which this process starts, and to nobody else."""
+    return {INHERITED: json.dumps(asdict(connection))}
+
+
+class _Reporter:
+    """Tells the driver, by the scheduler's events, and looks at the run's stop. Made in the thread of the task."""
+
+    def __init__(self, order: Order) -> None:
+        import distributed
+
+        self._order = order
+        self._worker = distributed.get_worker()
+        self._task = self._worker.get_current_task()
+        self._stop = distributed.Event(order.run, client=distributed.get_client())
+
+    @property
+    def address(self) -> str:
+        """The worker's address."""
+        return str(self._worker.address)
+
+    def watch(self, context: RunContext, ended: threading.Event) -> None:
+        """Report the progress, and stop the task with the run, until the task is done."""
+        while not ended.wait(self._order.seconds):
+            self.report_progress(context)
+            if self._is_over():
+                context.stop.set()
+
+    def report_progress(self, context: RunContext) -> None:
+        """Tell how many records are done."""
+        self._report(done=sum(meter.done for meter in context.progress.meters))
+
+    def report_retry(self, task: str) -> None:
+        """Tell that the task is retried."""
+        self._report(retried=task)
+
+    def report_line(self, record: logging.LogRecord) -> None:
+        """Tell a line of the log."""
+        fields = getattr(record, "fields", {"event": record.getMessage()})
+        plain = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in fields.items()}
+        self._report(level=record.levelno, fields=plain)
+
+    def _report(self, **facts: Any) -> None:
+        place = {"run": self._order.run, "number": self._order.number, "worker": self.address}
+        self._worker.log_event(TOPIC, {**place, **facts})
+
+    def _is_over(self) -> bool:
+        """Whether the run is to stop, the driver is gone, or the scheduler, with which all is lost."""
+        state = self._worker.state.tasks.get(self._task)
+        if state is None or state.state == "cancelled":
+            return True
+        try:
+            return bool(self._stop.is_set())
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+
+
+class _LineReporter(logging.Handler):
+    """Tells the driver the lines of one task, which is one thread."""
+
+    def __init__(self, reporter: _Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self._reporter.report_line(record)
+
+
+@contextmanager
+def _telling_lines(reporter: _Reporter) -> Iterator[None]:
+    handler, logger = _LineReporter(reporter), logging.getLogger(LOGGER)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _ReportedMetrics(RunMetrics):
+    """The metrics of a task: the driver counts what it is told."""
+
+    def __init__(self, reporter: _Reporter) -> None:
+        super().__init__("")
+        self._report_retry: Callable[[str], None] = reporter.report_retry
+
+    def count_retry(self, task: str) -> None:
+        self._report_retry(task)
+
+
+def _log_to_prefect() -> None:
+    """Send our log lines to the Prefect run, whatever the environment in which the worker was started."""
+    configure_logging()
+    logger = logging.getLogger(LOGGER)
+    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+        logger.addHandler(APILogHandler())

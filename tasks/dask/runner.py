@@ -1,0 +1,291 @@
+"""The runner of a run on workers of Dask: dump and sort there, snapshot and publish in this process.
+
+Guarantee 2 (all or nothing, exactly once) needs nothing of Dask: it may run a task twice or lose it. Tasks write files
+that appear by rename, and lease, fence, ledger and transaction stay in this process.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import structlog
+from prefect import Task
+from prefect.context import SettingsContext
+
+from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
+from tasks.dask.orders import TOPIC, Order
+from tasks.dask.remote import dump_on_worker, sort_on_worker
+from tasks.dump import DumpRequest
+from tasks.errors import StoppedError, TransientError
+from tasks.kafka.clients import make_admin
+from tasks.kafka.topics import cluster_id
+from tasks.manifests import Dumped, Snapshot, SortedRows
+from tasks.observe.logs import LOGGER, get_logger, show_line
+from tasks.observe.metrics import current_metrics
+from tasks.ownership import Owner
+from tasks.publish import Publication
+from tasks.run import Runner
+from tasks.run_context import Meter, Stop, current_run
+from tasks.run_record import RunRecord
+from tasks.runners import PrefectRunner
+from tasks.settings.budget import job_of_workers
+from tasks.settings.connection import Connection
+from tasks.settings.job import Job
+from tasks.snapshot import BatchLimits
+from tasks.sort import SortRequest
+from tasks.task_runs import with_retries
+
+if TYPE_CHECKING:
+    from prefect_dask.client import PrefectDaskClient
+    from prefect_dask.task_runners import PrefectDaskFuture
+
+Q = TypeVar("Q", DumpRequest, SortRequest)
+R = TypeVar("R")
+# How long a stopped run waits for tasks that still write, before it removes their files.
+_END_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.1
+# Dask and Prefect take 0.12 s for a task, whatever it does.
+_MOST_TASKS: Final = 1000
+
+
+class WorkersLostError(TransientError):
+    """Dask lost its scheduler, or so many workers of one task that it gave the task up."""
+
+    action = (
+        "Look why workers end: the system's log says which process it killed for memory. Then start again; what was "
+        "committed stays."
+    )
+
+
+@contextmanager
+def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner]:
+    """Open the runner that the job asks for; with a scheduler's address its workers are checked now."""
+    if job.runner == "threads":
+        yield PrefectRunner(job, stop)
+        return
+    with ExitStack() as stack:
+        workers = None if job.scheduler is None else stack.enter_context(shared_workers(job, job.scheduler))
+        runner = DaskRunner(job, connection, stop, workers)
+        stack.callback(runner.close)
+        yield runner
+
+
+class DaskRunner:
+    """Runs dump and sort as Prefect tasks on workers, one a partition or a sort, and the other stages in this process.
+
+    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes.
+    """
+
+    def __init__(self, job: Job, connection: Connection, stop: Stop, workers: Workers | None = None) -> None:
+        self._job = job
+        self._connection = connection
+        self._stop = stop
+        self._workers = workers
+        self._own = ExitStack()
+        self._here = PrefectRunner(job, stop)
+        self._run = f"kafka-sort-{uuid4().hex}"
+
+    def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
+        """Run it as one task of this process."""
+        return self._here.snapshot(owner, limits)
+
+    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
+        """Run one task for each source partition on the workers, or for several of very many."""
+        return self._run_each("dump", dump_on_worker, requests)
+
+    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
+        """Run one task for each sort on the workers."""
+        return self._run_each("sort", sort_on_worker, requests)
+
+    def publish(self, owner: Owner, publication: Publication) -> RunRecord:
+        """Run it as one task of this process, which has the machine's memory by then."""
+        self.close()
+        return self._here.publish(owner, publication)
+
+    def close(self) -> None:
+        """End the workers that this runner started."""
+        self._own.close()
+
+    def _run_each(self, stage: str, task: Task[..., list[R]], requests: Sequence[Q]) -> list[R]:
+        if not requests:
+            return []
+        workers = self._started(requests[0].folder)
+        order = self._order(requests[0].job.workdir)
+        work = []
+        for number, share in enumerate(divide_work(requests)):
+            given = tuple(replace(r, job=job_of_workers(r.job, workers.per_machine)) for r in share)
+            more = f" and {len(share) - 1} more" if len(share) > 1 else ""
+            work.append((given, replace(order, number=number, name=f"{share[0].title}{more}")))
+        retried = with_retries(task, self._job, order.taken_up)
+        meter = current_run().progress.meter(stage)
+        with self._telling_stop(workers):
+            results = [done for share in Tasks(workers.client, retried, meter).run(work, self._stop) for done in share]
+        # A last report may be late.
+        meter.add(meter.total - meter.done)
+        return results
+
+    def _started(self, folder: Path) -> Workers:
+        if self._workers is None:
+            self._workers = self._own.enter_context(local_workers(self._job, self._connection, folder))
+        return self._workers
+
+    def _order(self, workdir: Path) -> Order:
+        return Order(
+            run=self._run,
+            name="",
+            number=0,
+            cluster_id=cluster_id(make_admin(self._connection)),
+            bootstrap_servers=self._connection.bootstrap_servers,
+            profile=self._connection.profile,
+            consequence=self._stop.consequence,
+            workdir=workdir,
+            fields=structlog.contextvars.get_contextvars(),
+        )
+
+    @contextmanager
+    def _telling_stop(self, workers: Workers) -> Iterator[None]:
+        """Set the run's event at the scheduler if the run is to stop while the block runs."""
+        import distributed
+
+        event = distributed.Event(self._run, client=workers.client)
+
+        def tell() -> None:
+            # The thread that stops a run waits for nothing, and a scheduler may be gone.
+            threading.Thread(target=event.set, daemon=True).start()
+
+        with self._stop.interrupting(tell):
+            yield
+
+
+def divide_work(requests: Sequence[Q]) -> Iterator[Sequence[Q]]:
+    """Divide the requests of a stage into those of each task: one, or consecutive ones if there are very many."""
+    size = -(-len(requests) // _MOST_TASKS)
+    return (requests[start : start + size] for start in range(0, len(requests), size))
+
+
+@dataclass
+class Tasks:
+    """The task runs of one stage on the workers, and what they report meanwhile."""
+
+    client: "PrefectDaskClient"
+    task: Task[..., Any]
+    meter: Meter
+    _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
+    _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    _places: dict[int, str] = field(default_factory=dict)
+    _ends: float | None = None
+
+    def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
+        """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
+        self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
+        futures = [self._submit(requests, order) for requests, order in work]
+        try:
+            return self._collect(futures, [order for _, order in work], stop)
+        except BaseException as error:
+            stop.set()
+            _await_end(futures)
+            if isinstance(error, StoppedError):
+                stop.check()
+            raise
+        finally:
+            self.client.unsubscribe_topic(TOPIC)
+
+    def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
+        from prefect_dask.task_runners import PrefectDaskFuture
+
+        given = {"requests": requests, "order": order}
+        with _without_secrets():
+            sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
+        future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
+        future.add_done_callback(self._news.put)
+        return future
+
+    def _collect(self, futures: "list[PrefectDaskFuture[Any]]", orders: list[Order], stop: Stop) -> list[Any]:
+        numbers = {id(future): number for number, future in enumerate(futures)}
+        results: dict[int, Any] = {}
+        while len(results) < len(futures):
+            news = self._next(stop)
+            if not isinstance(news, dict):
+                results[numbers[id(news)]] = _result(news)
+            # Other runs report on the same topic, which the scheduler keeps within bounds.
+            elif news["run"] == orders[0].run:
+                self._note(news, orders[news["number"]])
+        return [results[number] for number in range(len(futures))]
+
+    def _next(self, stop: Stop) -> Any:
+        """Return the next report or future. A stop is raised if a task does not see it: its worker may be frozen."""
+        while True:
+            with suppress(Empty):
+                return self._news.get(timeout=_LOOK_SECONDS)
+            if stop.is_set():
+                self._ends = self._ends or time.monotonic() + _END_SECONDS
+                if time.monotonic() > self._ends:
+                    stop.check()
+
+    def _note(self, report: dict[str, Any], order: Order) -> None:
+        """Note what a task reports: a line, a retry, or its progress, which restarts if it is run again."""
+        place = report["worker"]
+        if self._places.setdefault(order.number, place) != place:
+            get_logger().warning("a worker was lost: its task is run again", task=order.name, on=place)
+            self._places[order.number] = place
+        if "retried" in report:
+            current_metrics().count_retry(report["retried"])
+        elif "fields" in report:
+            show_line(report["level"], report["fields"])
+        else:
+            self.meter.add(report["done"] - self._done[order.number])
+            self._done[order.number] = report["done"]
+
+
+def _await_end(futures: "list[PrefectDaskFuture[Any]]") -> None:
+    """Wait until no task writes any more: the run's folder is removed next."""
+    ends = time.monotonic() + _END_SECONDS
+    while any(future.wrapped_future.status == "pending" for future in futures):
+        if time.monotonic() > ends:
+            get_logger().warning("tasks on workers may still run", seconds=_END_SECONDS)
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _result(future: "PrefectDaskFuture[Any]") -> Any:
+    """Return a task's result, and release it: Dask would compute it again if its worker ended later."""
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise WorkersLostError(f"a task lost its worker {error.allowed_failures + 1} times: {error}") from error
+    except CancelledError as error:
+        raise WorkersLostError(f"Dask lost its scheduler, or the task ({error}): start again") from error
+    finally:
+        future.wrapped_future.release()
+
+
+class _SentSettings(SettingsContext):
+    """Prefect's settings of this process, of which only the server's address and the log are sent to workers."""
+
+    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Prefect's
+        return {
+            "profile": {"name": self.profile.name, "env": {}},
+            # The worker adds what it has itself, such as a key of the API.
+            "settings": {"api": {"url": api_url()}, "logging": {"extra_loggers": [LOGGER]}},
+        }
+
+
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Keep Prefect's settings with their secrets from what is sent to a worker."""
+    own = SettingsContext.get()
+    if own is None:
+        yield
+        return
+    with _SentSettings(profile=own.profile, settings=own.settings):
+        yield
