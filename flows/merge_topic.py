@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.dask.runner import open_runner
 from tasks.errors import SettingsError
 from tasks.kafka.clients import make_admin
 from tasks.merging.merge import Merge
@@ -20,7 +21,6 @@ from tasks.preflight import check_before_lease, take_up_job
 from tasks.run import run_job
 from tasks.run_context import RunContext
 from tasks.run_record import RunRecord
-from tasks.runners import PrefectRunner
 from tasks.settings.connection import ProfileName, current_connection, use_profile
 from tasks.settings.job import Job
 from tasks.settlement import take_over
@@ -68,7 +68,11 @@ def merge_runs(given: Job, context: RunContext, newest: Newest | None) -> State[
     job = merging_job(given, connection, admin)
     check_before_lease(job, connection, admin)
     # Steps 1 to 3: lease, fence, ledger.
-    with own_job(job, connection) as owner, attempt_folder(job, attempt) as folder:
+    with (
+        open_runner(job, connection, context.stop) as runner,
+        own_job(job, connection) as owner,
+        attempt_folder(job, attempt) as folder,
+    ):
         take_up_job(owner)
         take_over(owner)
         check_former_runs(owner)
@@ -76,7 +80,7 @@ def merge_runs(given: Job, context: RunContext, newest: Newest | None) -> State[
         if plan is None:
             return nothing_to_merge(job)
         # Steps 4 to 6: dump ▶ sort ▶ publish and commit, with the outputs in place of the source.
-        run = Merge(owner, PrefectRunner(job, context.stop), lambda _: prepare_outputs(owner), attempt, plan=plan)
+        run = Merge(owner, runner, lambda _: prepare_outputs(owner), attempt, plan=plan)
         done = run_job(run, folder, show_plan=partial(show_merge, job, plan.records))
     return published(job, done.record) if done.record else nothing_to_merge(job)
 

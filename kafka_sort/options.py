@@ -73,6 +73,8 @@ _OF_MERGE = frozenset(
         "session_timeout",
         "transaction_timeout",
         "replication_factor",
+        "runner",
+        "scheduler",
     }
 )
 

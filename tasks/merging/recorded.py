@@ -27,6 +27,8 @@ LIMITS: Final = (
     "session_timeout",
     "transaction_timeout",
     "replication_factor",
+    "runner",
+    "scheduler",
 )
 
 

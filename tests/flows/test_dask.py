@@ -101,6 +101,20 @@ def test_workers_of_this_machine(cluster: Cluster, command: Command, history: Hi
     assert "distributed" not in outcome.err
 
 
+def test_a_merge(cluster: Cluster, command: Command) -> None:
+    """Runs become one on workers as in threads, with the newest record of each key."""
+    source = fill(cluster)
+    job = command.job(source, sorts=["continent=o-merged-" + source], runner="dask")
+    for flags, name in ((), "sort"), ((), "sort"), (("--latest",), "merge"):
+        outcome = command.run(job, *flags, command=name)
+        assert outcome.status == 0, outcome.err
+        cluster.produce(source, sample_values(100, seed=5), 2)
+    found = [record.value for record in cluster.read(job.sort_list[0].topic) if record.value]
+    assert len({value.split(b",")[3] for value in found}) == len(found) == 6
+    verified = command.run(job, command="verify")
+    assert verified.status == 0, verified.err
+
+
 @pytest.mark.parametrize("point", ["before-dump-chunk", "before-sort"])
 def test_a_worker_is_killed(cluster: Cluster, command: Command, site: Site, point: str) -> None:
     """A worker that dies in dump or in sort costs its unfinished task, which another worker does; all is exact."""
