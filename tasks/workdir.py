@@ -10,12 +10,17 @@ import fcntl
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks.errors import SettingsError
 from tasks.settings.job import Job
+
+_mask_lock = threading.Lock()
+# The masks that the blocks found: that of the process, then those of blocks within it or beside it.
+_masks: list[int] = []
 
 
 def job_folder(job: Job) -> Path:
@@ -110,12 +115,20 @@ def _why_unsafe(folder: Path) -> str:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Make files that the process creates in the block private to its user, including those of Arrow and DuckDB."""
-    former = os.umask(0o077)
+    """Make files that the process creates in the block private to its user, including those of Arrow and DuckDB.
+
+    The mask is that of the process, so of several threads the last one to leave gives it back.
+    """
+    with _mask_lock:
+        _masks.append(os.umask(0o077))
     try:
         yield
     finally:
-        os.umask(former)
+        with _mask_lock:
+            # The first of them is the one that the process had.
+            former = _masks.pop()
+            if not _masks:
+                os.umask(former)
 
 
 def _remove_if_dead(folder: Path) -> None:

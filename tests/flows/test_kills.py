@@ -18,8 +18,8 @@ OPEN_TRANSACTION = (
     "after-offsets",
     "before-commit",
 )
-# Two run in `make test`: before and after the commit.
-QUICK = {"before-commit", "after-commit"}
+# One runs in `make test`.
+QUICK = {"before-commit"}
 POINTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUN_NAMES]
 
 

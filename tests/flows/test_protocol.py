@@ -65,7 +65,7 @@ def test_a_run_that_wakes_up_beside_its_successor(cluster: Cluster, command: Com
         assert_exact(cluster, job, follower=follower)
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_starts_at_once(cluster: Cluster, command: Command, count: int) -> None:
     """However many start at once, one run is made; later starts find it done, or find another run alive."""
     source = cluster.make_topic()

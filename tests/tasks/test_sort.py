@@ -314,6 +314,7 @@ def test_partitions_lead_the_order(chunks: list[list[Row]], by: str, most_bytes:
         assert inside == [value for value in ordered if value in set(inside)]
 
 
+@pytest.mark.slow
 def test_a_sort_keeps_no_memory() -> None:
     """A sort's memory is free at its end, without the cyclic garbage collector."""
     gc.collect()

@@ -93,6 +93,7 @@ class TestRunning:
         assert not home.exists()
         assert not psutil.pid_exists(pid)
 
+    @pytest.mark.slow
     def test_keeps_data_in_a_given_folder(self, tmp_path: Path) -> None:
         """A given folder keeps the topics and the cluster's identity for the next start, whatever its name."""
         data = tmp_path / "Daten für später"

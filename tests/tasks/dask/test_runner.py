@@ -117,6 +117,7 @@ def test_a_result_that_came_is_forgotten(here: Here, scheduler: LocalCluster) ->
         wait_for(lambda: len(part_of(scheduler).tasks) == 1)
 
 
+@pytest.mark.slow
 def test_chunks_of_a_former_execution_are_found(here: Here) -> None:
     """A task that is run again takes the chunks that its lost worker had finished."""
     first = here.dump()
@@ -132,6 +133,7 @@ def test_the_driver_s_own_class_of_error(here: Here) -> None:
     assert caught.value.lost == lost.lost
 
 
+@pytest.mark.slow
 def test_transient_errors_are_retried_and_counted(here: Here) -> None:
     """A worker tries a task again by the job's policy; the run's metrics count that."""
     failures = iter([TransientError("at first")])
@@ -201,6 +203,7 @@ def test_a_stop_that_a_task_does_not_see(here: Here) -> None:
     assert isinstance(run.error, StoppedError)
 
 
+@pytest.mark.slow
 def test_a_failure_stops_the_others(here: Here) -> None:
     """The first error ends the stage, after the other tasks have ended: nobody writes into the folder any more."""
     held = Held()
@@ -271,6 +274,7 @@ def test_another_topic_of_the_name_is_not_read(here: Here) -> None:
         here.dump(here.requests("former"))
 
 
+@pytest.mark.slow
 def test_a_worker_connects_by_the_profile(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has a name is loaded by the worker, by that name; its properties are not sent."""
     profiles = tmp_path / "profiles"
@@ -301,6 +305,7 @@ def test_no_secret_is_sent(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(here.job.source_topic.encode() in data for data in sent)
 
 
+@pytest.mark.slow
 def test_workers_of_this_machine_inherit_the_connection(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flags of a command reach workers that it starts, by their environment, with all properties."""
     own = Connection(here.cluster.bootstrap_servers, {"client.id": "inherited"}, {"bearer.auth.token": "t"})

@@ -103,7 +103,9 @@ def test_gaps_are_read_over(cluster: Cluster, make_range_reader: Callable[[str],
     assert offsets_of(make_range_reader(topic), 0, 43) == there
 
 
-@pytest.mark.parametrize("size", [1, 3, 7, 10, 11, 20])
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.slow), 3, 7, 10, pytest.param(11, marks=pytest.mark.slow), 20]
+)
 def test_ranges_one_behind_the_other(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], size: int
 ) -> None:

@@ -98,7 +98,7 @@ def test_progress_is_a_line_a_minute(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert len(updates) == 300
 
 
-@pytest.mark.parametrize("flags", [("sort",), ("stream", "--max-batches", "1")])
+@pytest.mark.parametrize("flags", [("sort",), pytest.param(("stream", "--max-batches", "1"), marks=pytest.mark.slow)])
 def test_a_run_in_json(cluster: Cluster, command: Command, flags: tuple[str, ...]) -> None:
     """Standard output of a run is JSON alone, each line with job and flow run; no password of the connection in it."""
     source = cluster.make_topic()

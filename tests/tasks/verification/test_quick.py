@@ -75,7 +75,15 @@ def double_one_and_lose_another(outputs: list[list[Row]]) -> None:
     outputs[1][2] = outputs[1][3]
 
 
-@pytest.mark.parametrize("edit", [exchange_values, shift_times, exchange_ties, double_one_and_lose_another])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        exchange_values,
+        pytest.param(shift_times, marks=pytest.mark.slow),
+        exchange_ties,
+        pytest.param(double_one_and_lose_another, marks=pytest.mark.slow),
+    ],
+)
 def test_counts_that_are_right_do_not_hide_a_difference(
     make_world: MakeWorld, thorough: list[list[int]], edit: Callable[[list[list[Row]]], None]
 ) -> None:
@@ -114,7 +122,7 @@ def merge_newest(world: World, kept: list[Row], placed: int, latest: str) -> Non
     world.send(world.job.ledger, [Row(payload, key=run_key(record.run)), Row(payload, key=LAST)])
 
 
-@pytest.mark.parametrize("kept", ["newest", "older", "fewer"])
+@pytest.mark.parametrize("kept", ["newest", "older", pytest.param("fewer", marks=pytest.mark.slow)])
 def test_a_merge_that_keeps_the_newest(make_world: MakeWorld, thorough: list[list[int]], kept: str) -> None:
     """The newest record of a key is the last one by run, partition and offset; no other one may be there."""
     world = make_world(sorts=("continent",))

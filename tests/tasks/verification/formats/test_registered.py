@@ -154,7 +154,7 @@ def test_keys_whose_schema_cannot_be_had(registry: Registry) -> None:
 # ---- beside the sorter
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32), part=st.sampled_from(["value", "key"]))
 def test_the_sorter_reads_protobuf_alike(registry: Registry, seed: int, part: str) -> None:
     """Random schemas, types that fit or do not, good and broken messages in front or in headers: one outcome."""
