@@ -46,7 +46,10 @@ def test_all_recipes_are_found() -> None:
     assert not RECIPES.keys() & SEQUENCES.keys()
 
 
-@pytest.mark.parametrize("title", RECIPES)
+# Every second one runs in `make test`.
+@pytest.mark.parametrize(
+    "title", [pytest.param(t, marks=pytest.mark.slow if i % 2 else ()) for i, t in enumerate(RECIPES)]
+)
 def test_recipe(title: str, cluster: Cluster, command: Command) -> None:
     """The output holds the records in the order of the page."""
     recipe = RECIPES[title]

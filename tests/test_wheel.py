@@ -101,6 +101,7 @@ def test_the_wheel_is_whole(source: Path, wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in described)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_of_a_checkout(
     cluster: Cluster, command: Command, installed: Path, tmp_path: Path
 ) -> None:

@@ -294,8 +294,8 @@ LATE = [
     output_holds_records,
     lost_ledger,
     other_sorts,
-    other_columns,
-    other_source,
+    pytest.param(other_columns, marks=pytest.mark.slow),
+    pytest.param(other_source, marks=pytest.mark.slow),
     start_of_a_later_run,
     transaction_too_long,
 ]

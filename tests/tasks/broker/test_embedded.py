@@ -104,6 +104,7 @@ class TestRunning:
             assert "kept" in topics(broker)
             assert cluster_id(broker) == first
 
+    @pytest.mark.slow
     def test_starts_again_after_kill(self) -> None:
         """After SIGKILL the same broker starts again at the same address with its data."""
         with EmbeddedBroker(properties={"broker.session.timeout.ms": "1500"}) as broker:

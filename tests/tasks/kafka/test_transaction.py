@@ -49,11 +49,11 @@ def uncommitted(cluster: Cluster, job: Job) -> int:
 
 # Failpoint, and the least number of copies of the rows that an uncommitted reader sees in the end.
 RETRIED = [
-    ("before-begin", 1),
+    pytest.param("before-begin", 1, marks=pytest.mark.slow),
     ("after-begin", 1),
-    ("after-publish-batch", 1),
+    pytest.param("after-publish-batch", 1, marks=pytest.mark.slow),
     ("after-flush", 2),
-    ("after-ledger-record", 2),
+    pytest.param("after-ledger-record", 2, marks=pytest.mark.slow),
     ("before-commit", 2),
 ]
 
@@ -144,7 +144,9 @@ def test_a_producer_that_is_fenced_cannot_commit(cluster: Cluster, job: Job, tmp
     assert uncommitted(cluster, job) == 1
 
 
-@pytest.mark.parametrize("point", ["begin", "flush", "send_offsets", "commit"])
+@pytest.mark.parametrize(
+    "point", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("begin", "flush", "send_offsets")), "commit"]
+)
 def test_who_was_fenced_fences_anew_while_the_lease_is_held(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
