@@ -14,12 +14,16 @@ from pydantic.fields import FieldInfo
 
 from tasks.settings.job import Job
 from tasks.settings.load import flag_name, flag_names
+from tasks.settings.options import LIMITS
 from tasks.settings.streaming import Streaming
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Path(path_type=Path)}
 
+
+# The fields of a job that a reader uses.
+_OF_READING = ("source_topic", "job_name", "schema_registry", "avro_schema", "protobuf_descriptor")
 
 # The fields of a job that its verification uses; each run has recorded the rest.
 _OF_VERIFICATION = frozenset(
@@ -53,44 +57,14 @@ def verify_options(command: F) -> F:
     return _job_file(_options(Job, _OF_VERIFICATION)(command))
 
 
-# What a merge uses of a job; the ledger has the rest.
-_OF_MERGE = frozenset(
-    {
-        "source_topic",
-        "job_name",
-        "schema_registry",
-        "avro_schema",
-        "protobuf_descriptor",
-        "memory_limit",
-        "workdir",
-        "dump_concurrency",
-        "sort_concurrency",
-        "retries",
-        "retry_delay",
-        "run_timeout",
-        "start_timeout",
-        "request_timeout",
-        "session_timeout",
-        "transaction_timeout",
-        "replication_factor",
-        "runner",
-        "scheduler",
-    }
-)
-
-
 def merge_options(command: F) -> F:
     """Show the flags that a merge uses; take the job's others too, but hidden, so that those of `sort` fit."""
-    return _job_file(_options(Job, _OF_MERGE)(command))
+    return _job_file(_options(Job, {*_OF_READING, *LIMITS, "request_timeout"})(command))
 
 
 def stream_options(command: F) -> F:
     """Add one flag for each setting of a stream."""
     return _options(Streaming)(command)
-
-
-# The fields of a job that a reader uses.
-_OF_READING = ("source_topic", "job_name", "schema_registry", "avro_schema", "protobuf_descriptor")
 
 
 def reading_options(command: F) -> F:

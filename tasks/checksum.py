@@ -150,3 +150,11 @@ def _flatten(item: list[dict[str, bytes | str | None]] | None) -> bytes | None:
         raw = value.encode() if isinstance(value, str) else value
         parts.append(b"%d:%d:" % (len(name), -1 if raw is None else len(raw)) + name + (raw or b""))
     return b"".join(parts)
+
+
+def sum_records(value: pa.Array, key: pa.Array | None, headers: pa.Array) -> int:
+    """Return the checksum of records; `key` is None if they have no keys."""
+    with_keys = key is not None and key.null_count < len(key)
+    return sum_hashes(
+        hash_records(value, key if with_keys else None, None if headers.null_count == len(headers) else headers)
+    )

@@ -20,7 +20,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.arrow import DEAD_LETTERS, RECORD, partition_column
-from tasks.checksum import hash_records, sum_hashes
+from tasks.checksum import sum_records
 from tasks.chunks import ChunkFolder, TableWriter
 from tasks.errors import SourceLostError, TransientError
 from tasks.failpoints import reach
@@ -203,14 +203,14 @@ class _Tally:
     def add(self, table: pa.Table, times: list[int]) -> None:
         value, key, headers = (table.column(name).chunk(0) for name in ("value", "key", "headers"))
         with_keys, with_headers = key.null_count < len(key), headers.null_count < len(headers)
-        checksum = _sum(value, key, headers)
+        checksum = sum_records(value, key, headers)
         self.records += table.num_rows
         # The largest record is that of the source, or that of an output.
         keys = {name: table.column(name).chunk(0) if name else None for name in self.published}
         largest_key = np.max([_sizes(column) for column in (key, *keys.values()) if column is not None], axis=0)
         sizes = _sizes(value) + largest_key + _sizes(headers)
         for name, column in keys.items():
-            self.published[name] += checksum if name == "key" else _sum(value, column, headers)
+            self.published[name] += checksum if name == "key" else sum_records(value, column, headers)
         self.record_bytes += sum(map(_total_bytes, (value, key, *headers.flatten().flatten())))
         self.largest_bytes = max(self.largest_bytes, int(np.max(sizes, initial=0)))
         self.times += times
@@ -278,14 +278,6 @@ class RowGroup:
         rows = group.take(pa.array(indexes, pa.int64()))
         rows = rows.append_column("reason", pa.array([rejected[i] for i in indexes], pa.string()))
         return rows.select(DEAD_LETTERS.names).cast(DEAD_LETTERS)
-
-
-def _sum(value: pa.Array, key: pa.Array | None, headers: pa.Array) -> int:
-    """Return the checksum of records; `key` is None if they have no keys."""
-    with_keys = key is not None and key.null_count < len(key)
-    return sum_hashes(
-        hash_records(value, key if with_keys else None, None if headers.null_count == len(headers) else headers)
-    )
 
 
 def _sizes(column: pa.Array) -> npt.NDArray[np.int64]:

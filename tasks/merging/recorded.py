@@ -1,7 +1,5 @@
 """The job of a merge: what its runs recorded, within the limits that are given."""
 
-from typing import Final
-
 from tasks.errors import SettingsError
 from tasks.kafka.clients import Admin
 from tasks.kafka.ledger import Ledger, read_settled_ledger
@@ -12,24 +10,7 @@ from tasks.reading.recorded import recorded_job
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.names import JobNames
-from tasks.settings.options import JobOptions
-
-# What a merge takes from the settings; the ledger has the rest.
-LIMITS: Final = (
-    "memory_limit",
-    "workdir",
-    "dump_concurrency",
-    "sort_concurrency",
-    "retries",
-    "retry_delay",
-    "run_timeout",
-    "start_timeout",
-    "session_timeout",
-    "transaction_timeout",
-    "replication_factor",
-    "runner",
-    "scheduler",
-)
+from tasks.settings.options import LIMITS, JobOptions
 
 
 def merging_job(given: JobOptions, connection: Connection, admin: Admin) -> Job:

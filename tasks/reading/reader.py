@@ -4,7 +4,6 @@ It changes nothing, takes no part in the job's groups, and may run beside sorts 
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 from tasks.kafka.clients import NotPermittedError, make_admin
 from tasks.kafka.ledger import read_newest
 from tasks.kafka.reach import require_broker
+from tasks.kafka.read_ahead import read_ahead
 from tasks.kafka.topics import describe_topic
 from tasks.reading.keys import KeyReader
 from tasks.reading.merging import Blocks, merge_blocks
@@ -123,7 +123,7 @@ class OutputReader:
         )
         reader = StreamReader(pool, keys, columns)
         blocks = [reader.read(stream, lambda r, _: starts[r], low, high) for stream in streams]
-        return _read_ahead(merge_blocks(blocks, with_keys=with_keys), pool.close)
+        return _closing(read_ahead(merge_blocks(blocks, with_keys=with_keys)), pool.close)
 
     def _make_pool(self, streams: int, *, values_only: bool) -> ReaderPool:
         topic, patience = self.output.topic, self._given.request_timeout
@@ -137,16 +137,8 @@ class OutputReader:
             )
 
 
-def _read_ahead(blocks: Blocks, close: Callable[[], None]) -> Blocks:
-    """Prepare the next block in a thread while the last one is used. `close`: called at the end, whatever it is."""
-    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+def _closing(blocks: Blocks, close: Callable[[], None]) -> Blocks:
+    """Yield the blocks; `close` is called at the end, whatever it is."""
+    with ExitStack() as stack:
         stack.callback(close)
-        ahead = pool.submit(next, blocks, None)
-        try:
-            while (block := ahead.result()) is not None:
-                ahead = pool.submit(next, blocks, None)
-                yield block
-        finally:
-            # A generator that runs cannot be closed.
-            wait([ahead])
-            blocks.close()
+        yield from blocks

@@ -35,6 +35,23 @@ END_WORDS = ("now",)
 
 LONGEST_SETTING = 10_000
 
+# The options of the process that works. What it makes of the records does not depend on them.
+LIMITS = (
+    "memory_limit",
+    "workdir",
+    "dump_concurrency",
+    "sort_concurrency",
+    "retries",
+    "retry_delay",
+    "run_timeout",
+    "start_timeout",
+    "session_timeout",
+    "transaction_timeout",
+    "replication_factor",
+    "runner",
+    "scheduler",
+)
+
 
 def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | None:
     """Return the value; ValueError if it is neither one of these words nor a time."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.checksum import hash_records, sum_hashes
+from tasks.checksum import sum_records
 from tasks.chunks import TableWriter
 from tasks.manifests import Chunk
 from tasks.run_context import current_run
@@ -112,7 +112,4 @@ def _sum(table: pa.Table, key: str) -> int:
     if not table.num_rows:
         return 0
     value, keys, headers = (table.column(name).combine_chunks() for name in ("value", key or "key", "headers"))
-    with_keys = bool(key) and keys.null_count < len(keys)
-    return sum_hashes(
-        hash_records(value, keys if with_keys else None, None if headers.null_count == len(headers) else headers)
-    )
+    return sum_records(value, keys if key else None, headers)

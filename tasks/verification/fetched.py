@@ -5,7 +5,6 @@ one in 200 behind them, are compared with what these give, so that source and ou
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -19,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from tasks.kafka import fetch
 from tasks.kafka.clients import make_consumer
 from tasks.kafka.range_reader import RangeReader
+from tasks.kafka.read_ahead import read_ahead
 from tasks.manifests import OffsetRange
 from tasks.run_context import current_run
 from tasks.settings.connection import Connection
@@ -111,7 +111,7 @@ class FetchedReader:
             return
         reader = self._reader(topic)
         try:
-            for number, columns in enumerate(_read_ahead(reader.read(OffsetRange(partition, start, end)))):
+            for number, columns in enumerate(read_ahead(reader.read(OffsetRange(partition, start, end)))):
                 fetched = Fetched(partition, columns)
                 # The first one is small.
                 if number == 0 or number % _COMPARED_BLOCKS == 1:
@@ -141,16 +141,3 @@ class FetchedReader:
                 consumer, self._admin, topic, stop, self._patience, consume_seconds=_CONSUME_SECONDS
             )
         return self._readers[topic]
-
-
-def _read_ahead(blocks: Iterator[fetch.Block]) -> Iterator[fetch.Block]:
-    """Read the next block in another thread, mostly without Python's lock, while the last one is looked at."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(next, blocks, None)
-        try:
-            while (block := ahead.result()) is not None:
-                ahead = pool.submit(next, blocks, None)
-                yield block
-        finally:
-            # Nothing else may use the consumer before it is done.
-            wait([ahead])

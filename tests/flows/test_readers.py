@@ -160,7 +160,7 @@ def reading(scene: Scene) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class State:
-    """What an output shows after a run: its current runs, and all rows by id."""
+    """An output after a run: its current runs, and all rows by id."""
 
     runs: tuple[int, ...]
     rows: Rows

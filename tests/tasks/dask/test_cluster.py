@@ -56,7 +56,7 @@ def test_the_scheduler_that_was_named_is_taken(job: Job) -> None:
 
 
 def test_no_scheduler(job: Job) -> None:
-    """Where nothing answers, the error names the address."""
+    """The error names the address at which nothing answers."""
     with (
         pytest.raises(SchedulerUnavailableError, match=r"no scheduler of Dask answers at tcp://127.0.0.1:1 within 1 s"),
         shared_workers(job.model_copy(update={"start_timeout": 1.0}), "tcp://127.0.0.1:1"),

@@ -288,7 +288,7 @@ def test_a_worker_connects_by_the_profile(here: Here, tmp_path: Path, monkeypatc
 
 
 def test_no_secret_is_sent(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes to a worker holds neither Kafka's passwords nor Prefect's key."""
+    """An order to a worker holds neither Kafka's passwords nor Prefect's key."""
     sent: list[bytes] = []
     submit = Client.submit
 
