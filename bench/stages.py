@@ -38,7 +38,8 @@ from tasks.manifests import Dumped, SortedRows
 from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease
-from tasks.publish import Publication, write_sorted
+from tasks.publication import Publication
+from tasks.publish import write_sorted
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner

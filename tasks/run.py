@@ -19,7 +19,7 @@ from tasks.observe.logs import log_context
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.placement import Placements, place_outputs
-from tasks.publish import Publication
+from tasks.publication import Publication
 from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settlement import settle

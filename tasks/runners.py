@@ -9,7 +9,8 @@ from tasks.dump import DumpRequest, dump_partition, dump_range
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.manifests import Dumped, Snapshot, SortedRows
 from tasks.ownership import Owner
-from tasks.publish import Publication, publish_and_commit, publish_run
+from tasks.publication import Publication
+from tasks.publish import publish_and_commit, publish_run
 from tasks.run_context import Stop
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job

@@ -11,7 +11,7 @@ from tasks.merging.recorded import merging_job
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import own_job
 from tasks.preflight import check_before_lease, take_up_job
-from tasks.publish import Publication
+from tasks.publication import Publication
 from tasks.run import run_job
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner

@@ -9,7 +9,8 @@ from uuid import uuid4
 from tasks.outputs import check_former_runs, prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease, take_up_job
-from tasks.publish import Publication, publish_run
+from tasks.publication import Publication
+from tasks.publish import publish_run
 from tasks.run import Run
 from tasks.run_record import RunRecord
 from tasks.runners import ThreadRunner

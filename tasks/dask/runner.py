@@ -31,7 +31,7 @@ from tasks.manifests import Dumped, Snapshot, SortedRows
 from tasks.observe.logs import LOGGER, get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
-from tasks.publish import Publication
+from tasks.publication import Publication
 from tasks.run import Runner
 from tasks.run_context import Meter, Stop, current_run
 from tasks.run_record import RunRecord

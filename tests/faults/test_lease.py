@@ -17,7 +17,8 @@ from tasks.kafka.lease import Lease, describe_owner
 from tasks.manifests import Chunk
 from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner
-from tasks.publish import Publication, SupersededError, publish_run
+from tasks.publication import Publication
+from tasks.publish import SupersededError, publish_run
 from tasks.settings.connection import use_connection
 from tasks.snapshot import take_snapshot
 from tasks.sort import SortRequest, sort_chunks
