@@ -39,6 +39,7 @@ from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn
+from tasks.stage import Stage
 
 # Offsets of a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
 CHUNK_OFFSETS = 2_000_000
@@ -328,3 +329,13 @@ def dump_partition(request: DumpRequest) -> Dumped:
             dead_letters=dumped.dead_letters,
         )
         return dumped
+
+
+DUMP: Stage[DumpRequest, Dumped] = Stage(
+    "dump",
+    meter="dump",
+    work=dump_range,
+    task=dump_partition,
+    at_once=lambda job: job.dump_concurrency,
+    source=lambda request: (request.topic_name, request.topic_id),
+)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tasks.chunks import drop_divided
-from tasks.dump import DumpRequest, refuse_lost
+from tasks.dump import DUMP, DumpRequest, refuse_lost
 from tasks.formats.known_schemas import describe_schemas
 from tasks.manifests import Chunk, Dumped, Snapshot, SortedRows
 from tasks.observe.logs import log_context
@@ -24,25 +24,23 @@ from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settlement import settle
 from tasks.snapshot import BatchLimits, has_work
-from tasks.sort import SortRequest
+from tasks.sort import SORT, SortRequest
+from tasks.stage import Q, R, Stage
 from tasks.targets.base import Target
 
 
 class Runner(Protocol):
     """The interface that runs the stages of a run; it decides where, and how often each is tried.
 
-    Requests to dump and sort are picklable and hold all that these need, and their facts are returned; snapshot and
-    publish need the owner, so they run in its process.
+    Requests of the stages between snapshot and publish are picklable and hold all that these need, and their facts are
+    returned; snapshot and publish need the owner, so they run in its process.
     """
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Note the offset range of every source partition."""
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Read each range into chunks; return the results in the order of the requests."""
-
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Order all rows by each sort; return the results in the order of the requests."""
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        """Do each request of a stage; return the results in the order of the requests."""
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
         """Publish the run and commit, or find it committed."""
@@ -98,7 +96,7 @@ class Run:
     def dump_all(self, snapshot: Snapshot, requests: Sequence[DumpRequest]) -> list[Dumped]:
         """Read each range into chunks; return the results in the order of the requests."""
         with _stage("dump", snapshot, sum(request.range.span for request in requests)):
-            dumped = self.runner.dump(requests)
+            dumped = self.runner.run(DUMP, requests)
         for part in dumped:
             current_metrics().count("dump", part.records, part.record_bytes, partition=part.range.partition)
         return dumped
@@ -106,7 +104,7 @@ class Run:
     def sort_all(self, snapshot: Snapshot, requests: Sequence[SortRequest]) -> tuple[SortedRows, ...]:
         """Make each sort of its chunks; return the results in the order of the requests."""
         with _stage("sort", snapshot, sum(chunk.records for request in requests for chunk in request.chunks)):
-            sorts = tuple(self.runner.sort(requests))
+            sorts = tuple(self.runner.run(SORT, requests))
         for request, done in zip(requests, sorts, strict=True):
             size = sum(chunk.record_bytes for chunk in request.chunks)
             current_metrics().count("sort", done.rows, size, sort=done.sort)

@@ -39,6 +39,7 @@ from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder,
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
 from tasks.sparse_index import index_lines, sampled_rows
+from tasks.stage import Stage
 from tasks.types.base import KeyType
 from tasks.types.registry import key_type
 
@@ -324,3 +325,8 @@ def sort_records(request: SortRequest) -> SortedRows:
         done = sort_chunks(request)
         get_logger().info("sorted", records=done.rows, partitions=len(done.ranges), parts=len(done.parts))
         return done
+
+
+SORT: Stage[SortRequest, SortedRows] = Stage(
+    "sort", meter="sort", work=sort_chunks, task=sort_records, at_once=lambda job: job.sort_concurrency
+)

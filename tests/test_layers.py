@@ -22,7 +22,7 @@ LAYERS = (
     ),
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
-    "tasks.kafka",
+    "tasks.kafka tasks.stage",
     (
         "tasks.chunks tasks.file_columns tasks.folders tasks.formats tasks.json_arrays tasks.keys tasks.placement "
         "tasks.sorting tasks.sparse_index tasks.types tasks.workdir"
@@ -36,7 +36,7 @@ LAYERS = (
     ),
     # The stages.
     "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
-    "tasks.estimates tasks.survey",
+    "tasks.estimates tasks.stages tasks.survey",
     "tasks.dask tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
     "tasks.merging tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import structlog
@@ -22,12 +22,11 @@ from prefect.context import SettingsContext
 
 from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
 from tasks.dask.orders import TOPIC, Order
-from tasks.dask.remote import dump_on_worker, sort_on_worker
-from tasks.dump import DumpRequest
+from tasks.dask.remote import work_on_worker
 from tasks.errors import StoppedError, TransientError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id
-from tasks.manifests import Dumped, Snapshot, SortedRows
+from tasks.manifests import Snapshot
 from tasks.observe.logs import LOGGER, get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
@@ -40,15 +39,13 @@ from tasks.settings.budget import job_of_workers
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits
-from tasks.sort import SortRequest
+from tasks.stage import Q, R, Stage
 from tasks.task_runs import with_retries
 
 if TYPE_CHECKING:
     from prefect_dask.client import PrefectDaskClient
     from prefect_dask.task_runners import PrefectDaskFuture
 
-Q = TypeVar("Q", DumpRequest, SortRequest)
-R = TypeVar("R")
 # How long a stopped run waits for tasks that still write, before it removes their files.
 _END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
@@ -97,13 +94,9 @@ class DaskRunner:
         """Run it as one task of this process."""
         return self._here.snapshot(owner, limits)
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Run one task for each source partition on the workers, or for several of very many."""
-        return self._run_each("dump", dump_on_worker, requests)
-
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Run one task for each sort on the workers."""
-        return self._run_each("sort", sort_on_worker, requests)
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        """Run one task for each request on the workers, or for several of very many."""
+        return self._run_each(stage, requests) if requests else []
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
         """Run it as one task of this process, which has the machine's memory by then."""
@@ -114,9 +107,7 @@ class DaskRunner:
         """End the workers that this runner started."""
         self._own.close()
 
-    def _run_each(self, stage: str, task: Task[..., list[R]], requests: Sequence[Q]) -> list[R]:
-        if not requests:
-            return []
+    def _run_each(self, stage: Stage[Any, R], requests: Sequence[Any]) -> list[R]:
         workers = self._started(requests[0].folder)
         order = self._order(requests[0].job.workdir)
         work = []
@@ -124,10 +115,11 @@ class DaskRunner:
             given = tuple(replace(r, job=job_of_workers(r.job, workers.per_machine)) for r in share)
             more = f" and {len(share) - 1} more" if len(share) > 1 else ""
             work.append((given, replace(order, number=number, name=f"{share[0].title}{more}")))
-        retried = with_retries(task, self._job, order.taken_up)
-        meter = current_run().progress.meter(stage)
+        task = with_retries(work_on_worker.with_options(name=stage.task.name), self._job, order.taken_up)
+        meter = current_run().progress.meter(stage.meter)
+        tasks = Tasks(workers.client, task, stage.name, meter)
         with self._telling_stop(workers):
-            results = [done for share in Tasks(workers.client, retried, meter).run(work, self._stop) for done in share]
+            results = [done for share in tasks.run(work, self._stop) for done in share]
         # A last report may be late.
         meter.add(meter.total - meter.done)
         return results
@@ -177,6 +169,7 @@ class Tasks:
 
     client: "PrefectDaskClient"
     task: Task[..., Any]
+    stage: str
     meter: Meter
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
@@ -201,7 +194,7 @@ class Tasks:
     def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
         from prefect_dask.task_runners import PrefectDaskFuture
 
-        given = {"requests": requests, "order": order}
+        given = {"stage": self.stage, "requests": requests, "order": order}
         with _without_secrets():
             sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
         future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
