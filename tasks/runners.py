@@ -12,7 +12,7 @@ from tasks.run_context import Stop
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits, snapshot_source, take_snapshot
-from tasks.stage import Q, R, Stage
+from tasks.stage import Capacity, Q, R, Stage
 from tasks.task_runs import run_each, run_threads, with_retries
 
 
@@ -26,6 +26,10 @@ class PrefectRunner:
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Run it as one task."""
         return with_retries(snapshot_source, self._job)(owner, limits)
+
+    def capacity(self, job: Job) -> Capacity:
+        """Return the threads of this process, which have a share of its limits each."""
+        return Capacity(max(job.dump_concurrency, job.sort_concurrency), job)
 
     def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
         """Run one task for each request."""
@@ -53,6 +57,10 @@ class ThreadRunner:
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Run it in the calling thread."""
         return take_snapshot(owner, limits)
+
+    def capacity(self, job: Job) -> Capacity:
+        """Return the threads of this process, which have a share of its limits each."""
+        return Capacity(max(job.dump_concurrency, job.sort_concurrency), job)
 
     def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
         """Run one thread for each request."""

@@ -26,6 +26,14 @@ class Request(Protocol):
         """The name of its task for people."""
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """The room that a runner has: the number of tasks at once, and the job with the limits of each of them."""
+
+    tasks: int
+    job: Job
+
+
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R")
 

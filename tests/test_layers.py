@@ -25,7 +25,7 @@ LAYERS = (
     "tasks.kafka tasks.stage",
     (
         "tasks.chunks tasks.file_columns tasks.folders tasks.formats tasks.json_arrays tasks.keys tasks.placement "
-        "tasks.sorting tasks.sparse_index tasks.types tasks.workdir"
+        "tasks.s3 tasks.sorting tasks.sparse_index tasks.storage tasks.types tasks.workdir"
     ),
     "tasks.observe",
     # The subjects of the stages.

@@ -54,7 +54,17 @@ class Workers:
     """Workers that take tasks, by the one client of the run. `per_machine`: the most that share one machine."""
 
     client: "PrefectDaskClient"
+    count: int
     per_machine: int
+
+
+def count_local(job: Job) -> int:
+    """Return how many workers this machine has for the job."""
+    return max(1, min(_wanted(job), most_workers(job)))
+
+
+def _wanted(job: Job) -> int:
+    return max(job.dump_concurrency, job.sort_concurrency)
 
 
 @contextmanager
@@ -66,8 +76,7 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
     """
     from distributed import LocalCluster
 
-    wanted = max(job.dump_concurrency, job.sort_concurrency)
-    count = max(1, min(wanted, most_workers(job)))
+    wanted, count = _wanted(job), count_local(job)
     if count < wanted:
         get_logger().warning("fewer workers than asked for, by the memory limit", workers=count, asked=wanted)
     _quiet_dask()
@@ -92,7 +101,7 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
         ) from error
     with cluster, _connect(cluster, job) as client:
         client.register_plugin(_deaf())
-        yield Workers(client, count)
+        yield Workers(client, count, count)
 
 
 def _deaf() -> Any:
@@ -128,7 +137,7 @@ def shared_workers(job: Job, scheduler: str) -> Iterator[Workers]:
         per_machine = max(Counter(str(worker["host"]) for worker in found.values()).values())
         _check_sizes(job, found, bytes_of_worker(job, per_machine))
         _check_sights(client, job)
-        yield Workers(client, per_machine)
+        yield Workers(client, len(found), per_machine)
 
 
 def _connect(cluster: Any, job: Job, security: Any = None) -> "PrefectDaskClient":

@@ -20,7 +20,7 @@ import structlog
 from prefect import Task
 from prefect.context import SettingsContext
 
-from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
+from tasks.dask.cluster import Workers, api_url, count_local, local_workers, shared_workers
 from tasks.dask.orders import TOPIC, Order
 from tasks.dask.remote import work_on_worker
 from tasks.errors import StoppedError, TransientError
@@ -39,7 +39,7 @@ from tasks.settings.budget import job_of_workers
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits
-from tasks.stage import Q, R, Stage
+from tasks.stage import Capacity, Q, R, Stage
 from tasks.task_runs import with_retries
 
 if TYPE_CHECKING:
@@ -93,6 +93,13 @@ class DaskRunner:
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Run it as one task of this process."""
         return self._here.snapshot(owner, limits)
+
+    def capacity(self, job: Job) -> Capacity:
+        """Return the workers there are or will be, which divide the limits of their machines."""
+        if self._workers is not None:
+            return Capacity(self._workers.count, job_of_workers(job, self._workers.per_machine))
+        count = count_local(job)
+        return Capacity(count, job_of_workers(job, count))
 
     def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
         """Run one task for each request on the workers, or for several of very many."""

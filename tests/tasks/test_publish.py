@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.manifests import Location, SortedPart
 from tasks.publish import ContentError, publish_run
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
@@ -23,9 +24,9 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
     return make_job(source, tmp_path)
 
 
-def flip(files: Iterable[Path], value: bytes) -> None:
+def flip(files: Iterable[Location], value: bytes) -> None:
     """Flip one bit of a value in its file."""
-    (path,) = (file for file in files if value in file.read_bytes())
+    (path,) = (file for file in map(Path, files) if value in file.read_bytes())
     data = bytearray(path.read_bytes())
     data[data.find(value) + len(value) // 2] ^= 1
     path.write_bytes(data)
@@ -59,6 +60,7 @@ def test_an_order_that_was_altered(
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         (part,) = publication.sorts[0].parts
+        assert isinstance(part, SortedPart)
         alter(np.fromfile(part.order, np.uint32)).tofile(part.order)
         with pytest.raises(ContentError, match=said):
             publish_run(owner, publication)

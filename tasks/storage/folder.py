@@ -1,0 +1,59 @@
+"""A folder, of this machine or one that machines share: a file appears by rename."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.chunks import name_unfinished
+
+
+@dataclass(frozen=True)
+class FolderStorage:
+    """The private folder of an attempt."""
+
+    folder: Path
+
+    def locate(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.folder / name
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[pa.NativeFile]:
+        """Write a file under a name that no other attempt uses, and rename it."""
+        path = self.locate(name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = name_unfinished(path)
+        try:
+            with pa.OSFile(str(unfinished), "wb") as sink:
+                yield sink
+            os.replace(unfinished, path)
+        finally:
+            # If the disk is full, the next attempt needs the space.
+            unfinished.unlink(missing_ok=True)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[pa.NativeFile]:
+        """Open a file."""
+        with pa.OSFile(str(self.locate(name))) as source:
+            yield source
+
+    def sizes(self, below: str) -> dict[str, int]:
+        """Return the bytes of files that are whole, and of those that are not."""
+        return {
+            str(path.relative_to(self.folder)): path.stat().st_size
+            for path in self.locate(below).rglob("*")
+            if path.is_file()
+        }
+
+    def remove(self, below: str) -> None:
+        """Remove a folder."""
+        shutil.rmtree(self.locate(below), ignore_errors=True)
+
+    def free_bytes(self) -> int:
+        """Return the free space of the disk."""
+        return shutil.disk_usage(self.folder).free
