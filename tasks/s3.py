@@ -41,6 +41,9 @@ def write_object(path: str, data: bytes) -> None:
 
 
 def remove_below(path: str) -> None:
-    """Remove all objects of a prefix; nothing if it is absent."""
-    if exists(path):
+    """Remove an object, or all objects of a prefix; nothing if it is absent."""
+    kind = s3_files().get_file_info(path).type
+    if kind == fs.FileType.File:
+        s3_files().delete_file(path)
+    elif kind != fs.FileType.NotFound:
         s3_files().delete_dir(path)

@@ -46,6 +46,12 @@ def free_bytes(job: Job) -> int:
     return shutil.disk_usage(_nearest(job.local_workdir)).free
 
 
+def shared_folder(job: Job) -> Location:
+    """Return the job's part of what its tasks share, created if absent."""
+    prefix = job.storage_prefix
+    return job_folder(job) if prefix is None else f"{prefix}/{job.name}"
+
+
 def storage_of(job: Job, folder: Path, attempt: str) -> Location:
     """Return where an attempt's tasks leave files for each other. `folder`: the attempt's own on this machine."""
     prefix = job.storage_prefix

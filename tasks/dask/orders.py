@@ -19,12 +19,13 @@ from prefect.logging.handlers import APILogHandler
 from tasks.errors import SettingsError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id, describe_topic
+from tasks.manifests import Location
 from tasks.observe.logs import LOGGER, configure_logging, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
 from tasks.run_context import RunContext, Stop, run_context
 from tasks.settings.connection import Connection, current_connection, load_profile, resolve_connection, use_connection
-from tasks.workdir import private_files
+from tasks.workdir import private_files, use_scratch
 
 # The connection of the driver, in the environment of workers that it started on its machine.
 INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
@@ -65,7 +66,7 @@ class Order:
     bootstrap_servers: str
     profile: str | None
     consequence: str
-    workdir: Path
+    workdir: Location
     fields: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = _LOOK_SECONDS
 
@@ -79,6 +80,7 @@ class Order:
         reporter = _Reporter(self)
         with ExitStack() as stack:
             stack.enter_context(private_files())
+            stack.enter_context(use_scratch(reporter.folder))
             stack.enter_context(log_context(**self.fields))
             stack.enter_context(_telling_lines(reporter))
             self._require_folder(reporter.address)
@@ -119,7 +121,7 @@ class Order:
 
     def _require_folder(self, address: str) -> None:
         # A worker that joined later was not asked before the run.
-        if not self.workdir.is_dir():
+        if isinstance(self.workdir, Path) and not self.workdir.is_dir():
             raise UnfitWorkerError(
                 f"worker {address} does not see the work folder {self.workdir}: give a folder with --workdir that all "
                 "workers share, and start them as the same user"
@@ -153,6 +155,11 @@ class _Reporter:
     def address(self) -> str:
         """The worker's address."""
         return str(self._worker.address)
+
+    @property
+    def folder(self) -> Path:
+        """The worker's own folder."""
+        return Path(self._worker.local_directory)
 
     def watch(self, context: RunContext, ended: threading.Event) -> None:
         """Report the progress, and stop the task with the run, until the task is done."""

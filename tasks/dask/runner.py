@@ -26,7 +26,7 @@ from tasks.dask.remote import work_on_worker
 from tasks.errors import StoppedError, TransientError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id
-from tasks.manifests import Snapshot
+from tasks.manifests import Location, Snapshot
 from tasks.observe.logs import LOGGER, get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
@@ -136,7 +136,7 @@ class DaskRunner:
             self._workers = self._own.enter_context(local_workers(self._job, self._connection, folder))
         return self._workers
 
-    def _order(self, workdir: Path) -> Order:
+    def _order(self, workdir: Location) -> Order:
         return Order(
             run=self._run,
             name="",

@@ -28,8 +28,8 @@ class Storage(Protocol):
     def sizes(self, below: str) -> dict[str, int]:
         """Return the bytes of the files below a folder, by their names."""
 
-    def remove(self, below: str) -> None:
-        """Remove all below a folder, as far as it is there."""
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all that is in it, as far as it is there."""
 
     def free_bytes(self) -> int | None:
         """Return the free space; None if it has no limit."""

@@ -50,9 +50,13 @@ class FolderStorage:
             if path.is_file()
         }
 
-    def remove(self, below: str) -> None:
-        """Remove a folder."""
-        shutil.rmtree(self.locate(below), ignore_errors=True)
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder."""
+        path = self.locate(name)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Return the free space of the disk."""

@@ -46,9 +46,9 @@ class S3Storage:
         found = list_below(self._path(below), recursive=True)
         return {info.path.removeprefix(root): info.size for info in found if info.type == fs.FileType.File}
 
-    def remove(self, below: str) -> None:
-        """Remove objects."""
-        remove_below(self._path(below).rstrip("/"))
+    def remove(self, name: str) -> None:
+        """Remove an object, or all with this prefix."""
+        remove_below(self._path(name).rstrip("/"))
 
     def free_bytes(self) -> None:
         """Return None: space has no limit."""

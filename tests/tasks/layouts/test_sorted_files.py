@@ -3,19 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from tasks.manifests import OffsetRange, SortedFile
-from tasks.layouts import sorted_files
-from tasks.layouts.sorted_files import split_ranges
+from tasks.manifests import SortedFile
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.verify import verify_job
-from tests.cluster import Cluster, Record, assert_sorted, sample_values
-from tests.files import read_run
+from tests.cluster import Cluster, assert_sorted, sample_values
 from tests.stages import make_job, owned, prepare, run_settled
 
 COUNT = 600
