@@ -15,6 +15,7 @@ from tasks.manifests import Chunk, Location
 from tasks.run_context import current_run
 from tasks.run_record import ReadRange
 from tasks.settings.job import Job
+from tasks.storage.base import using_storage
 from tasks.storage.registry import open_file
 
 # Kafka Connect's names, which users' tools know.
@@ -47,7 +48,7 @@ def send_dead_letters(
 
 
 def _read_rows(location: Location) -> Iterator[dict[str, Any]]:
-    with open_file(location) as source:
+    with using_storage("dead letters", location), open_file(location) as source:
         for batch in pq.ParquetFile(source).iter_batches():
             current_run().stop.check()
             yield from batch.to_pylist()

@@ -22,7 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.arrow import DEAD_LETTERS, RECORD, partition_column
 from tasks.checksum import sum_records
 from tasks.chunks import ChunkFolder, Chunks
-from tasks.errors import SourceLostError, TransientError
+from tasks.errors import SourceLostError
 from tasks.failpoints import reach
 from tasks.file_columns import source_place
 from tasks.formats.base import RecordFormat, used_schemas
@@ -41,6 +41,7 @@ from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn
 from tasks.sorting.divided_chunks import open_divided, thin_times
 from tasks.stage import Stage
+from tasks.storage.base import using_storage
 
 # Offsets of a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
 CHUNK_OFFSETS = 2_000_000
@@ -103,15 +104,12 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     began = time.monotonic()
     reach("before-dump")
     own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
-    try:
-        with own as pool, pool.take(request.topic_name) as reader:
-            fmt = make_format(request.job, request.key_columns)
-            making = _Making(fmt, OutputColumns(request.job, request.placements), request.chunks)
-            ranges = split_range(request.range, request.edges)
-            chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in ranges)
-    except OSError as error:
-        where = f"{request.topic_name}/{request.range.partition}"
-        raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
+    where = f"dump of {request.topic_name}/{request.range.partition}"
+    with using_storage(where, request.job.workdir), own as pool, pool.take(request.topic_name) as reader:
+        fmt = make_format(request.job, request.key_columns)
+        making = _Making(fmt, OutputColumns(request.job, request.placements), request.chunks)
+        ranges = split_range(request.range, request.edges)
+        chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in ranges)
     reach("after-dump")
     return Dumped(request.range, chunks, time.monotonic() - began)
 

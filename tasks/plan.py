@@ -56,7 +56,7 @@ class RunPlan:
     created: tuple[str, ...]
     grown: tuple[str, ...]
     held_back: int
-    disk_free_bytes: int
+    disk_free_bytes: int | None
 
     @property
     def runs(self) -> int:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from tasks.attempts import explaining_loss
 from tasks.layouts.base import StageRunner, Work, measure_stage
 from tasks.layouts.registry import choose_layout
 from tasks.manifests import Chunk, Snapshot
@@ -69,7 +70,8 @@ class Run:
         counts = [target.partitions(sort.name) if sort.name in target.sorts else 1 for sort in job.sort_list]
         placements = place_outputs(job, counts)
         placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in target.sorts]
-        prepared = choose_layout(job).prepare(self.work(snapshot, folder), placements, placed)
+        with explaining_loss(self.owner):
+            prepared = choose_layout(job).prepare(self.work(snapshot, folder), placements, placed)
         return Publication(self.attempt, snapshot, prepared.chunks, prepared.sorts, target, self.started)
 
     def work(self, snapshot: Snapshot, folder: Path) -> Work:

@@ -24,9 +24,9 @@ def s3_files() -> fs.S3FileSystem:
     return fs.S3FileSystem(**{name: value for name, value in wanted.items() if value})
 
 
-def list_below(path: str, *, recursive: bool = False) -> list[fs.FileInfo]:
+def list_below(path: str) -> list[fs.FileInfo]:
     """Return what lies below a prefix; nothing if it is absent."""
-    return list(s3_files().get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive)))
+    return list(s3_files().get_file_info(fs.FileSelector(path, allow_not_found=True)))
 
 
 def exists(path: str) -> bool:

@@ -24,7 +24,6 @@ from prefect.cache_policies import NO_CACHE
 from tasks.arrow import one_chunk
 from tasks.checksum import hash_records, sum_hashes
 from tasks.chunks import PLAIN, TableWriter
-from tasks.errors import TransientError
 from tasks.failpoints import reach
 from tasks.manifests import Chunk, Location, OffsetRange, SortedFile, SortedRows, read_location
 from tasks.observe.logs import get_logger, log_context
@@ -38,7 +37,7 @@ from tasks.sorting.divided_chunks import fetch_part, read_list
 from tasks.sorting.order import Order, order_of
 from tasks.sorting.rows import RowGatherer
 from tasks.stage import Stage
-from tasks.storage.base import Storage, read_file, write_file
+from tasks.storage.base import Storage, read_file, using_storage, write_file
 from tasks.storage.registry import open_storage
 from tasks.workdir import scratch_folder
 
@@ -101,22 +100,20 @@ class SortedFacts:
 def sort_part(request: PartRequest) -> SortedFacts:
     """Fetch a part's rows, order them, write them; what a former try has finished is taken as it is.
 
-    TransientError if the storage or the folder of this machine cannot be used.
+    TransientError if the storage or the folder of this machine cannot be used; FilesGoneError if rows are gone.
     """
     began = time.monotonic()
     storage = open_storage(request.storage)
-    try:
-        found = _find(storage, request)
-        if found is not None:
-            current_run().progress.meter("sort").add(found.rows)
-            return found
+    with using_storage(request.title, request.job.workdir):
+        facts = _find(storage, request)
+        if facts is not None:
+            current_run().progress.meter("sort").add(facts.rows)
+            return facts
         reach("before-sort")
         with scratch_folder(request.folder) as scratch:
             facts = _sort(storage, request, scratch, began)
         write_file(storage, _manifest(request), json.dumps(asdict(facts), default=str).encode())
         reach("after-sort")
-    except OSError as error:
-        raise TransientError(f"{request.title}, work folder {request.job.workdir}: {error}") from error
     return facts
 
 

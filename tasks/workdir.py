@@ -41,9 +41,9 @@ def check_folder(job: Job) -> None:
         _refuse(folder, _why_unusable(folder))
 
 
-def free_bytes(job: Job) -> int:
-    """Return the free space of the work folder, or of the place where it will be made."""
-    return shutil.disk_usage(_nearest(job.local_workdir)).free
+def free_bytes(job: Job) -> int | None:
+    """Return the free space of the work folder, or of the place where it will be made; None if it has no limit."""
+    return None if job.storage_prefix is not None else shutil.disk_usage(_nearest(job.local_workdir)).free
 
 
 def shared_folder(job: Job) -> Location:

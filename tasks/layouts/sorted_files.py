@@ -34,6 +34,7 @@ from tasks.sorting.key_parts import KeyParts, sample_parts
 from tasks.sorting.order import Order, order_of
 from tasks.sorting.rows import SortedKeys
 from tasks.stage import Capacity
+from tasks.storage.base import using_storage
 from tasks.storage.registry import open_storage
 from tasks.survey import RECORDS, Survey, take_survey
 
@@ -63,6 +64,10 @@ class SortedFiles:
 
     def prepare(self, work: Work, placements: Placements, placed: Sequence[tuple[Sort, Placement]]) -> Prepared:
         """Dump and sort."""
+        with using_storage("sort", work.job.workdir):
+            return self._prepare(work, placements, placed)
+
+    def _prepare(self, work: Work, placements: Placements, placed: Sequence[tuple[Sort, Placement]]) -> Prepared:
         storage, capacity = open_storage(work.storage), work.runner.capacity(work.job)
         sorts = [_place(work, *pair) for pair in placed]
         survey = _sample(work, placements, capacity)
@@ -126,13 +131,13 @@ def split_ranges(ranges: Sequence[OffsetRange], workers: int) -> Iterator[Offset
 def _sort(
     work: Work, placements: Placements, chunks: Sequence[Chunk], sorts: Sequence[tuple[_Placed, KeyParts]]
 ) -> tuple[SortedRows, ...]:
+    records = sum(chunk.records for chunk in chunks)
     requests = [
         request
-        for n, (sort, parts) in enumerate(sorts)
-        for request in _requests(work, placements, chunks, n, sort, parts)
+        for place, (sort, parts) in enumerate(sorts if records else ())
+        for request in _requests(work, placements, chunks, place, sort, parts)
     ]
-    records = sum(chunk.records for chunk in chunks)
-    facts = work.sort(SORT_PART, requests, records * len(sorts)) if records else []
+    facts = work.sort(SORT_PART, requests, records * len(sorts))
     by_sort = {
         name: [done for _, done in pairs]
         for name, pairs in groupby(zip(requests, facts, strict=True), key=lambda pair: pair[0].sort.name)
@@ -147,8 +152,6 @@ def _requests(
     work: Work, placements: Placements, chunks: Sequence[Chunk], place: int, sort: _Placed, parts: KeyParts
 ) -> Iterator[PartRequest]:
     """Yield a request for each part of a sort, the `place`-th of the plan."""
-    if not any(chunk.divided for chunk in chunks):
-        return
     job = work.job
     names = (name for chunk in chunks for name in chunk.divided[place])
     files = list_files(open_storage(work.storage), place, names)

@@ -281,6 +281,13 @@ class Job(JobColumns):
         """The work folder of this machine, which a run has besides its storage in S3."""
         return default_workdir() if isinstance(self.workdir, str) else self.workdir
 
+    def keeps_sorted_files(self, publishers: int = 1) -> bool:
+        """Whether a run leaves sorted files: its tasks may be on several machines, or several processes publish.
+
+        Otherwise a run has row numbers, which are faster where all is on the disk of one machine.
+        """
+        return self.scheduler is not None or self.storage_prefix is not None or publishers > 1
+
     @cached_property
     def schema_content(self) -> bytes:
         """The content of the schema's file; it is pickled with the job."""

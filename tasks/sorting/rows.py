@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from tasks.arrow import binary_buffers
 from tasks.manifests import Key, Location, SortedFile, SortedPart, SortedRows
+from tasks.storage.base import FilesGoneError
 from tasks.storage.registry import open_file
 
 S = TypeVar("S")
@@ -167,7 +168,16 @@ def read_sorted(
     part: SortedFile, columns: Sequence[str], batch_rows: int, first: int = 0, end: int | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows [first, end) of a sorted file, each row group read while the one before it is used."""
-    groups, end = RowGroups(part.files), part.rows if end is None else end
+    try:
+        yield from _read_sorted(part, columns, batch_rows, first, part.rows if end is None else end)
+    except FileNotFoundError as error:
+        raise FilesGoneError(f"sorted file {part.location} is gone: start again") from error
+
+
+def _read_sorted(
+    part: SortedFile, columns: Sequence[str], batch_rows: int, first: int, end: int
+) -> Iterator[pa.RecordBatch]:
+    groups = RowGroups(part.files)
     if groups.rows != part.rows:
         raise OSError(f"{part.location} has {groups.rows} rows of {part.rows}")
     wanted = [i for i in range(len(groups)) if groups.starts[i] < end and groups.starts[i + 1] > first]

@@ -5,11 +5,12 @@ file that is not there.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import pyarrow as pa
 
+from tasks.errors import TransientError
 from tasks.manifests import Location
 
 
@@ -25,14 +26,35 @@ class Storage(Protocol):
     def open(self, name: str) -> AbstractContextManager[pa.NativeFile]:
         """Open a file to read, at random."""
 
-    def sizes(self, below: str) -> dict[str, int]:
-        """Return the bytes of the files below a folder, by their names."""
+    def names(self, below: str) -> list[str]:
+        """Return the names of what is in a folder; nothing if it is absent."""
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with all that is in it, as far as it is there."""
 
-    def free_bytes(self) -> int | None:
-        """Return the free space; None if it has no limit."""
+    def check(self) -> None:
+        """Raise OSError if the place cannot be looked into."""
+
+
+class FilesGoneError(TransientError):
+    """Files that a run's tasks left for each other are gone, and the run owns its job all the same."""
+
+    action = (
+        "Look what removes files of the work folder, such as a lifecycle rule of the bucket, and keep it from jobs "
+        "that run; then start again."
+    )
+    at_risk = "No: nothing was published."
+
+
+@contextmanager
+def using_storage(what: str, place: object) -> Iterator[None]:
+    """Raise FilesGoneError if a file is not there, TransientError if the place cannot be used just now."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FilesGoneError(f"{what}, work folder {place}: a file is gone ({error}): start again") from error
+    except OSError as error:
+        raise TransientError(f"{what}, work folder {place}: {error}") from error
 
 
 def write_file(storage: Storage, name: str, data: bytes) -> None:
@@ -45,9 +67,3 @@ def read_file(storage: Storage, name: str) -> bytes:
     """Read a small file."""
     with storage.open(name) as source:
         return bytes(source.read())
-
-
-def read_pieces(source: pa.NativeFile, size: int = 1 << 20) -> Iterator[bytes]:
-    """Yield the bytes of a file that is open, piece by piece."""
-    while data := source.read(size):
-        yield data

@@ -42,13 +42,10 @@ class FolderStorage:
         with pa.OSFile(str(self.locate(name))) as source:
             yield source
 
-    def sizes(self, below: str) -> dict[str, int]:
-        """Return the bytes of files that are whole, and of those that are not."""
-        return {
-            str(path.relative_to(self.folder)): path.stat().st_size
-            for path in self.locate(below).rglob("*")
-            if path.is_file()
-        }
+    def names(self, below: str) -> list[str]:
+        """Return the names of files and folders, also of files that are not whole."""
+        folder = self.locate(below)
+        return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder."""
@@ -58,6 +55,6 @@ class FolderStorage:
         else:
             path.unlink(missing_ok=True)
 
-    def free_bytes(self) -> int:
-        """Return the free space of the disk."""
-        return shutil.disk_usage(self.folder).free
+    def check(self) -> None:
+        """Raise OSError if the folder is not there."""
+        self.folder.stat()

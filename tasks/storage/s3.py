@@ -5,9 +5,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyarrow import fs
 
-from tasks.s3 import list_below, remove_below, s3_files
+from tasks.s3 import exists, list_below, remove_below, s3_files
 from tasks.settings.outputs import S3
 
 
@@ -40,18 +39,19 @@ class S3Storage:
         with s3_files().open_input_file(self._path(name)) as source:
             yield source
 
-    def sizes(self, below: str) -> dict[str, int]:
-        """Return the bytes of objects that are whole."""
-        root = self._path("")
-        found = list_below(self._path(below), recursive=True)
-        return {info.path.removeprefix(root): info.size for info in found if info.type == fs.FileType.File}
+    def names(self, below: str) -> list[str]:
+        """Return the names of objects, and the first part of names that have several."""
+        return [info.base_name for info in list_below(self._path(below).rstrip("/"))]
 
     def remove(self, name: str) -> None:
         """Remove an object, or all with this prefix."""
         remove_below(self._path(name).rstrip("/"))
 
-    def free_bytes(self) -> None:
-        """Return None: space has no limit."""
+    def check(self) -> None:
+        """Raise OSError if the bucket is not there."""
+        bucket = self._path("").partition("/")[0]
+        if not exists(bucket):
+            raise FileNotFoundError(f"there is no bucket {bucket}: make it, or correct its name")
 
     def _path(self, name: str) -> str:
         return self.locate(name).removeprefix(S3)
