@@ -141,9 +141,9 @@ def test_files_in_s3(cluster: Cluster, command: Command, site: Site, s3: S3Serve
     job = job.model_copy(update={"workdir": f"s3://{s3.bucket}/work"})
     victim = site.start_worker(**{VARIABLE: "before-sort=kill"})
     site.start_worker()
-    outcome = command.run(job)
-    assert victim.process.wait(10) == KILLED
+    outcome = command.run(job, environment=s3.environment)
     assert outcome.status == 0, outcome.err
+    assert victim.process.wait(10) == KILLED
     assert_exact(cluster, job)
     assert s3.keys("work") == []
     assert list(site.folder.rglob("scratch-*")) == []

@@ -63,12 +63,12 @@ def test_a_run(cluster: Cluster, command: Command, s3: S3Server, home: Path) -> 
     """Runs by the command are exact, and leave nothing in the bucket, nor on this machine."""
     job = in_s3(cluster, s3, workdir=f"s3://{s3.bucket}/work")
     for _ in range(2):
-        outcome = command.run(job)
+        outcome = command.run(job, environment=s3.environment)
         assert outcome.status == 0, outcome.err
     assert_exact(cluster, job)
     assert s3.keys("work") == []
     assert [path for path in home.rglob("*") if path.is_file() and job.name in str(path)] == []
-    verified = command.run(job, command="verify")
+    verified = command.run(job, command="verify", environment=s3.environment)
     assert verified.status == 0, verified.err
 
 
@@ -77,9 +77,9 @@ def test_a_run(cluster: Cluster, command: Command, s3: S3Server, home: Path) -> 
 def test_a_run_that_is_killed(cluster: Cluster, command: Command, s3: S3Server, point: str) -> None:
     """What a killed run leaves is removed by the next one, which is exact."""
     job = in_s3(cluster, s3)
-    assert command.run(job, failpoint=f"{point}=kill").status == KILLED
+    assert command.run(job, failpoint=f"{point}=kill", environment=s3.environment).status == KILLED
     assert keys_of(s3, job) != []
-    outcome = command.run(job)
+    outcome = command.run(job, environment=s3.environment)
     assert outcome.status == 0, outcome.err
     assert_exact(cluster, job)
     assert keys_of(s3, job) == []
@@ -175,7 +175,7 @@ def test_what_has_no_use_for_it(command: Command, cluster: Cluster, s3: S3Server
         ("stream", {}, "is for kafka-sort sort: a batch of a stream is shorter"),
         ("sort", {"workdir": f"s3://none-{uuid4().hex[:8]}/work"}, "there is no bucket none-"),
     ):
-        outcome = command.run(job.model_copy(update=over), command=name)
+        outcome = command.run(job.model_copy(update=over), command=name, environment=s3.environment)
         assert (outcome.status, said in outcome.err) == (2, True), outcome.err
     assert job.ledger not in cluster.admin.list_topics().topics
 
@@ -183,7 +183,7 @@ def test_what_has_no_use_for_it(command: Command, cluster: Cluster, s3: S3Server
 def test_a_plan(command: Command, cluster: Cluster, s3: S3Server) -> None:
     """A plan knows no bound of the space, and writes nothing."""
     job = in_s3(cluster, s3)
-    outcome = command.run(job, "--dry-run")
+    outcome = command.run(job, "--dry-run", environment=s3.environment)
     assert outcome.status == 0, outcome.err
     assert "free in" not in outcome.out
     assert keys_of(s3, job) == []
