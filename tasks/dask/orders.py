@@ -17,8 +17,7 @@ from typing import Any, Final
 from prefect.logging.handlers import APILogHandler
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import make_admin
-from tasks.kafka.topics import cluster_id, describe_topic
+from tasks.kafka.same_cluster import require_cluster
 from tasks.observe.logs import LOGGER, configure_logging, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
@@ -32,15 +31,6 @@ INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
 TOPIC: Final = "kafka-sort"
 # How often a task looks whether the run is to stop, and tells how far it is.
 _LOOK_SECONDS: Final = 1.0
-
-
-class OtherClusterError(SettingsError):
-    """A worker of Dask reaches another Kafka cluster, or another topic of the same name, than the run reads."""
-
-    action = (
-        "Give the workers the connection of the run: the same profile in `KAFKA_SORT_PROFILES`, or the same `KAFKA_…` "
-        "variables."
-    )
 
 
 class UnfitWorkerError(SettingsError):
@@ -97,25 +87,8 @@ class Order:
         OtherClusterError unless it reaches the run's cluster, and there the topic that the run knows.
         """
         with use_connection(self._connect()):
-            self._require_source(topic, topic_id)
+            require_cluster(current_connection(), self.cluster_id, {topic: topic_id}, "nothing was read")
             yield
-
-    def _require_source(self, topic: str, topic_id: str) -> None:
-        servers = current_connection().bootstrap_servers
-        where = f"a worker on {os.uname().nodename} reaches Kafka at {servers}"
-        admin = make_admin(current_connection())
-        if (found := cluster_id(admin)) != self.cluster_id:
-            raise OtherClusterError(
-                f"{where}, the cluster {found}, and the run reads {self.cluster_id}: nothing was read; give the worker "
-                "the connection of the run"
-            )
-        known = describe_topic(admin, topic)
-        if known is None or known.id != topic_id:
-            seen = "is not there" if known is None else f"has the id {known.id}"
-            raise OtherClusterError(
-                f"{where}, where topic {topic} {seen}, and the run reads the one with the id {topic_id}: nothing was "
-                "read; start again"
-            )
 
     def _require_folder(self, address: str) -> None:
         # A worker that joined later was not asked before the run.

@@ -11,6 +11,9 @@ MB = 1_000_000
 # Python with Prefect, pyarrow and DuckDB loaded took 310 MB; the rest is for Arrow batches on their way.
 BASE_BYTES = 420 * MB
 SMALLEST_LIMIT = 768 * MB
+# A process that only publishes, without Prefect and DuckDB, with the batches that it sends.
+PUBLISHER_BYTES = 200 * MB
+_LEAST_QUEUE_BYTES = 16 * MB
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Budget:
             # Arrow's binary arrays end at 2 GB.
             part_bytes=min(int(free * 0.45), 1900 * MB),
         )
+
+
+def publisher_bytes(job: Job, at_once: int) -> int:
+    """Return the bytes of the queue of one of so many publishers that share a machine's limit, if there is room."""
+    free = max(job.memory_bytes - BASE_BYTES - at_once * PUBLISHER_BYTES, 0)
+    return min(_LEAST_QUEUE_BYTES + int(free * 0.3) // at_once, 128 * MB)
+
+
+def most_publishers(job: Job) -> int:
+    """Return how many processes that publish may share the job's limit with the process of the run, at least one."""
+    return max(1, (job.memory_bytes - BASE_BYTES) // (PUBLISHER_BYTES + _LEAST_QUEUE_BYTES))
 
 
 def most_workers(job: Job) -> int:

@@ -120,14 +120,17 @@ class RowGatherer:
         self._files: tuple[Path, ...] = ()
         self._columns: dict[str, pa.Array] = {}
 
-    def batches(self, rows: SortedRows) -> Iterator[pa.RecordBatch]:
-        """Yield all records of a sort in their order; IndexError if an order names a row that does not exist."""
-        for part in rows.parts:
+    def batches(self, rows: SortedRows, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the records of rows [first, end) of a sort in their order; of all by default.
+
+        IndexError if an order names a row that does not exist.
+        """
+        for part, numbers in _cut_parts(rows, first, rows.rows if end is None else end):
             self._hold(part.files, rows.columns)
-            order = read_order(part)
-            for first in range(0, len(order), rows.batch_rows):
-                numbers = pa.array(order[first : first + rows.batch_rows])
-                yield pa.RecordBatch.from_pydict({name: self._columns[name].take(numbers) for name in rows.columns})
+            order = read_order(part)[numbers]
+            for row in range(0, len(order), rows.batch_rows):
+                taken = pa.array(order[row : row + rows.batch_rows])
+                yield pa.RecordBatch.from_pydict({name: self._columns[name].take(taken) for name in rows.columns})
 
     def _hold(self, files: tuple[Path, ...], columns: Sequence[str]) -> None:
         """Load these columns of a part. The others go first: there is memory for one part."""
@@ -137,6 +140,15 @@ class RowGatherer:
         if missing := [name for name in columns if name not in self._columns]:
             groups = RowGroups(files)
             self._columns |= {name: _load_column(groups, name) for name in missing}
+
+
+def _cut_parts(rows: SortedRows, first: int, end: int) -> Iterator[tuple[SortedPart, slice]]:
+    """Yield the parts that have rows of [first, end), each with the places of these in its order."""
+    start = 0
+    for part in rows.parts:
+        if max(first, start) < min(end, start + part.rows):
+            yield part, slice(max(first - start, 0), min(end - start, part.rows))
+        start += part.rows
 
 
 def read_order(part: SortedPart) -> RowNumbers:

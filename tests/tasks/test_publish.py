@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.publish import ContentError, publish_run
+from tasks.publish import publish_run
+from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.stages import make_job, owned, prepare
