@@ -33,6 +33,7 @@ from tasks.publication import Publication
 from tasks.publishers.alone import ALONE
 from tasks.publishers.base import Crew, Publishers
 from tasks.publishers.rows import write_sorts
+from tasks.publishers.shares import count_partitions
 from tasks.replacement import refuse_newcomers
 from tasks.run_context import current_run
 from tasks.run_record import (
@@ -67,7 +68,10 @@ class SupersededError(TerminalError):
 class TransactionTimeoutError(TerminalError):
     """Publishing took longer than a transaction may."""
 
-    action = "Raise `transaction.max.timeout.ms` on the broker, or take less at once with `--max-records`."
+    action = (
+        "Publish by more (`--publishers`), raise `transaction.max.timeout.ms` on the broker, or take less at once with "
+        "`--max-records`."
+    )
 
 
 Written = tuple[WrittenSort, ...]
@@ -98,7 +102,7 @@ def _publish_by(crew: Crew, owner: Owner, publication: Publication, staged: Writ
         return _publish(crew, owner, producer, publication, staged)
     except BaseException as error:
         crew.give_up(producer)
-        _raise_if_too_late(owner, error, time.monotonic() - began)
+        _raise_if_too_late(owner, publication, error, time.monotonic() - began)
         raise
 
 
@@ -268,15 +272,22 @@ def _recorded_options(job: Job) -> dict[str, Any]:
     return options if job.end is None else {**options, "end": job.end}
 
 
-def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:
+def _raise_if_too_late(owner: Owner, publication: Publication, error: BaseException, seconds: float) -> None:
     """Raise the real cause if the broker's own timeout aborted the transaction: librdkafka also says "fenced" then."""
     late = seconds >= owner.transaction_seconds
     if late and isinstance(error, KafkaTransientError) and error.code in _TIMEOUT_CODES:
         raise TransactionTimeoutError(
             f"publishing took {seconds:.0f} s, longer than the transaction timeout of {owner.transaction_seconds:.0f} "
-            "s: the broker aborted it, nothing was published; raise transaction.max.timeout.ms on the broker (and "
-            "--transaction-timeout, if given), or take less at once with --max-records"
+            f"s: the broker aborted it, nothing was published; {_more_publishers(publication)}raise "
+            "transaction.max.timeout.ms on the broker (and --transaction-timeout, if given), or take less at once with "
+            "--max-records"
         ) from error
+
+
+def _more_publishers(publication: Publication) -> str:
+    """Say that more publishers would help, if there is anything for them to send."""
+    partitions, now = count_partitions(publication.sorts), publication.snapshot.publishers
+    return f"publish by more than {now} (--publishers, up to {partitions}), " if now < partitions else ""
 
 
 def warn_of_dead_letters(record: RunRecord) -> None:

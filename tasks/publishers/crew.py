@@ -37,7 +37,6 @@ from tasks.publishers.rendezvous import (
 from tasks.publishers.rows import Total, require_all
 from tasks.publishers.shares import count_partitions, divide_partitions
 from tasks.run_context import current_run
-from tasks.settings.budget import publisher_bytes
 from tasks.targets.base import Sent, Writing
 
 # How long a driver waits for publishers that do not come, once it has asked for them.
@@ -71,13 +70,14 @@ class SeveralPublishers:
         with self.engine.open_door(orders) as door, watching(lambda ended: _beat(door, ended), "heartbeat"):
             # Step 3.
             tokens = _Gathering(door, orders[0].attempt, count).gather()
+            door.close()
             reach("after-gather")
             yield _Crew(owner, publication, sorts, door, orders[0].attempt, tokens)
 
     def _orders(
         self, owner: Owner, publication: Publication, sorts: list[SortedRows], count: int
     ) -> list[PublisherOrder]:
-        at_once = self.engine.per_machine(count)
+        budget = self.engine.budget(owner.job, count)
         order = PublisherOrder(
             # An attempt of its own: what a former attempt of this very run still says does not count (I6).
             attempt=uuid4().hex,
@@ -85,9 +85,9 @@ class SeveralPublishers:
             job=owner.job,
             cluster_id=cluster_id(owner.admin),
             topics=tuple(publication.target.topics.values()),
-            sorts=tuple(_plain(rows, at_once) for rows in sorts),
+            sorts=tuple(_plain(rows, budget.at_once) for rows in sorts),
             transaction_seconds=owner.transaction_seconds,
-            queue_bytes=publisher_bytes(owner.job, at_once),
+            queue_bytes=budget.queue_bytes,
             batch_bytes=owner.batch_bytes,
             fields=structlog.contextvars.get_contextvars(),
         )

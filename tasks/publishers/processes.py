@@ -16,11 +16,12 @@ from multiprocessing.connection import Connection as PipeEnd, Pipe, wait
 from typing import Any, Final
 
 from tasks.observe.logs import LOGGER, configure_logging
+from tasks.publishers.alone import ALONE
+from tasks.publishers.base import Publishers
+from tasks.publishers.crew import SeveralPublishers
 from tasks.publishers.publisher import publish_share
 from tasks.publishers.rendezvous import (
-    STALE_SECONDS,
     Door,
-    DoorClosedError,
     Go,
     Line,
     Message,
@@ -28,11 +29,13 @@ from tasks.publishers.rendezvous import (
     PublisherOrder,
 )
 from tasks.run_context import run_context
+from tasks.settings.budget import BASE_BYTES, PUBLISHER_BYTES, PublisherBudget
 from tasks.settings.connection import Connection, use_connection
+from tasks.settings.job import Job
 
 # A publisher that has reported closes its producer, and ends.
 _END_SECONDS: Final = 5.0
-_BEAT: Final = "beat"
+_BEAT, _CLOSED = "beat", "closed"
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class LocalProcesses:
 
     connection: Connection
 
-    def per_machine(self, count: int) -> int:
-        """Return all of them."""
-        return count
+    def budget(self, job: Job, count: int) -> PublisherBudget:
+        """Divide what the processes leave of this machine's limit."""
+        return PublisherBudget.of(job.memory_bytes - BASE_BYTES - count * PUBLISHER_BYTES, count)
 
     @contextmanager
     def open_door(self, orders: Sequence[PublisherOrder]) -> Iterator[Door]:
@@ -54,6 +57,11 @@ class LocalProcesses:
             for child in children:
                 child.say((child.order, self.connection))
             yield door
+
+
+def local_publishers(connection: Connection, count: int) -> Publishers:
+    """Return so many publishers of this machine; one is the run's own process."""
+    return SeveralPublishers(LocalProcesses(connection), count) if count > 1 else ALONE
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,10 @@ class _PipeDoor:
         """Say that the driver lives."""
         self._say_all(_BEAT)
 
+    def close(self) -> None:
+        """Say that nobody else may come."""
+        self._say_all(_CLOSED)
+
     def say_go(self, go: Go) -> None:
         """Say that the rows may be sent."""
         self._say_all(go)
@@ -145,6 +157,7 @@ class PipePost:
 
     def __init__(self, pipe: "PipeEnd[Any, Any]") -> None:
         self.go: Go | None = None
+        self.is_closed = False
         self._pipe = pipe
         self._lock = threading.Lock()
         self._heard = time.monotonic()
@@ -155,10 +168,10 @@ class PipePost:
         with self._lock:
             self._pipe.send(message)
 
-    def require_open(self) -> None:
-        """Raise DoorClosedError if nothing was heard of the driver for too long."""
-        if time.monotonic() > self._heard + STALE_SECONDS:
-            raise DoorClosedError(f"the driver was not heard for {STALE_SECONDS:.0f} s: nothing was sent")
+    @property
+    def silence(self) -> float:
+        """The seconds since the driver was heard."""
+        return time.monotonic() - self._heard
 
     def _listen(self) -> None:
         while True:
@@ -170,6 +183,7 @@ class PipePost:
             self._heard = time.monotonic()
             if isinstance(said, Go):
                 self.go = said
+            self.is_closed = self.is_closed or said == _CLOSED
 
 
 class _LineTeller(logging.Handler):

@@ -17,7 +17,9 @@ from tasks.observe.logs import get_logger, log_context
 from tasks.observe.progress import watching
 from tasks.publishers.rendezvous import (
     REPORT_SECONDS,
+    STALE_SECONDS,
     Announcement,
+    DoorClosedError,
     Go,
     Message,
     Post,
@@ -104,7 +106,9 @@ class _Publisher:
     def _wait_for_go(self, producer: TransactionalProducer) -> Go:
         """Announce this publisher, once it has an identity, and wait for the driver's word."""
         # An `init` behind a closed door would fence the driver: a retry for it, and never a wrong row.
-        self.post.require_open()
+        if self.post.is_closed:
+            raise DoorClosedError("the attempt has begun without this publisher: nothing was fenced")
+        self._require_driver()
         reach("before-publisher-init")
         producer.init(self.order.job.ledger)
         reach("after-publisher-init")
@@ -114,9 +118,13 @@ class _Publisher:
         self.tell(Announcement())
         reach("after-announce")
         while (go := self.post.go) is None:
-            self.post.require_open()
+            self._require_driver()
             current_run().stop.wait(_LOOK_SECONDS)
         return go
+
+    def _require_driver(self) -> None:
+        if self.post.silence > STALE_SECONDS:
+            raise DoorClosedError(f"the driver was not heard for {STALE_SECONDS:.0f} s: nothing was sent")
 
     def _ranges(self, share: set[tuple[str, int]]) -> Iterator[tuple[SortedRows, KeyRange]]:
         for rows in self.order.sorts:

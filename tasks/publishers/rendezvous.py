@@ -14,6 +14,7 @@ from tasks.kafka.topics import Topic
 from tasks.manifests import SortedRows
 from tasks.publishers.rows import Total
 from tasks.publishers.shares import Share
+from tasks.settings.budget import PublisherBudget
 from tasks.settings.job import Job
 
 # How often a driver says that it lives, and how long a publisher takes its word for it. A publisher counts by its own
@@ -110,11 +111,16 @@ class Post(Protocol):
     def go(self) -> Go | None:
         """The driver's word to begin; None before that."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the driver has closed its door: no other publisher may come."""
+
+    @property
+    def silence(self) -> float:
+        """The seconds since the driver was heard, by the clock of this process."""
+
     def tell(self, message: Message) -> None:
         """Tell the driver something."""
-
-    def require_open(self) -> None:
-        """Raise DoorClosedError if the driver has closed the door, or was not heard for STALE_SECONDS."""
 
 
 class Door(Protocol):
@@ -122,6 +128,9 @@ class Door(Protocol):
 
     def beat(self) -> None:
         """Tell the publishers that the driver lives; any thread may call it."""
+
+    def close(self) -> None:
+        """Tell the publishers that nobody else may come."""
 
     def say_go(self, go: Go) -> None:
         """Tell the publishers to begin. Whoever has no share in it ends."""
@@ -136,5 +145,5 @@ class Engine(Protocol):
     def open_door(self, orders: Sequence[PublisherOrder]) -> AbstractContextManager[Door]:
         """Start a publisher for each order. With the block all of them end, whatever they do; none is waited for."""
 
-    def per_machine(self, count: int) -> int:
-        """Return how many of so many publishers share the memory of one machine, at most."""
+    def budget(self, job: Job, count: int) -> PublisherBudget:
+        """Return the memory of each of so many publishers, which share the limit of their machines."""

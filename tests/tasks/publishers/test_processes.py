@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tasks.publish import publish_run
-from tasks.publishers.crew import SeveralPublishers
-from tasks.publishers.processes import LocalProcesses
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.faults.oracle import Follower, assert_exact
+from tests.publishers import find_publishers, local
 from tests.stages import make_job, owned, prepare
 
 
@@ -22,16 +20,12 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
     return make_job(source, tmp_path, sorts=[f"id=o-{source}-id", f"continent=o-{source}-continent"])
 
 
-def publishers_of(cluster: Cluster, count: int) -> SeveralPublishers:
-    return SeveralPublishers(LocalProcesses(cluster.connection), count)
-
-
 def test_two_publishers_and_one_transaction(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """What two processes send is one run, exact to a reader that follows; the processes end."""
     with Follower(cluster, job) as follower:
         with owned(cluster, job) as owner:
             publication = prepare(owner, tmp_path)
-            record = publish_run(owner, publication, publishers_of(cluster, 2))
+            record = publish_run(owner, publication, local(cluster.connection))
         assert (record.run, record.records, record.dead_letters) == (1, 1002, 2)
         assert_exact(cluster, job, follower=follower)
-    assert [p for p in psutil.Process().children() if "publishers" in " ".join(p.cmdline())] == []
+    assert find_publishers() == []
