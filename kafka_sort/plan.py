@@ -67,10 +67,14 @@ def _need_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         yield "dead letters", f"about {found.dead_letters:,}"
     yield "time", f"about {format_duration(found.seconds)}{rough}"
     yield "memory", f"about {_bytes(found.memory_bytes)}, at most {job.memory_limit}"
-    free = f"{_bytes(plan.disk_free_bytes)} free in {job.workdir}"
     fewer = f", fewer than asked for: {snapshot.fewer_publishers}" * bool(snapshot.fewer_publishers)
     yield "publishers", f"{snapshot.publishers}{fewer}"
-    yield "disk", f"about {_bytes(found.disk_bytes)}, at most {_bytes(snapshot.disk_bytes)} of {free}"
+    yield "disk", f"about {_bytes(found.disk_bytes)}, at most {_bytes(snapshot.disk_bytes)} {_free(plan)}"
+
+
+def _free(plan: RunPlan) -> str:
+    free = plan.disk_free_bytes
+    return f"in {plan.job.workdir}" if free is None else f"of {_bytes(free)} free in {plan.job.workdir}"
 
 
 def _range_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:

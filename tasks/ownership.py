@@ -184,6 +184,11 @@ class Owner:
         if self._read_ledger().last != self.ledger.last:
             raise LeaseLostError(self.job.owner_group, "another run was committed; start again, if it left anything")
 
+    def require_ownership(self) -> None:
+        """Raise LeaseLostError if another run has the lease, or one was committed since the ledger was read."""
+        self._lease.require()
+        self.require_current_ledger()
+
     def healthy_producer(self) -> TransactionalProducer:
         """Return the producer of the last fence; if that one is spent, fence and read the ledger again first."""
         if self._producer is not None and not self._producer.spent:

@@ -218,13 +218,16 @@ def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     # Chunks and parts have the record keys of the outputs besides, if these are made of sort keys.
     overhead = _RECORD_OVERHEAD_BYTES * (2 if job.output_key == "sort" else 1)
     values = snapshot.span * (snapshot.mean_record_bytes + overhead)
+    if job.keeps_sorted_files(snapshot.publishers):
+        # The divided chunks of all sorts, and their sorted files.
+        return int(values * 2 * len(job.sort_list))
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
 
 
 def check_disk(job: Job, snapshot: Snapshot) -> None:
     """Raise SettingsError if the work folder has too little space, before any work."""
     needed, free = snapshot.disk_bytes, free_bytes(job)
-    if needed > free:
+    if free is not None and needed > free:
         raise SettingsError(
             f"work folder {job.workdir} has {free / 1e9:.2f} GB free, the run may need {needed / 1e9:.2f} GB: "
             "make space, choose another with --workdir, or take less at once with --max-records"

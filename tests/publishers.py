@@ -74,7 +74,7 @@ class Threads:
     @contextmanager
     def open_door(self, orders: Sequence[PublisherOrder]) -> Iterator[Door]:
         door = _Door(self)
-        for order in orders * self.copies:
+        for order in [*orders] * self.copies:
             context = copy_context()
             run = (context.run, self._publish, self.change(order), door)
             self.threads.append(threading.Thread(target=run[0], args=run[1:], daemon=True))

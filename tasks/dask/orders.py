@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +18,13 @@ from prefect.logging.handlers import APILogHandler
 
 from tasks.errors import SettingsError
 from tasks.kafka.same_cluster import require_cluster
+from tasks.manifests import Location
 from tasks.observe.logs import LOGGER, configure_logging, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
 from tasks.run_context import RunContext, Stop, run_context
 from tasks.settings.connection import Connection, current_connection, load_profile, resolve_connection, use_connection
-from tasks.workdir import private_files
+from tasks.workdir import private_files, use_scratch
 
 # The connection of the driver, in the environment of workers that it started on its machine.
 INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
@@ -55,7 +56,7 @@ class Order:
     bootstrap_servers: str
     profile: str | None
     consequence: str
-    workdir: Path
+    workdir: Location
     fields: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = _LOOK_SECONDS
 
@@ -69,6 +70,7 @@ class Order:
         reporter = _Reporter(self)
         with ExitStack() as stack:
             stack.enter_context(private_files())
+            stack.enter_context(use_scratch(reporter.folder))
             stack.enter_context(log_context(**self.fields))
             stack.enter_context(_telling_lines(reporter))
             self._require_folder(reporter.address)
@@ -86,13 +88,17 @@ class Order:
 
         OtherClusterError unless it reaches the run's cluster, and there the topic that the run knows.
         """
-        with use_connection(self._connect()):
+        with self.with_own_connection():
             require_cluster(current_connection(), self.cluster_id, {topic: topic_id}, "nothing was read")
             yield
 
+    def with_own_connection(self) -> AbstractContextManager[None]:
+        """Use the worker's own connection in a block, whatever cluster it leads to."""
+        return use_connection(self._connect())
+
     def _require_folder(self, address: str) -> None:
         # A worker that joined later was not asked before the run.
-        if not self.workdir.is_dir():
+        if isinstance(self.workdir, Path) and not self.workdir.is_dir():
             raise UnfitWorkerError(
                 f"worker {address} does not see the work folder {self.workdir}: give a folder with --workdir that all "
                 "workers share, and start them as the same user"
@@ -126,6 +132,11 @@ class _Reporter:
     def address(self) -> str:
         """The worker's address."""
         return str(self._worker.address)
+
+    @property
+    def folder(self) -> Path:
+        """The worker's own folder."""
+        return Path(self._worker.local_directory)
 
     def watch(self, context: RunContext, ended: threading.Event) -> None:
         """Report the progress, and stop the task with the run, until the task is done."""

@@ -13,7 +13,6 @@ from tasks.kafka.topics import EARLIEST, Topic, describe_topics, list_offsets
 from tasks.manifests import Chunk, OffsetRange, Snapshot
 from tasks.merging.choice import FormerRun, by_age, choose_runs, current_runs
 from tasks.ownership import Owner
-from tasks.publishers.plan import plan_publishers, warn_of_fewer
 from tasks.run_record import RunRecord, WrittenRange
 from tasks.sample import measure_records
 from tasks.settings.job import Job
@@ -101,8 +100,7 @@ def plan_merge(owner: Owner, newest: Newest | None) -> MergePlan | None:
     # Retention may have emptied another output.
     fullest = max(found, key=lambda sort: sum(r.span for r, _ in sort.ranges()))
     mean = measure_records(owner, fullest.sort.topic, [r for r, _ in fullest.ranges()])
-    publishers, fewer = plan_publishers(owner, sum(run.records for run in current))
-    most = publishers * most_records(mean, len(found), owner.transaction_seconds)
+    most = most_records(mean, len(found), owner.transaction_seconds)
     sizes = count_present(current, found)
     chosen = _choose(owner, _Choice(current, sizes, most), last, newest)
     if not chosen:
@@ -111,8 +109,6 @@ def plan_merge(owner: Owner, newest: Newest | None) -> MergePlan | None:
     sorts = tuple(_only(sort, chosen, left) for sort in found)
     records = sum(sizes[run.number] for run in chosen)
     snapshot = _make_snapshot(owner.job, last, records, mean, copied=newest is not None)
-    snapshot = replace(snapshot, publishers=publishers, fewer_publishers=fewer)
-    warn_of_fewer(snapshot)
     return MergePlan(by_age(chosen), left, sorts, snapshot, newest)
 
 
@@ -145,8 +141,8 @@ def _choose(owner: Owner, choice: _Choice, last: RunRecord, newest: Newest | Non
         return chosen
     raise SettingsError(
         f"no two runs of job {owner.job.name} that follow one another fit one transaction, which its timeout of "
-        f"{owner.transaction_seconds:g} s limits to {choice.most:,} records: publish by more (--publishers), "
-        "or raise transaction.max.timeout.ms on the broker (and --transaction-timeout, if given)"
+        f"{owner.transaction_seconds:g} s limits to {choice.most:,} records: raise transaction.max.timeout.ms on the "
+        "broker (and --transaction-timeout, if given)"
     )
 
 
@@ -156,9 +152,8 @@ def _choose_all(owner: Owner, choice: _Choice, last: RunRecord, newest: Newest) 
     if records > choice.most:
         raise SettingsError(
             f"--latest needs all runs of job {job.name} in one transaction, and their {records:,} records are more "
-            f"than the {choice.most:,} that its timeout of {owner.transaction_seconds:g} s permits: publish "
-            "by more (--publishers), raise transaction.max.timeout.ms on the broker (and "
-            "--transaction-timeout, if given), or merge without --latest"
+            f"than the {choice.most:,} that its timeout of {owner.transaction_seconds:g} s permits: raise "
+            "transaction.max.timeout.ms on the broker (and --transaction-timeout, if given), or merge without --latest"
         )
     if not all(run.is_ordered for run in current):
         raise SettingsError(

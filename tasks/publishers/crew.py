@@ -27,7 +27,6 @@ from tasks.publishers.rendezvous import (
     Door,
     Engine,
     Go,
-    Line,
     Message,
     Progress,
     PublisherLostError,
@@ -137,8 +136,6 @@ class _Gathering:
                 # A task that its engine runs again has lost its former publisher, so the last one counts.
                 self.came[message.number] = message.token
                 self.failed.pop(message.number, None)
-            case Line(level, fields):
-                show(level, fields)
             case TransientError() as error:
                 self._drop(message, error)
             case Exception() as error:
@@ -148,12 +145,6 @@ class _Gathering:
         if message.token in {"", self.came.get(message.number, message.token)}:
             self.came.pop(message.number, None)
             self.failed[message.number] = error
-
-
-def show(level: int, fields: Mapping[str, object]) -> None:
-    """Log a publisher's line as one of the driver's."""
-    facts = dict(fields)
-    get_logger().log(level, str(facts.pop("event", "")), **facts)
 
 
 @dataclass(frozen=True)
@@ -230,8 +221,6 @@ class _Reports:
 
     def _note(self, message: Message) -> None:
         number = message.number
-        if isinstance(message.content, Line):
-            show(message.content.level, message.content.fields)
         if message.token not in {"", self.tokens.get(number)} or number in self.reports:
             return
         self._heard[number] = self._listened

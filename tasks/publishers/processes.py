@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as PipeEnd, Pipe, wait
 from typing import Any, Final
 
-from tasks.observe.logs import LOGGER, configure_logging
+from tasks.observe.logs import LOGGER, configure_logging, get_logger
 from tasks.publishers.alone import ALONE
 from tasks.publishers.base import Publishers
 from tasks.publishers.crew import SeveralPublishers
@@ -23,7 +23,6 @@ from tasks.publishers.publisher import publish_share
 from tasks.publishers.rendezvous import (
     Door,
     Go,
-    Line,
     Message,
     PublisherLostError,
     PublisherOrder,
@@ -65,6 +64,14 @@ def local_publishers(connection: Connection, count: int) -> Publishers:
 
 
 @dataclass(frozen=True)
+class _Line:
+    """A line of a publisher's log."""
+
+    level: int
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class _Child:
     """A publisher's process, and this end of its pipe."""
 
@@ -78,10 +85,10 @@ class _Child:
         with self.lock, suppress(OSError):
             self.pipe.send(what)
 
-    def hear(self) -> Message:
-        """Receive a message; the last one says that the process is gone."""
+    def hear(self) -> Message | None:
+        """Receive a message, or log a line and return None; the last message says that the process is gone."""
         try:
-            message: Message = self.pipe.recv()
+            said: Message | _Line = self.pipe.recv()
         except (EOFError, OSError):
             self.process.wait()
             lost = PublisherLostError(
@@ -90,7 +97,11 @@ class _Child:
                 "again"
             )
             return Message(self.order.attempt, self.order.number, "", lost)
-        return message
+        if isinstance(said, Message):
+            return said
+        facts = dict(said.fields)
+        get_logger().log(said.level, str(facts.pop("event", "")), **facts)
+        return None
 
 
 @contextmanager
@@ -143,7 +154,7 @@ class _PipeDoor:
             return None
         pipe: Any = ready[0]
         message = self.children[pipe].hear()
-        if isinstance(message.content, PublisherLostError) and not message.token:
+        if message is not None and isinstance(message.content, PublisherLostError) and not message.token:
             del self.children[pipe]
         return message
 
@@ -165,8 +176,12 @@ class PipePost:
 
     def tell(self, message: Message) -> None:
         """Tell the driver something; any thread may call it."""
+        self.send(message)
+
+    def send(self, what: Message | _Line) -> None:
+        """Send a message, or a line."""
         with self._lock:
-            self._pipe.send(message)
+            self._pipe.send(what)
 
     @property
     def silence(self) -> float:
@@ -189,15 +204,14 @@ class PipePost:
 class _LineTeller(logging.Handler):
     """Tells the driver the lines of this process's log."""
 
-    def __init__(self, post: PipePost, order: PublisherOrder) -> None:
+    def __init__(self, post: PipePost) -> None:
         super().__init__()
         self._post = post
-        self._order = order
 
     def emit(self, record: logging.LogRecord) -> None:
         fields = getattr(record, "fields", {"event": record.getMessage()})
         with suppress(OSError):
-            self._post.tell(Message(self._order.attempt, self._order.number, "", Line(record.levelno, fields)))
+            self._post.send(_Line(record.levelno, fields))
 
 
 def serve(descriptor: int) -> None:
@@ -206,7 +220,7 @@ def serve(descriptor: int) -> None:
     order, connection = pipe.recv()
     post = PipePost(pipe)
     logger = logging.getLogger(LOGGER)
-    logger.addHandler(_LineTeller(post, order))
+    logger.addHandler(_LineTeller(post))
     logger.propagate = False
     configure_logging()
     with use_connection(connection), run_context(), suppress(Exception):

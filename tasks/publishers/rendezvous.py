@@ -80,14 +80,6 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a publisher's log."""
-
-    level: int
-    fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Report:
     """All rows of a share are acknowledged. `totals`: of each sort, by its name."""
 
@@ -101,7 +93,7 @@ class Message:
     attempt: str
     number: int
     token: str
-    content: Announcement | Progress | Line | Report | Exception
+    content: Announcement | Progress | Report | Exception
 
 
 class Post(Protocol):

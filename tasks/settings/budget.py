@@ -28,6 +28,9 @@ class Budget:
     consumer_queue_bytes: int
     chunk_buffer_bytes: int
     part_bytes: int
+    # What a task holds of a chunk that is divided among parts, and of a part that was fetched.
+    divided_bytes: int = 64 * MB
+    fetched_bytes: int = 64 * MB
 
     @classmethod
     def of(cls, job: Job) -> "Budget":
@@ -48,6 +51,10 @@ class Budget:
             # The batch is in memory while the producer's queue is full; librdkafka counts only the records' bytes.
             # Arrow's binary arrays end at 2 GB.
             part_bytes=min(int(free * 0.45), 1900 * MB),
+            # Parquet's writer has copies of a row group, the reader of Kafka its queue.
+            divided_bytes=min(int(free * 0.3) // job.dump_concurrency, 512 * MB),
+            # DuckDB orders the keys meanwhile.
+            fetched_bytes=min(int(free * 0.3) // job.sort_concurrency, 1900 * MB),
         )
 
 

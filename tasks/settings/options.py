@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_seriali
 
 from tasks.settings.folders import home_folder
 from tasks.settings.moments import read_moment, write_moment
-from tasks.settings.outputs import absolute_sort
+from tasks.settings.outputs import S3, absolute_sort, canonical_prefix
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
@@ -52,8 +52,21 @@ LIMITS = (
     "replication_factor",
     "runner",
     "scheduler",
-    "publishers",
 )
+
+
+def default_workdir() -> Path:
+    """Return the work folder of jobs that name none."""
+    return home_folder() / ".cache" / "kafka-sort" / "work"
+
+
+def _absolute_path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("holds a zero byte")
+    try:
+        return value.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | None:
@@ -220,11 +233,11 @@ class JobOptions(BaseModel):
         examples=["2GB", "768MB", "4GiB"],
         json_schema_extra=form(f"^{SIZE.pattern}$"),
     )
-    workdir: Path = Field(
-        default_factory=lambda: home_folder() / ".cache" / "kafka-sort" / "work",
+    workdir: Path | str = Field(
+        default_factory=default_workdir,
         title="Work folder",
-        description="Absolute folder for chunks, orders and spill.",
-        json_schema_extra=form("^[/~]"),
+        description="Absolute folder for chunks, orders and spill; or s3://BUCKET/PREFIX.",
+        json_schema_extra=form("^([/~]|s3://)"),
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
     sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts that run at once.")
@@ -337,22 +350,22 @@ class JobOptions(BaseModel):
     def _end(cls, value: str | None) -> str | None:
         return _check_moment("end", value, END_WORDS)
 
-    @field_validator("workdir", "avro_schema", "protobuf_descriptor")
+    @field_validator("avro_schema", "protobuf_descriptor")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        if value is None:
-            return None
-        if "\0" in str(value):
-            raise ValueError("holds a zero byte")
-        try:
-            return value.expanduser().absolute()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
+        return None if value is None else _absolute_path(value)
+
+    @field_validator("workdir")
+    @classmethod
+    def _place_of_work(cls, value: Path | str) -> Path | str:
+        text = str(value)
+        # A path has one slash there.
+        return canonical_prefix(text, "") if text.startswith(S3) else _absolute_path(Path(text))
 
     @field_serializer("workdir", "avro_schema", "protobuf_descriptor", when_used="json")
-    def _home_of_whom_runs(self, value: Path | None) -> str | None:
+    def _home_of_whom_runs(self, value: Path | str | None) -> str | None:
         """Expand `~` late: parameters are written on one machine and read on another, with another home."""
-        if value is None:
-            return None
+        if value is None or isinstance(value, str):
+            return value
         home = home_folder()
         return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)

@@ -132,11 +132,11 @@ def stopped_at(point: str, owner: Owner, publication: Publication, engine: Local
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv(VARIABLE, f"{point}=stop")
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        work = (copy_context().run, publish_run, owner, publication, SeveralPublishers(engine, 2))
-        future: Future[RunRecord] = pool.submit(*work)
-        publishers = wait_until_stopped()
+        publishers = SeveralPublishers(engine, 2)
+        future = pool.submit(copy_context().run, lambda: publish_run(owner, publication, publishers))
+        stopped = wait_until_stopped()
         patch.delenv(VARIABLE)
-        yield Attempt(future, publishers)
+        yield Attempt(future, stopped)
 
 
 def test_one_of_two_is_killed(cluster: Cluster, job: Job, tmp_path: Path) -> None:

@@ -211,3 +211,20 @@ def test_another_cluster(cluster: Cluster, command: Command, site: Site, tmp_pat
     assert outcome.status == 2, outcome.err
     assert "and the run reads" in outcome.err
     assert cluster.count(job, committed=False) == 0
+
+
+@pytest.mark.parametrize("count", [2, 5], ids=["one a worker", "several a worker"])
+def test_publishers_on_workers(cluster: Cluster, command: Command, history: History, count: int) -> None:
+    """Publishers are tasks on the workers of the run, which end with it; their transaction is exact."""
+    source = fill(cluster)
+    job = command.job(source, runner="dask", publishers=str(count), output_partitions=2)
+    outcome = command.run(job)
+    assert outcome.status == 0, outcome.err
+    assert_exact(cluster, job)
+    (run,) = history.runs(job.name)
+    tasks = {task["name"]: task["state"]["type"] for task in history.tasks(run["id"])}
+    numbers = {
+        n for name in tasks if name.startswith("publisher ") for n in name.removeprefix("publisher ").split(", ")
+    }
+    assert numbers == {str(number) for number in range(1, count + 1)}
+    assert set(tasks.values()) == {"COMPLETED"}

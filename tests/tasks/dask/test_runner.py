@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_setting
 from tasks.dask import orders
 from tasks.dask.orders import INHERITED, bequeath
 from tasks.dask.runner import DaskRunner, WorkersLostError, divide_work, open_runner
-from tasks.dump import DumpRequest
+from tasks.dump import DUMP, DumpRequest
 from tasks.errors import SourceLostError, StoppedError, TransientError
 from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.topics import cluster_id, describe_topic
@@ -72,7 +72,7 @@ class Here:
 
     def dump(self, requests: list[DumpRequest] | None = None) -> list[Dumped]:
         with open_runner(self.job, self.connection, self.stop) as runner:
-            return runner.dump(self.requests() if requests is None else requests)
+            return runner.run(DUMP, self.requests() if requests is None else requests)
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ import pytest
 
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.same_cluster import OtherClusterError
+from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import publish_run
 from tasks.publishers import crew
-from tasks.publishers.publisher import TransactionalProducer
 from tasks.publishers.rendezvous import DoorClosedError, Report
 from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.faults.oracle import Follower, assert_exact
+from tests.files import flip
 from tests.publishers import Threads, elsewhere, several
 from tests.stages import make_job, owned, prepare
 
@@ -40,7 +41,7 @@ def test_each_sends_its_own_partitions(cluster: Cluster, job: Job, engine: Threa
         with owned(cluster, job) as owner:
             publish_run(owner, prepare(owner, tmp_path), several(engine, 3))
         engine.join()
-        sent = [sum(total.rows for total in m.content.totals.values()) for m in reports(engine)]
+        sent = [sum(total.rows for total in report.totals.values()) for report in reports(engine)]
         assert len(sent) == 3
         assert min(sent) > 0
         assert sum(sent) == ROWS
@@ -48,8 +49,8 @@ def test_each_sends_its_own_partitions(cluster: Cluster, job: Job, engine: Threa
         assert_exact(cluster, job, follower=follower)
 
 
-def reports(engine: Threads) -> list[crew.Message]:
-    return [message for message in engine.messages if isinstance(message.content, Report)]
+def reports(engine: Threads) -> list[Report]:
+    return [message.content for message in engine.messages if isinstance(message.content, Report)]
 
 
 @pytest.mark.slow
@@ -156,10 +157,7 @@ def test_rows_that_were_altered(cluster: Cluster, job: Job, engine: Threads, tmp
     value = next(r.value for r in cluster.read(job.source_topic) if r.value)
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
-        (path,) = (file for file in publication.sorts[0].parts[0].files if value in file.read_bytes())
-        data = bytearray(path.read_bytes())
-        data[data.find(value) + len(value) // 2] ^= 1
-        path.write_bytes(data)
+        flip(publication.sorts[0].parts[0].files, value)
         with pytest.raises(ContentError, match="1000 rows to publish are not the 1000 that were read"):
             publish_run(owner, publication, several(engine))
     assert cluster.count(job) == 0
