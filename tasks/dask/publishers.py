@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
@@ -41,10 +41,14 @@ _END_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class DaskEngine:
-    """The engine of workers. `order`: what each task is told, besides the orders of its publishers."""
+    """The engine of workers. `order`: what each task is told, besides the orders of its publishers.
+
+    `flow`: the context of the flow run. That of the publish, a task of this process, cannot be sent to a worker.
+    """
 
     workers: Workers
     order: Order
+    flow: Context = field(default_factory=copy_context)
 
     def budget(self, job: Job, count: int) -> PublisherBudget:
         """Divide what the workers of a machine have, which the publishers there share."""
@@ -56,7 +60,7 @@ class DaskEngine:
         """Start tasks, of one publisher each; of several if there are fewer workers. At the end all are told to end."""
         count, attempt = min(len(orders), self.workers.count), orders[0].attempt
         told = replace(self.order, run=f"{self.order.run}-{attempt}")
-        door = _SchedulerDoor(self.workers.client, told, attempt)
+        door = _SchedulerDoor(self.workers.client, told, attempt, self.flow)
         with door.listening():
             for number in range(count):
                 door.start(tuple(orders[number::count]))
@@ -71,6 +75,7 @@ class _SchedulerDoor:
     client: Any
     order: Order
     attempt: str
+    flow: Context
     _said: tuple[int, bool, Go | None] = (0, False, None)
     _places: dict[int, str] = field(default_factory=dict)
     _futures: "list[PrefectDaskFuture[Any]]" = field(default_factory=list)
@@ -109,7 +114,7 @@ class _SchedulerDoor:
         numbers = [order.number for order in orders]
         name = f"publisher {', '.join(map(str, numbers))}"
         given = {"publishers": orders, "order": replace(self.order, name=name, number=numbers[0])}
-        future = submit(self.client, publish_on_worker, given)
+        future = self.flow.run(submit, self.client, publish_on_worker, given)
         future.add_done_callback(lambda _: self._lose(numbers, "its task ended"))
         self._futures.append(future)
 
