@@ -53,12 +53,16 @@ class DaskEngine:
     def budget(self, job: Job, count: int) -> PublisherBudget:
         """Divide what the workers of a machine have, which the publishers there share."""
         free = job_of_workers(job, self.workers.per_machine).memory_bytes - BASE_BYTES
-        return PublisherBudget.of(free, self.workers.per_machine * -(-count // self.workers.count))
+        return PublisherBudget.of(free, self.workers.per_machine * -(-count // self._count_workers()))
+
+    def _count_workers(self) -> int:
+        """Return how many workers there are now, at least one: some may have been lost since the run began."""
+        return max(1, len(self.workers.client.scheduler_info(n_workers=-1)["workers"]))
 
     @contextmanager
     def open_door(self, orders: Sequence[PublisherOrder]) -> Iterator[Door]:
         """Start tasks, of one publisher each; of several if there are fewer workers. At the end all are told to end."""
-        count, attempt = min(len(orders), self.workers.count), orders[0].attempt
+        count, attempt = min(len(orders), self._count_workers()), orders[0].attempt
         told = replace(self.order, run=f"{self.order.run}-{attempt}")
         door = _SchedulerDoor(self.workers.client, told, attempt, self.flow)
         with door.listening():
