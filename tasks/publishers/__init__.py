@@ -8,7 +8,7 @@ they send is one transaction of Kafka, which the driver, the process of the run,
    producer with the job's transactional id and calls `init_transactions`, which gives it a (producer id, epoch).
    It checks that it could adopt another one, and announces itself under a random token.
 3. The driver waits for all publishers, or for a time, and closes the door.
-4. The driver makes a producer anew and calls `init_transactions`: now it has the newest (P, E). **Fence.**
+4. The driver makes another producer and calls `init_transactions`: now it has the newest (P, E). **Fence.**
 5. It reads the ledger to its high watermark: is the run there, or another one? **Read.**
 6. It checks source and outputs, and notes the settled ends of all outputs.
 7. It says `go`: (P, E), and for each announced token the output partitions that no other one has.

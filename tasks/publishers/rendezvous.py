@@ -1,4 +1,4 @@
-"""What a driver and its publishers say to each other, and the interface of the engine that carries it.
+"""Messages between a driver and its publishers, and the interface of the engine that carries them.
 
 Nothing here is durable, and nothing decides what is committed: a message that is lost or late ends the attempt.
 """
@@ -88,7 +88,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Message:
-    """What one publisher says. `token`: its own; empty if the engine lost it, whichever token it had."""
+    """A message of one publisher. `token`: its own; empty if the engine lost it, whichever token it had."""
 
     attempt: str
     number: int
