@@ -24,7 +24,15 @@ from tasks.dask.orders import TOPIC, Order
 from tasks.dask.submission import submit
 from tasks.observe.logs import show_line
 from tasks.publishers.publisher import publish_share
-from tasks.publishers.rendezvous import STALE_SECONDS, Door, Go, Message, PublisherLostError, PublisherOrder
+from tasks.publishers.rendezvous import (
+    BEAT_SECONDS,
+    STALE_SECONDS,
+    Door,
+    Go,
+    Message,
+    PublisherLostError,
+    PublisherOrder,
+)
 from tasks.run_context import RunContext, current_run, run_context
 from tasks.settings.budget import BASE_BYTES, PublisherBudget, job_of_workers
 from tasks.settings.job import Job
@@ -57,7 +65,8 @@ class DaskEngine:
 
     def _count_workers(self) -> int:
         """Return how many workers there are now, at least one: some may have been lost since the run began."""
-        return max(1, len(self.workers.client.scheduler_info(n_workers=-1)["workers"]))
+        with _noticing_loss():
+            return max(1, len(self.workers.client.scheduler_info(n_workers=-1)["workers"]))
 
     @contextmanager
     def open_door(self, orders: Sequence[PublisherOrder]) -> Iterator[Door]:
@@ -129,8 +138,9 @@ class _SchedulerDoor:
             time.sleep(_LOOK_SECONDS)
 
     def beat(self) -> None:
-        """Say that the driver lives: the count goes on."""
-        self._say(beats=1)
+        """Say that the driver lives: the count goes on. A scheduler that is gone is noticed by what comes next."""
+        with suppress(PublisherLostError):
+            self._say(beats=1)
 
     def close(self) -> None:
         """Say that nobody else may come."""
@@ -143,9 +153,8 @@ class _SchedulerDoor:
     def _say(self, beats: int = 0, *, is_closed: bool = False, go: Go | None = None) -> None:
         with self._lock:
             self._said = (self._said[0] + beats, self._said[1] or is_closed, self._said[2] or go)
-            # A scheduler that is gone is noticed by the tasks.
-            with suppress(OSError, TimeoutError):
-                self._variable.set(pickle.dumps(self._said))
+            with _noticing_loss():
+                self._variable.set(pickle.dumps(self._said), timeout=BEAT_SECONDS)
 
     def listen(self, seconds: float) -> Message | None:
         """Return the next message."""
@@ -174,6 +183,17 @@ class _SchedulerDoor:
                 "tried again"
             )
             self._messages.put(Message(self.attempt, number, "", lost))
+
+
+@contextmanager
+def _noticing_loss() -> Iterator[None]:
+    """Raise PublisherLostError if the scheduler does not answer."""
+    try:
+        yield
+    except (OSError, TimeoutError) as error:
+        raise PublisherLostError(
+            f"Dask lost its scheduler, and with it all publishers ({error}): start again"
+        ) from error
 
 
 def _variable(attempt: str) -> str:

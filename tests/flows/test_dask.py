@@ -283,3 +283,39 @@ def test_publishers_of_another_cluster(cluster: Cluster, command: Command, site:
         assert "nothing was fenced" in outcome.err
         assert elsewhere.admin.list_topics().topics.keys() == set()
     assert cluster.count(job, committed=False) == 0
+
+
+@pytest.mark.raises("PublisherLostError")
+def test_the_scheduler_of_publishers_is_lost(cluster: Cluster, command: Command, site: Site) -> None:
+    """Without a scheduler no publisher is left: the run ends, leaves nothing open, and the next one is exact."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    for _ in range(2):
+        site.start_worker(**{VARIABLE: "after-publish-batch=stop"})
+    running = command.start(job, "--retries", "1")
+    wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in site.workers), 120)
+    site.cluster.close()
+    outcome = running.finish()
+    assert outcome.status == 1, outcome.err
+    assert "kafka-sort: Dask lost its scheduler, and with it all publishers" in outcome.err
+    for sort in job.topic_sorts:
+        assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
+    assert cluster.count(job) == 0
+    again = command.run(job.model_copy(update={"runner": "threads", "scheduler": None}))
+    assert again.status == 0, again.err
+    assert_exact(cluster, job)
+
+
+def test_a_stop_of_publishers(cluster: Cluster, command: Command, site: Site) -> None:
+    """SIGTERM while the workers of all publishers are frozen: the run ends, and leaves nothing open for readers."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    for _ in range(2):
+        site.start_worker(**{VARIABLE: "after-publish-batch=stop"})
+    running = command.start(job)
+    wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in site.workers), 120)
+    assert cluster.count(job, committed=False) > 0
+    running.send(signal.SIGTERM)
+    outcome = running.finish(20)
+    assert outcome.status == 128 + signal.SIGTERM, outcome.err
+    for sort in job.topic_sorts:
+        assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
+    assert cluster.count(job) == 0
