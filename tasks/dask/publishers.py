@@ -8,7 +8,7 @@ the scheduler to the driver, and by a variable of the scheduler to the publisher
 import pickle
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -64,9 +64,13 @@ class DaskEngine:
         return PublisherBudget.of(free, self.workers.per_machine * -(-count // self._count_workers()))
 
     def _count_workers(self) -> int:
-        """Return how many workers there are now, at least one: some may have been lost since the run began."""
+        """Return how many workers there are now: some may have been lost since the run began."""
         with _noticing_loss():
-            return max(1, len(self.workers.client.scheduler_info(n_workers=-1)["workers"]))
+            # A client that has lost its scheduler knows nothing.
+            found: Mapping[str, Any] = self.workers.client.scheduler_info(n_workers=-1)
+            if not found.get("workers"):
+                raise OSError("no worker is known")
+            return len(found["workers"])
 
     @contextmanager
     def open_door(self, orders: Sequence[PublisherOrder]) -> Iterator[Door]:

@@ -309,10 +309,10 @@ def test_a_stop_of_publishers(cluster: Cluster, command: Command, site: Site) ->
     """SIGTERM while the workers of all publishers are frozen: the run ends, and leaves nothing open for readers."""
     job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
     for _ in range(2):
-        site.start_worker(**{VARIABLE: "after-publish-batch=stop"})
+        site.start_worker(**{VARIABLE: "after-publisher-flush=stop"})
     running = command.start(job)
     wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in site.workers), 120)
-    assert cluster.count(job, committed=False) > 0
+    assert cluster.count(job, committed=False) == 3 * RECORDS
     running.send(signal.SIGTERM)
     outcome = running.finish(20)
     assert outcome.status == 128 + signal.SIGTERM, outcome.err
