@@ -29,24 +29,25 @@ from uuid import uuid4
 
 from bench.compare import CONSUME, PARTITIONS, PRODUCE
 from tasks.broker.embedded import EmbeddedBroker
-from tasks.dump import DumpRequest
+from tasks.dump import DUMP
 from tasks.generate import generate_records
 from tasks.kafka.clients import BATCH_BYTES, make_admin, make_producer
 from tasks.kafka.sender import Sender
 from tasks.kafka.topics import create_topic
-from tasks.manifests import Dumped, SortedRows
+from tasks.manifests import SortedRows
 from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease
 from tasks.publication import Publication
-from tasks.publish import write_sorted
+from tasks.publishers.rows import write_rows
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner
 from tasks.settings.connection import Connection, use_connection
 from tasks.settings.job import Job
-from tasks.sort import SortRequest
+from tasks.sort import SORT
 from tasks.sorting.rows import RowGatherer
+from tasks.stage import Q, R, Stage
 from tasks.targets.base import Columns
 
 
@@ -57,22 +58,21 @@ class MeasuredRunner(ThreadRunner):
         self._stages = stages
         self._at_once = job.sort_concurrency > 1
         # One sort at a time runs in this thread, which is the one that a profile sees.
-        pools = (ThreadPoolExecutor(n) if n > 1 else None for n in (job.dump_concurrency, job.sort_concurrency))
-        super().__init__(*pools)
+        numbers = {DUMP.name: job.dump_concurrency, SORT.name: job.sort_concurrency}
+        super().__init__({name: ThreadPoolExecutor(n) for name, n in numbers.items() if n > 1})
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        with self._stages.measured("dump", sum(request.range.span for request in requests)):
-            return super().dump(requests)
-
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        if stage.name == DUMP.name:
+            with self._stages.measured("dump", sum(request.range.span for request in requests)):
+                return super().run(stage, requests)
         records = sum(chunk.records for chunk in requests[0].chunks)
         if self._at_once:
             with self._stages.measured("sorts", records * len(requests)):
-                return super().sort(requests)
+                return super().run(stage, requests)
         sorts = []
         for request in requests:
             with self._stages.measured(f"sort {request.sort.columns}", records):
-                sorts += super().sort([request])
+                sorts += super().run(stage, [request])
         return sorts
 
 
@@ -134,7 +134,7 @@ class Stages:
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
                 write = partial(send_columns, sender, f"{done.sort}-plain")
-                write_sorted(write, done, gatherer, lambda _: None)
+                write_rows(write, done, gatherer, lambda _: None)
             sender.flush()
         sender.close()
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from bench.compare import PARTITIONS
 from tasks.broker.embedded import EmbeddedBroker
+from tasks.dump import DUMP
 from tasks.generate import generate_records
 from tasks.outputs import prepare_outputs
 from tasks.ownership import own_job
@@ -60,7 +61,7 @@ def run_job(job: Job, connection: Connection, folder: Path) -> None:
     folder.mkdir()
     with own_job(job, connection) as owner, ThreadPoolExecutor(job.dump_concurrency) as pool:
         owner.fence()
-        run = Run(owner, ThreadRunner(pool), lambda _: prepare_outputs(owner), uuid4().hex)
+        run = Run(owner, ThreadRunner({DUMP.name: pool}), lambda _: prepare_outputs(owner), uuid4().hex)
         run.publish(run.prepare(run.take_snapshot(), folder))
 
 

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.attempts import refuse_storage, run_folder
 from tasks.dask.runner import open_runner
 from tasks.errors import SettingsError
 from tasks.kafka.clients import make_admin
@@ -25,7 +26,6 @@ from tasks.settings.connection import ProfileName, current_connection, use_profi
 from tasks.settings.job import Job
 from tasks.settlement import take_over
 from tasks.sorting.newest import Newest
-from tasks.workdir import attempt_folder
 
 # The form shows its defaults.
 _SAMPLE = Job()
@@ -63,6 +63,7 @@ def newest_of(*, latest: bool, drop_tombstones: bool) -> Newest | None:
 
 def merge_runs(given: Job, context: RunContext, newest: Newest | None) -> State[Any]:
     """Make one run of several, by the steps of the protocol."""
+    refuse_storage(given, "a merge")
     connection, attempt = current_connection(), uuid4().hex
     admin = make_admin(connection)
     job = merging_job(given, connection, admin)
@@ -71,7 +72,7 @@ def merge_runs(given: Job, context: RunContext, newest: Newest | None) -> State[
     with (
         open_runner(job, connection, context.stop) as runner,
         own_job(job, connection) as owner,
-        attempt_folder(job, attempt) as folder,
+        run_folder(owner, attempt) as folder,
     ):
         take_up_job(owner)
         take_over(owner)

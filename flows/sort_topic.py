@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from prefect import State, flow
 
+from tasks.attempts import run_folder
 from tasks.dask.runner import open_runner
 from tasks.kafka.clients import make_admin
 from tasks.observe.export import export_metrics, measure_run
@@ -22,7 +23,6 @@ from tasks.settings.connection import ProfileName, current_connection, use_profi
 from tasks.settings.job import Job
 from tasks.settlement import take_over
 from tasks.snapshot import require_none_skipped
-from tasks.workdir import attempt_folder
 
 # The form shows its defaults.
 _SAMPLE = Job()
@@ -55,7 +55,7 @@ def sort_new_records(job: Job, context: RunContext) -> State[Any]:
     with (
         open_runner(job, connection, context.stop) as runner,
         own_job(job, connection) as owner,
-        attempt_folder(job, attempt) as folder,
+        run_folder(owner, attempt) as folder,
     ):
         take_up_job(owner)
         take_over(owner)
@@ -75,7 +75,7 @@ def write_again(job: Job, context: RunContext, run: int) -> State[Any]:
     with (
         open_runner(job, connection, context.stop) as runner,
         own_job(job, connection) as owner,
-        attempt_folder(job, attempt) as folder,
+        run_folder(owner, attempt) as folder,
     ):
         take_up_job(owner)
         return published(job, rewrite_run(owner, runner, folder, attempt, run))

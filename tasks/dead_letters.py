@@ -3,7 +3,7 @@
 Guarantee 3 (nothing lost in silence): they are part of the run's transaction, and counted in its ledger record.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 from tasks.formats.base import RecordFormat, RejectedError
 from tasks.formats.registry import make_format
 from tasks.kafka.sender import Sender
-from tasks.manifests import Chunk
+from tasks.manifests import Chunk, Location
 from tasks.run_context import current_run
 from tasks.run_record import ReadRange
 from tasks.settings.job import Job
+from tasks.storage.base import using_storage
+from tasks.storage.registry import open_file
 
 # Kafka Connect's names, which users' tools know.
 _CONNECT = "__connect.errors."
@@ -35,17 +37,21 @@ def send_dead_letters(
     for chunk in chunks:
         if chunk.dead_letter_path is None:
             continue
-        for batch in pq.ParquetFile(chunk.dead_letter_path).iter_batches():
-            current_run().stop.check()
-            for row in batch.to_pylist():
-                if _is_known(row, known):
-                    continue
+        for row in _read_rows(chunk.dead_letter_path):
+            if not _is_known(row, known):
                 brought = [(h["name"], h["value"]) for h in row["headers"] or ()]
                 headers = brought + _missing_headers(dict(brought), _error_headers(job, topic_id, reader, row))
                 # A timestamp of 0 would mean "now"; the record's is kept, since a dead letter is evidence.
                 sender.send_one(job.dead_letters, row["key"], row["value"], -1, headers, max(row["timestamp"], 0))
                 sent += 1
     return sent
+
+
+def _read_rows(location: Location) -> Iterator[dict[str, Any]]:
+    with using_storage("dead letters", location), open_file(location) as source:
+        for batch in pq.ParquetFile(source).iter_batches():
+            current_run().stop.check()
+            yield from batch.to_pylist()
 
 
 def _missing_headers(

@@ -21,8 +21,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.arrow import DEAD_LETTERS, RECORD, partition_column
 from tasks.checksum import sum_records
-from tasks.chunks import ChunkFolder, TableWriter
-from tasks.errors import SourceLostError, TransientError
+from tasks.chunks import ChunkFolder, Chunks
+from tasks.errors import SourceLostError
 from tasks.failpoints import reach
 from tasks.file_columns import source_place
 from tasks.formats.base import RecordFormat, used_schemas
@@ -31,7 +31,7 @@ from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.fetch import Block
 from tasks.kafka.range_reader import RangeReader
 from tasks.keys import chunk_schema, encode_keys
-from tasks.manifests import Chunk, Dumped, OffsetRange
+from tasks.manifests import Chunk, Dumped, Location, OffsetRange
 from tasks.observe.logs import get_logger, log_context
 from tasks.placement import OutputColumns, Placements
 from tasks.run_context import Meter, current_run
@@ -39,6 +39,9 @@ from tasks.settings.budget import Budget
 from tasks.settings.connection import current_connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn
+from tasks.sorting.divided_chunks import open_divided, thin_times
+from tasks.stage import Stage
+from tasks.storage.base import using_storage
 
 # Offsets of a chunk: a retry repeats at most one chunk, and DuckDB reads several side by side.
 CHUNK_OFFSETS = 2_000_000
@@ -54,7 +57,8 @@ class DumpRequest:
     """The input of a dump task: small and picklable, so that it can run elsewhere.
 
     `edges`: offsets at which a chunk must begin. `topic`, `keys`: what is read, and its key columns, if these are not
-    the source and all key columns of the job.
+    the source and all key columns of the job. `divided`: the storage that has the parts of each sort, into which chunks
+    are divided as they are written; None: chunks stay whole, in the folder.
     """
 
     job: Job
@@ -66,6 +70,7 @@ class DumpRequest:
     edges: tuple[int, ...] = ()
     topic: str = ""
     keys: tuple[KeyColumn, ...] = ()
+    divided: Location | None = None
 
     @property
     def title(self) -> str:
@@ -83,9 +88,11 @@ class DumpRequest:
         return self.keys or self.job.key_columns
 
     @property
-    def files(self) -> ChunkFolder:
-        """The folder of its chunks."""
-        return ChunkFolder(self.folder, self.run, self.topic_id)
+    def chunks(self) -> Chunks:
+        """The place of its chunks."""
+        if self.divided is None:
+            return ChunkFolder(self.folder, self.run, self.topic_id)
+        return open_divided(self.divided, self.run, self.topic_id, Budget.of(self.job).divided_bytes)
 
 
 def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> Dumped:
@@ -97,31 +104,29 @@ def dump_range(request: DumpRequest, consumers: ConsumerPool | None = None) -> D
     began = time.monotonic()
     reach("before-dump")
     own = closing(ConsumerPool(request.job, current_connection())) if consumers is None else nullcontext(consumers)
-    try:
-        with own as pool, pool.take(request.topic_name) as reader:
-            fmt = make_format(request.job, request.key_columns)
-            making = _Making(fmt, OutputColumns(request.job, request.placements))
-            ranges = split_range(request.range, request.edges)
-            chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in ranges)
-    except OSError as error:
-        where = f"{request.topic_name}/{request.range.partition}"
-        raise TransientError(f"dump of {where}, work folder {request.job.workdir}: {error}") from error
+    where = f"dump of {request.topic_name}/{request.range.partition}"
+    with using_storage(where, request.job.workdir), own as pool, pool.take(request.topic_name) as reader:
+        fmt = make_format(request.job, request.key_columns)
+        making = _Making(fmt, OutputColumns(request.job, request.placements), request.chunks)
+        ranges = split_range(request.range, request.edges)
+        chunks = tuple(_take_chunk(request, offsets, reader, making) for offsets in ranges)
     reach("after-dump")
     return Dumped(request.range, chunks, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
 class _Making:
-    """Makes rows of chunks out of records. Both parts are made once a task, since a format may hold a cache."""
+    """Makes chunks out of records. Its parts are made once a task, since a format may hold a cache."""
 
     fmt: RecordFormat
     outputs: OutputColumns
+    chunks: Chunks
 
 
 def _take_chunk(request: DumpRequest, offsets: OffsetRange, reader: RangeReader, making: _Making) -> Chunk:
     """Return the chunk of these offsets: a former attempt's, or a new one."""
     meter = current_run().progress.meter("dump")
-    chunk = request.files.find(offsets)
+    chunk = making.chunks.find(offsets)
     if chunk is not None:
         meter.add(offsets.span)
         return chunk
@@ -150,40 +155,38 @@ def split_range(whole: OffsetRange, edges: Iterable[int] = ()) -> Iterator[Offse
 def _dump_chunk(
     request: DumpRequest, offsets: OffsetRange, reader: RangeReader, making: _Making, meter: Meter
 ) -> Chunk:
-    target, tally = request.files.path(offsets), _Tally(dict.fromkeys(request.placements.record_keys, 0))
+    tally = _Tally(dict.fromkeys(request.placements.record_keys, 0))
     buffer_bytes = Budget.of(request.job).chunk_buffer_bytes
     schema = chunk_schema(request.key_columns, source_place(request.job))
-    rows = TableWriter(target, request.placements.extend(schema))
-    dead = TableWriter(target.with_suffix(".dead.parquet"), DEAD_LETTERS)
-    with rows, dead:
+    with making.chunks.writer(offsets, request.placements.extend(schema)) as writer:
         for group in _gather(reader.read(offsets), offsets.partition, buffer_bytes, meter):
             table, rejects = group.split(request.job, making.fmt, request.key_columns)
             table = making.outputs.add(table, offsets.partition)
             tally.add(table, group.times)
-            rows.write(table)
-            dead.write(rejects)
+            writer.write(table, rejects)
             reach("after-dump-block")
     # Progress counts offsets, some of which hold no record.
-    meter.add(offsets.span - rows.rows - dead.rows)
-    path, dead_path = rows.finish(), dead.finish()
+    meter.add(offsets.span - writer.rows - writer.dead)
+    files = writer.finish()
     chunk = Chunk(
-        path=path,
+        path=files.path,
         range=offsets,
         records=tally.records,
         largest_bytes=tally.largest_bytes,
         checksum=tally.checksum % 2**64,
         has_keys=tally.has_keys,
         has_headers=tally.has_headers,
-        dead_letters=dead.rows,
-        dead_letter_path=dead_path,
-        file_bytes=sum(file.stat().st_size for file in (path, dead_path) if file is not None),
+        dead_letters=writer.dead,
+        dead_letter_path=files.dead_letter_path,
+        file_bytes=files.file_bytes,
         record_bytes=tally.record_bytes,
         lost=reader.take_lost(),
         published=tuple((key, checksum % 2**64) for key, checksum in tally.published.items()),
-        times=tuple(tally.times),
+        times=tuple(tally.times) if request.divided is None else thin_times(tally.times),
         schemas=used_schemas(making.fmt),
+        divided=files.divided,
     )
-    request.files.write_manifest(chunk)
+    making.chunks.write_manifest(chunk)
     return chunk
 
 
@@ -328,3 +331,13 @@ def dump_partition(request: DumpRequest) -> Dumped:
             dead_letters=dumped.dead_letters,
         )
         return dumped
+
+
+DUMP: Stage[DumpRequest, Dumped] = Stage(
+    "dump",
+    meter="dump",
+    work=dump_range,
+    task=dump_partition,
+    at_once=lambda job: job.dump_concurrency,
+    source=lambda request: (request.topic_name, request.topic_id),
+)

@@ -6,6 +6,13 @@ from pathlib import Path
 
 # Keys are bytes while rows are cut, and text once they are shown or recorded; None where a record has no such key.
 Key = tuple[int | str | bytes | None, ...]
+# Where a file of a run lies: a path, or an address s3://BUCKET/KEY.
+Location = Path | str
+
+
+def read_location(text: str) -> Location:
+    """Read a location that was written as text."""
+    return text if text.startswith("s3://") else Path(text)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ class Snapshot:
     replaces: bool = False
     # Column → type, of those whose types this run has inferred from its sample.
     types: Mapping[str, str] = field(default_factory=dict)
+    # The number of publishers that the run has at most, and why they are fewer than asked for.
+    publishers: int = 1
+    fewer_publishers: str = ""
 
     @property
     def ends(self) -> dict[int, int]:
@@ -98,7 +108,7 @@ class Chunk:
     has_keys: bool = False
     has_headers: bool = False
     dead_letters: int = 0
-    dead_letter_path: Path | None = None
+    dead_letter_path: Location | None = None
     file_bytes: int = 0
     record_bytes: int = 0
     lost: tuple[LostRange, ...] = ()
@@ -107,6 +117,8 @@ class Chunk:
     times: tuple[int, ...] = field(default=(), compare=False)
     # A retry has a format of its own, which has met fewer of them.
     schemas: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    # Names of the files with its rows, for each sort; none where `path` has them.
+    divided: tuple[tuple[str, ...], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -169,6 +181,23 @@ class SortedPart:
 
 
 @dataclass(frozen=True)
+class SortedFile:
+    """Consecutive rows of a sort's total order, in a Parquet file in this order, with key columns beside the records.
+
+    `bytes`: the size of the file.
+    """
+
+    location: Location
+    rows: int
+    bytes: int
+
+    @property
+    def files(self) -> tuple[Location, ...]:
+        """The one file."""
+        return (self.location,)
+
+
+@dataclass(frozen=True)
 class SortedRows:
     """Manifest of the sort named `sort`: its rows in total order, part by part, and their division among partitions.
 
@@ -179,7 +208,7 @@ class SortedRows:
 
     sort: str
     rows: int
-    parts: tuple[SortedPart, ...]
+    parts: tuple[SortedPart | SortedFile, ...]
     columns: tuple[str, ...]
     batch_rows: int
     ranges: tuple[KeyRange, ...] = ()
@@ -191,5 +220,11 @@ class SortedRows:
 
     @property
     def files(self) -> frozenset[Path]:
-        """All files that hold its rows."""
-        return frozenset(path for part in self.parts for path in (*part.files, part.order))
+        """All files of row numbers and of what they number."""
+        numbered = (part for part in self.parts if isinstance(part, SortedPart))
+        return frozenset(path for part in numbered for path in (*part.files, part.order))
+
+    @property
+    def file_bytes(self) -> int:
+        """The bytes of its sorted files."""
+        return sum(part.bytes for part in self.parts if isinstance(part, SortedFile))

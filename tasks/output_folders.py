@@ -48,9 +48,13 @@ def _check_links(job: Job) -> None:
     """Check what the settings have checked for paths again for what the paths lead to."""
     try:
         folders = [folder_of(sort.topic) for sort in job.folder_sorts]
-        check_folders([name if name.startswith(S3) else realpath(name) for name in folders], realpath(job.workdir))
+        check_folders([_resolve(name) for name in folders], _resolve(str(job.workdir)))
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def _resolve(folder: str) -> str:
+    return folder if folder.startswith(S3) else realpath(folder)
 
 
 def _check_owner(job: Job, folder: OutputFolder, cluster: str) -> None:

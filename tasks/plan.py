@@ -22,8 +22,8 @@ from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
 from tasks.snapshot import has_work, held_back, take_snapshot
-from tasks.sort import record_ranges
 from tasks.sorting.cuts import cut_counts, cut_rows
+from tasks.sorting.cutting import record_ranges
 from tasks.sorting.order import ROW, order_of
 from tasks.survey import Survey, take_survey
 from tasks.workdir import free_bytes
@@ -56,7 +56,7 @@ class RunPlan:
     created: tuple[str, ...]
     grown: tuple[str, ...]
     held_back: int
-    disk_free_bytes: int
+    disk_free_bytes: int | None
 
     @property
     def runs(self) -> int:

@@ -5,6 +5,7 @@ Every finding is one line that names the setting and the way out. Nothing is cha
 
 from collections.abc import Mapping
 
+from tasks.attempts import check_storage
 from tasks.errors import SettingsError
 from tasks.formats.registry import check_format, describe_format, with_schema_types
 from tasks.kafka.clients import Admin
@@ -40,6 +41,7 @@ def check_before_lease(job: Job, connection: Connection, admin: Admin, patience:
     with use_connection(connection):
         check_format(job)
     check_folder(job)
+    check_storage(job)
     require_broker(admin, connection, job.start_timeout)
     check_permissions(job, admin)
     source = require_source(admin, job.source_topic, patience)

@@ -108,7 +108,8 @@ class Publication:
         """The bytes of chunks and of the sorts' files, when all were there."""
         chunks = {chunk.path for chunk in self.chunks}
         others = frozenset[Path]().union(*(rows.files for rows in self.sorts)) - chunks
-        return sum(chunk.file_bytes for chunk in self.chunks) + sum(path.stat().st_size for path in others)
+        ordered = sum(path.stat().st_size for path in others) + sum(rows.file_bytes for rows in self.sorts)
+        return sum(chunk.file_bytes for chunk in self.chunks) + ordered
 
     @property
     def checksum(self) -> int:

@@ -4,45 +4,35 @@ Guarantee 2 (all or nothing, exactly once): nothing is written to Kafka before s
 retried freely; step 6 publishes all of the run in one transaction, or nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from tasks.chunks import drop_divided
-from tasks.dump import DumpRequest, refuse_lost
-from tasks.formats.known_schemas import describe_schemas
-from tasks.manifests import Chunk, Dumped, Snapshot, SortedRows
-from tasks.observe.logs import log_context
+from tasks.attempts import explaining_loss
+from tasks.layouts.base import StageRunner, Work, measure_stage
+from tasks.layouts.registry import choose_layout
+from tasks.manifests import Chunk, Snapshot
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
-from tasks.placement import Placements, place_outputs
+from tasks.placement import place_outputs
 from tasks.publication import Publication
-from tasks.run_context import current_run
 from tasks.run_record import RunRecord
 from tasks.settlement import settle
 from tasks.snapshot import BatchLimits, has_work
-from tasks.sort import SortRequest
 from tasks.targets.base import Target
+from tasks.workdir import storage_of
 
 
-class Runner(Protocol):
+class Runner(StageRunner, Protocol):
     """The interface that runs the stages of a run; it decides where, and how often each is tried.
 
-    Requests to dump and sort are picklable and hold all that these need, and their facts are returned; snapshot and
-    publish need the owner, so they run in its process.
+    Snapshot and publish need the owner, so they run in its process.
     """
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Note the offset range of every source partition."""
-
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Read each range into chunks; return the results in the order of the requests."""
-
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Order all rows by each sort; return the results in the order of the requests."""
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
         """Publish the run and commit, or find it committed."""
@@ -79,57 +69,22 @@ class Run:
         job, target = self.owner.job, self.open_target(snapshot)
         counts = [target.partitions(sort.name) if sort.name in target.sorts else 1 for sort in job.sort_list]
         placements = place_outputs(job, counts)
-        chunks = self._dump(snapshot, folder, placements)
         placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in target.sorts]
-        sorts = self.sort_all(
-            snapshot, [SortRequest(job, sort, chunks, place.count, folder, place) for sort, place in placed]
-        )
-        drop_divided(chunks, sorts)
-        return Publication(self.attempt, snapshot, chunks, sorts, target, self.started)
+        with explaining_loss(self.owner):
+            prepared = choose_layout(job, snapshot.publishers).prepare(self.work(snapshot, folder), placements, placed)
+        return Publication(self.attempt, snapshot, prepared.chunks, prepared.sorts, target, self.started)
+
+    def work(self, snapshot: Snapshot, folder: Path) -> Work:
+        """Return the work of the stages between snapshot and publish."""
+        return Work(self.owner, self.runner, snapshot, folder, storage_of(self.owner.job, folder, self.attempt))
 
     def publish(self, publication: Publication) -> RunRecord:
         """Do step 6, publish and commit."""
         snapshot = publication.snapshot
-        with _stage("publish", snapshot, sum(rows.rows for rows in publication.sorts)):
+        with measure_stage("publish", snapshot, sum(rows.rows for rows in publication.sorts)):
             record = self.runner.publish(self.owner, publication)
         current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record
-
-    def dump_all(self, snapshot: Snapshot, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Read each range into chunks; return the results in the order of the requests."""
-        with _stage("dump", snapshot, sum(request.range.span for request in requests)):
-            dumped = self.runner.dump(requests)
-        for part in dumped:
-            current_metrics().count("dump", part.records, part.record_bytes, partition=part.range.partition)
-        return dumped
-
-    def sort_all(self, snapshot: Snapshot, requests: Sequence[SortRequest]) -> tuple[SortedRows, ...]:
-        """Make each sort of its chunks; return the results in the order of the requests."""
-        with _stage("sort", snapshot, sum(chunk.records for request in requests for chunk in request.chunks)):
-            sorts = tuple(self.runner.sort(requests))
-        for request, done in zip(requests, sorts, strict=True):
-            size = sum(chunk.record_bytes for chunk in request.chunks)
-            current_metrics().count("sort", done.rows, size, sort=done.sort)
-        return sorts
-
-    def _dump(self, snapshot: Snapshot, folder: Path, placements: Placements) -> tuple[Chunk, ...]:
-        job, ranges = self.owner.job, [r for r in snapshot.ranges if r.span]
-        requests = [DumpRequest(job, snapshot.run, snapshot.source_topic_id, r, folder, placements) for r in ranges]
-        chunks = tuple(chunk for part in self.dump_all(snapshot, requests) for chunk in part.chunks)
-        refuse_lost(job, chunks)
-        # The publish does so as well: by then an earlier batch may have met more.
-        describe_schemas(self.owner.recorded_format, chunks)
-        return chunks
-
-
-@contextmanager
-def _stage(name: str, snapshot: Snapshot, total: int) -> Iterator[None]:
-    """Measure the stage's progress and duration, and put the run's number on each of its log lines."""
-    with log_context(run=snapshot.run), current_run().progress.stage(name, total) as meter:
-        try:
-            yield
-        finally:
-            current_metrics().observe_stage(name, meter.seconds)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,20 @@
 """Runners of the stages of a run: as Prefect tasks with retries, or in plain threads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+from typing import Any
 
-from tasks.dump import DumpRequest, dump_partition, dump_range
-from tasks.kafka.consumer_pool import ConsumerPool
-from tasks.manifests import Dumped, Snapshot, SortedRows
+from tasks.manifests import Snapshot
 from tasks.ownership import Owner
 from tasks.publication import Publication
 from tasks.publish import publish_and_commit, publish_run
+from tasks.publishers.processes import local_publishers
 from tasks.run_context import Stop
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits, snapshot_source, take_snapshot
-from tasks.sort import SortRequest, sort_chunks, sort_records
+from tasks.stage import Capacity, Q, R, Stage
 from tasks.task_runs import run_each, run_threads, with_retries
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class PrefectRunner:
@@ -33,51 +28,48 @@ class PrefectRunner:
         """Run it as one task."""
         return with_retries(snapshot_source, self._job)(owner, limits)
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Run one task for each source partition."""
-        return run_each(with_retries(dump_partition, self._job), requests, self._job.dump_concurrency, self._stop.set)
+    def capacity(self, job: Job) -> Capacity:
+        """Return the threads of this process, which have a share of its limits each."""
+        return Capacity(max(job.dump_concurrency, job.sort_concurrency), job)
 
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Run one task for each sort."""
-        return run_each(with_retries(sort_records, self._job), requests, self._job.sort_concurrency, self._stop.set)
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        """Run one task for each request."""
+        return run_each(with_retries(stage.task, self._job), requests, stage.at_once(self._job), self._stop.set)
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """Run it as one task."""
-        return with_retries(publish_and_commit, self._job)(owner, publication)
+        """Run it as one task; publishers besides are processes of this machine."""
+        publishers = local_publishers(owner.connection, publication.snapshot.publishers)
+        return with_retries(publish_and_commit, self._job)(owner, publication, publishers)
 
 
 class ThreadRunner:
     """Tries each stage once, in threads that Prefect does not see; without an executor, in the calling thread.
 
-    `consumers`: the pool of a caller that makes run after run.
+    `pools`: executors by the names of stages. `works`: how stages do a request, where that is not their own way.
     """
 
     def __init__(
         self,
-        dumping: ThreadPoolExecutor | None = None,
-        sorting: ThreadPoolExecutor | None = None,
-        consumers: ConsumerPool | None = None,
+        pools: Mapping[str, ThreadPoolExecutor] | None = None,
+        works: Mapping[str, Callable[[Any], Any]] | None = None,
     ) -> None:
-        self._dumping = dumping
-        self._sorting = sorting
-        self._consumers = consumers
+        self._pools = pools or {}
+        self._works = works or {}
 
     def snapshot(self, owner: Owner, limits: BatchLimits | None) -> Snapshot:
         """Run it in the calling thread."""
         return take_snapshot(owner, limits)
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Run one thread for each source partition."""
-        return _run_all(partial(dump_range, consumers=self._consumers), requests, self._dumping)
+    def capacity(self, job: Job) -> Capacity:
+        """Return the threads of this process, which have a share of its limits each."""
+        return Capacity(max(job.dump_concurrency, job.sort_concurrency), job)
 
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Run one thread for each sort."""
-        return _run_all(sort_chunks, requests, self._sorting)
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        """Run one thread for each request."""
+        work: Callable[[Q], R] = self._works.get(stage.name, stage.work)
+        pool = self._pools.get(stage.name)
+        return list(map(work, requests)) if pool is None else run_threads(work, requests, pool)
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
         """Run it in the calling thread."""
         return publish_run(owner, publication)
-
-
-def _run_all(work: Callable[[T], R], requests: Sequence[T], pool: ThreadPoolExecutor | None) -> list[R]:
-    return list(map(work, requests)) if pool is None else run_threads(work, requests, pool)

@@ -10,12 +10,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from tempfile import mkdtemp
 
 import duckdb
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -23,31 +21,26 @@ from tasks.chunks import name_unfinished
 from tasks.errors import TerminalError, TransientError
 from tasks.failpoints import reach
 from tasks.file_columns import file_columns
-from tasks.manifests import Chunk, Key, KeyRange, SortedPart, SortedRows
+from tasks.manifests import Chunk, SortedPart, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.placement import Placement
 from tasks.run_context import current_run
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.settings.sorts import KeyColumn, Sort
-from tasks.sorting.bound import KeyBound, encode_key
-from tasks.sorting.cuts import cut_counts, cut_rows
-from tasks.sorting.encoded import encode_rows
+from tasks.sorting.cutting import cut_sort
 from tasks.sorting.newest import Newest, keep_newest
 from tasks.sorting.order import Order, order_of
 from tasks.sorting.order_files import OrderWriter, PartitionedOrder, PlainOrder, count_partitions
 from tasks.sorting.rows import RowGroups, RowNumbers, SortedKeys
 from tasks.sorting.split import Division, divide
-from tasks.sparse_index import index_lines, sampled_rows
-from tasks.types.base import KeyType
-from tasks.types.registry import key_type
+from tasks.stage import Stage
 
 # The limits of a batch of records that publish gathers.
 _BATCH_ROWS = 100_000
 _BATCH_BYTES = 32_000_000
 # Row numbers in a batch from DuckDB to the file of the order.
 _ORDER_ROWS = 1_000_000
-_SHOWN_CHARACTERS = 100
 _LOCKED = "SET enable_progress_bar = false; SET enable_external_access = false; SET lock_configuration = true"
 
 
@@ -99,31 +92,26 @@ def _sort_chunks(request: SortRequest) -> SortedRows:
     partition = request.placement.partition
     chunks, key = _kept(request, order), request.placement.key
     columns = record_columns(job, sort, chunks, key)
-    parts = _order_parts(request, chunks, columns, order)
+    parts = order_parts(request, chunks, columns, order, Budget.of(job).part_bytes)
     rows, expected = sum(part.rows for part in parts), sum(chunk.records for chunk in chunks)
     if rows != expected:
         raise TerminalError(f"sort {sort.name} gave {rows} rows of {expected}: a chunk was altered; start again")
     keys = SortedKeys(parts, order.columns)
-    if partition:
-        ranges = cut_counts(keys, count_partitions(parts, partition, request.partitions))
-    else:
-        ranges = cut_rows(keys, request.partitions, split_heavy_keys=job.split_heavy_keys)
-    ranges = record_ranges(job, sort, ranges)
-    if not sort.has_folder:
-        ranges = _indexed(order, keys, ranges)
+    counts = count_partitions(parts, partition, request.partitions) if partition else None
+    ranges = cut_sort(job, sort, order, keys, request.partitions, counts)
     reach("after-sort")
-    checksum = _checksum(chunks, key)
+    checksum = published_checksum(chunks, key)
     return SortedRows(
         sort.name,
         rows,
         tuple(parts),
         columns,
-        _batch_rows(chunks),
+        batch_rows(chunks),
         ranges,
         key=key,
         checksum=checksum,
         superseded=sum(chunk.records for chunk in request.chunks) - rows,
-        superseded_checksum=(_checksum(request.chunks, key) - checksum) % 2**64,
+        superseded_checksum=(published_checksum(request.chunks, key) - checksum) % 2**64,
     )
 
 
@@ -139,16 +127,16 @@ def _kept(request: SortRequest, order: Order) -> tuple[Chunk, ...]:
         return keep_newest(connection, request.chunks, order.columns, request.newest, name)
 
 
-def _order_parts(
-    request: SortRequest, chunks: Sequence[Chunk], columns: tuple[str, ...], order: Order
+def order_parts(
+    request: SortRequest, chunks: Sequence[Chunk], columns: tuple[str, ...], order: Order, most_bytes: int
 ) -> list[SortedPart]:
-    """Divide the rows into parts that fit the memory, and order each. `columns`: those of a record."""
+    """Divide the rows into parts of at most so many bytes, and order each. `columns`: those of a record."""
     job, partition, number = request.job, request.placement.partition, request.number
     files = [chunk.path for chunk in chunks if chunk.path is not None]
     division = Division(
         order.behind(partition) if partition else order,
         columns,
-        Budget.of(job).part_bytes,
+        most_bytes,
         _threads(job),
         lambda part: request.folder / f"part-{number:03}-{part:05}.parquet",
     )
@@ -160,15 +148,9 @@ def _order_parts(
         ]
 
 
-def _checksum(chunks: Iterable[Chunk], key: str) -> int:
+def published_checksum(chunks: Iterable[Chunk], key: str) -> int:
     """Return the checksum of the records with the record keys of this column."""
     return sum(dict(chunk.published).get(key, 0) for chunk in chunks) % 2**64
-
-
-def record_ranges(job: Job, sort: Sort, ranges: Iterable[KeyRange]) -> tuple[KeyRange, ...]:
-    """Return the ranges as the ledger has them: their keys for a person, and encoded."""
-    order, types = order_of(job.key_columns, sort), _key_types(job, sort)
-    return tuple(_recorded(order, types, r) for r in ranges)
 
 
 def _order_part(
@@ -204,8 +186,11 @@ def _ordered(connection: duckdb.DuckDBPyConnection, groups: RowGroups, order: Or
         yield batch.column(0).to_numpy()
 
 
-def _batch_rows(chunks: Sequence[Chunk]) -> int:
-    """Divide by the largest record, not the mean: the order may put large ones together."""
+def batch_rows(chunks: Sequence[Chunk]) -> int:
+    """Return how many records may be gathered at once.
+
+    It goes by the largest record, not the mean: the order may put large ones together.
+    """
     largest = max((chunk.largest_bytes for chunk in chunks), default=0)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(largest, 1)))
 
@@ -215,10 +200,18 @@ def record_columns(job: Job, sort: Sort, chunks: Sequence[Chunk], key: str = "ke
 
     `key`: the column of record keys; empty for none.
     """
+    has_keys, has_headers = any(chunk.has_keys for chunk in chunks), any(chunk.has_headers for chunk in chunks)
+    return possible_columns(job, sort, key, has_keys=has_keys, has_headers=has_headers)
+
+
+def possible_columns(
+    job: Job, sort: Sort, key: str, *, has_keys: bool = True, has_headers: bool = True
+) -> tuple[str, ...]:
+    """Return the columns of the output, if any record has a key, or headers."""
     wanted = {
         "value": True,
-        key: any(chunk.has_keys for chunk in chunks) if key == "key" else bool(key),
-        "headers": any(chunk.has_headers for chunk in chunks),
+        key: has_keys if key == "key" else bool(key),
+        "headers": has_headers,
         "timestamp": job.timestamps == "keep",
     }
     if sort.has_folder:
@@ -277,46 +270,6 @@ def _first_line(error: duckdb.Error) -> str:
     return str(error).partition("\n")[0]
 
 
-def _key_types(job: Job, sort: Sort) -> list[KeyType]:
-    """Return the types of the sort's keys, flags aside: they know how a key is shown."""
-    kinds = {key.name: key.type for key in job.key_columns}
-    return [key_type(kinds[key.column]) for key in sort.by]
-
-
-def _recorded(order: Order, types: Sequence[KeyType], r: KeyRange) -> KeyRange:
-    """Return the range for the ledger, which must stay small: its keys for a person, and encoded."""
-    if r.first_key is None or r.last_key is None:
-        return r
-    low, high = (str(KeyBound.of(encode_key(order, key))) for key in (r.first_key, r.last_key))
-    first, last = (_printable(types, order.without_flags(key)) for key in (r.first_key, r.last_key))
-    return KeyRange(r.partition, r.first_row, r.end_row, first, last, low, high)
-
-
-def _indexed(order: Order, keys: SortedKeys, ranges: Sequence[KeyRange]) -> tuple[KeyRange, ...]:
-    """Add the entries of the sparse index to each range that is large enough for one."""
-    sampled = [sampled_rows(r.first_row, r.end_row) for r in ranges]
-    if not any(sampled):
-        return tuple(ranges)
-    columns = keys.take(np.concatenate([np.asarray(rows, np.int64) for rows in sampled]))
-    encoded = encode_rows(order, dict(zip(order.columns, columns, strict=True))).to_pylist()
-    ends = accumulate(map(len, sampled))
-    return tuple(
-        replace(r, index=index_lines(encoded[end - len(rows) : end]))
-        for r, rows, end in zip(ranges, sampled, ends, strict=True)
-    )
-
-
-def _printable(types: Sequence[KeyType], key: Key) -> Key:
-    """Show each part of a key as its type does, shortened."""
-    return tuple(None if part is None else _shorten(kind.show(part)) for kind, part in zip(types, key, strict=True))
-
-
-def _shorten(shown: int | str) -> int | str:
-    if isinstance(shown, int) or len(shown) <= _SHOWN_CHARACTERS:
-        return shown
-    return f"{shown[:_SHOWN_CHARACTERS]}…"
-
-
 @task(task_run_name="{request.title}", cache_policy=NO_CACHE, persist_result=False)
 def sort_records(request: SortRequest) -> SortedRows:
     """Order all chunks by one sort's key columns."""
@@ -324,3 +277,8 @@ def sort_records(request: SortRequest) -> SortedRows:
         done = sort_chunks(request)
         get_logger().info("sorted", records=done.rows, partitions=len(done.ranges), parts=len(done.parts))
         return done
+
+
+SORT: Stage[SortRequest, SortedRows] = Stage(
+    "sort", meter="sort", work=sort_chunks, task=sort_records, at_once=lambda job: job.sort_concurrency
+)

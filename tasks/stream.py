@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
+from tasks.dump import DUMP, dump_range
 from tasks.errors import KafkaSortError, RunTimeoutError, StoppedError, TransientError
 from tasks.kafka.consumer_pool import ConsumerPool
 from tasks.kafka.lease import LeaseLostError, LeaseTakenError
@@ -44,6 +46,7 @@ from tasks.settings.job import Job
 from tasks.settings.streaming import Streaming, check_streamable
 from tasks.settlement import take_over
 from tasks.snapshot import BatchLimits
+from tasks.sort import SORT
 from tasks.streaming.drain import Drain
 from tasks.streaming.stats import Seconds, StreamStats, StreamStatus
 from tasks.streaming.trigger import BatchTrigger
@@ -176,7 +179,9 @@ class Stream:
             take_over(owner)
             check_former_runs(owner)
             trigger = BatchTrigger(owner, self.streaming, self.drain, self.stats)
-            runner = ThreadRunner(dumping, sorting, consumers)
+            runner = ThreadRunner(
+                {DUMP.name: dumping, SORT.name: sorting}, {DUMP.name: partial(dump_range, consumers=consumers)}
+            )
             self._owned = OwnedStream(owner, trigger, folder, runner)
             try:
                 yield

@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import Consumer, Message
 
@@ -26,7 +28,7 @@ from tasks.ownership import JobView
 from tasks.placement import OutputColumns, Placements
 from tasks.settings.job import Job
 
-_RECORDS: Final = 16_000
+RECORDS: Final = 16_000
 _BYTES: Final = 32_000_000
 _SECONDS: Final = 1.5
 # Windows of a range, as long as each can have some records: few long ones would see less of the range.
@@ -47,6 +49,8 @@ class Survey:
     rows: pa.Table
     column_bytes: Mapping[str, int]
     placements: Placements = field(default_factory=Placements)
+    # How many offsets of the ranges stand behind each of the rows.
+    weights: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def share(self) -> float:
@@ -68,36 +72,45 @@ class Survey:
         return sum(self.column_bytes[name] for name in columns or self.column_bytes) / max(len(self.rows), 1)
 
 
-def take_survey(view: JobView, snapshot: Snapshot, placements: Placements) -> Survey:
-    """Survey the ranges of the snapshot, by the types that the job has by now."""
+def take_survey(
+    view: JobView, snapshot: Snapshot, placements: Placements, most: int = RECORDS, seconds: float = _SECONDS
+) -> Survey:
+    """Survey the ranges of the snapshot, by the types that the job has by now: at most so many records, for so long."""
     groups: dict[int, RowGroup] = {}
     offsets = records = size = 0
-    for windows, messages in _read(view, snapshot):
+    for windows, messages in _read(view, snapshot, most, seconds):
         offsets += sum(end - start for start, end in windows.values())
         records += len(messages)
         size += sum(map(record_bytes, messages))
         for partition, of_one in _by_partition(messages).items():
             groups.setdefault(partition, RowGroup(partition)).add(Block.of(of_one))
-    rows = _parse(view.job, placements, groups)
-    return Survey(offsets, records, size, rows, column_bytes(rows), placements)
+    rows, counts = _parse(view.job, placements, groups)
+    spans = {r.partition: r.span for r in snapshot.ranges}
+    each = [np.full(count, spans[partition] / max(count, 1)) for partition, count in counts.items()]
+    weights = np.concatenate([np.empty(0), *each])
+    return Survey(offsets, records, size, rows, column_bytes(rows), placements, weights)
 
 
-def _read(view: JobView, snapshot: Snapshot) -> Iterator[tuple[Mapping[int, tuple[int, int]], list[Message]]]:
+def _read(
+    view: JobView, snapshot: Snapshot, most: int, seconds: float
+) -> Iterator[tuple[Mapping[int, tuple[int, int]], list[Message]]]:
     """Yield windows and their messages, turn by turn, as long as a turn is read whole in time."""
-    ranges, deadline = [r for r in snapshot.ranges if r.span], time.monotonic() + _SECONDS
+    ranges, deadline = [r for r in snapshot.ranges if r.span], time.monotonic() + seconds
     if not ranges:
         return
     limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
     with closing(make_consumer(view.connection, view.job.group, **limits)) as consumer:
-        for windows in _plan(ranges, snapshot.mean_record_bytes):
+        for windows in _plan(ranges, snapshot.mean_record_bytes, most):
             messages = _read_turn(consumer, view.job.source_topic, windows, deadline)
             if time.monotonic() >= deadline:
                 return
             yield windows, messages
 
 
-def _plan(ranges: Sequence[OffsetRange], mean_record_bytes: float) -> Iterator[Mapping[int, tuple[int, int]]]:
-    most = min(_RECORDS, int(_BYTES / max(mean_record_bytes, 1.0)))
+def _plan(
+    ranges: Sequence[OffsetRange], mean_record_bytes: float, most: int
+) -> Iterator[Mapping[int, tuple[int, int]]]:
+    most = min(most, int(_BYTES / max(mean_record_bytes, 1.0)))
     turns = max(3, min(_MOST_TURNS, most // (_WINDOW_RECORDS * len(ranges))))
     return plan_windows(ranges, most, turns=turns)
 
@@ -115,12 +128,12 @@ def _by_partition(messages: Sequence[Message]) -> dict[int, list[Message]]:
     return found
 
 
-def _parse(job: Job, placements: Placements, groups: Mapping[int, RowGroup]) -> pa.Table:
-    """Return the rows as the dump writes them, in order of arrival."""
+def _parse(job: Job, placements: Placements, groups: Mapping[int, RowGroup]) -> tuple[pa.Table, dict[int, int]]:
+    """Return the rows as the dump writes them, in order of arrival, and partition → number of rows."""
     fmt, outputs = make_format(job), OutputColumns(job, placements)
-    tables = [
-        outputs.add(groups[partition].split(job, fmt, job.key_columns)[0], partition) for partition in sorted(groups)
-    ]
-    return pa.concat_tables(
-        [placements.extend(chunk_schema(job.key_columns, source_place(job))).empty_table(), *tables]
-    )
+    tables = {
+        partition: outputs.add(groups[partition].split(job, fmt, job.key_columns)[0], partition)
+        for partition in sorted(groups)
+    }
+    none = placements.extend(chunk_schema(job.key_columns, source_place(job))).empty_table()
+    return pa.concat_tables([none, *tables.values()]), {partition: len(rows) for partition, rows in tables.items()}

@@ -13,9 +13,12 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
+from tempfile import mkdtemp
 
 from tasks.errors import SettingsError
+from tasks.manifests import Location
 from tasks.settings.job import Job
 
 _mask_lock = threading.Lock()
@@ -25,22 +28,34 @@ _masks: list[int] = []
 
 def job_folder(job: Job) -> Path:
     """Return the job's part of the work folder, created if absent. SettingsError unless records are safe there."""
-    folder = job.workdir / job.name
+    folder = job.local_workdir / job.name
     with private_files():
-        _claim(job.workdir)
+        _claim(job.local_workdir)
         _claim(folder)
     return folder
 
 
 def check_folder(job: Job) -> None:
     """Raise the SettingsError of `job_folder`, without creating a folder."""
-    for folder in (job.workdir, job.workdir / job.name):
+    for folder in (job.local_workdir, job.local_workdir / job.name):
         _refuse(folder, _why_unusable(folder))
 
 
-def free_bytes(job: Job) -> int:
-    """Return the free space of the work folder, or of the place where it will be made."""
-    return shutil.disk_usage(_nearest(job.workdir)).free
+def free_bytes(job: Job) -> int | None:
+    """Return the free space of the work folder, or of the place where it will be made; None if it has no limit."""
+    return None if job.storage_prefix is not None else shutil.disk_usage(_nearest(job.local_workdir)).free
+
+
+def shared_folder(job: Job) -> Location:
+    """Return the job's part of what its tasks share, created if absent."""
+    prefix = job.storage_prefix
+    return job_folder(job) if prefix is None else f"{prefix}/{job.name}"
+
+
+def storage_of(job: Job, folder: Path, attempt: str) -> Location:
+    """Return where an attempt's tasks leave files for each other. `folder`: the attempt's own on this machine."""
+    prefix = job.storage_prefix
+    return folder if prefix is None else f"{prefix}/{job.name}/{attempt}"
 
 
 @contextmanager
@@ -129,6 +144,29 @@ def private_files() -> Iterator[None]:
             former = _masks.pop()
             if not _masks:
                 os.umask(former)
+
+
+_scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
+
+
+@contextmanager
+def use_scratch(folder: Path) -> Iterator[None]:
+    """Make it the folder of this machine for what only one task needs, in place of the run's own."""
+    token = _scratch.set(folder)
+    try:
+        yield
+    finally:
+        _scratch.reset(token)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """Create a private folder for one task, removed at its end. `folder`: the run's own, on the driver's machine."""
+    own = Path(mkdtemp(prefix="scratch-", dir=_scratch.get() or folder))
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _remove_if_dead(folder: Path) -> None:

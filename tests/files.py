@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from tasks.folders.base import MARKER
+from tasks.manifests import Location
 from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job
 from tasks.settings.sorts import Sort
@@ -96,3 +97,11 @@ def assert_placed(cluster: Cluster, job: Job, folder: Path) -> WrittenSort:
 def schema_of(folder: Path, run: str) -> pa.Schema:
     [schema] = {pq.read_schema(file) for file in files_of(folder, run)}
     return schema
+
+
+def flip(files: Iterable[Location], value: bytes) -> None:
+    """Flip one bit of a value in its file."""
+    (path,) = (file for file in map(Path, files) if value in file.read_bytes())
+    data = bytearray(path.read_bytes())
+    data[data.find(value) + len(value) // 2] ^= 1
+    path.write_bytes(data)

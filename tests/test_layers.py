@@ -22,22 +22,25 @@ LAYERS = (
     ),
     "tasks.run_context tasks.run_record",
     "tasks.settings tasks.broker",
-    "tasks.kafka",
+    "tasks.kafka tasks.stage",
     (
         "tasks.chunks tasks.file_columns tasks.folders tasks.formats tasks.json_arrays tasks.keys tasks.placement "
-        "tasks.sorting tasks.sparse_index tasks.types tasks.workdir"
+        "tasks.s3 tasks.sorting tasks.sparse_index tasks.storage tasks.types tasks.workdir"
     ),
     "tasks.observe",
     # The subjects of the stages.
-    "tasks.dead_letters tasks.ownership tasks.permissions tasks.publication tasks.source tasks.targets",
+    (
+        "tasks.attempts tasks.dead_letters tasks.ownership tasks.permissions tasks.publication tasks.publishers "
+        "tasks.source tasks.targets"
+    ),
     (
         "tasks.fill tasks.inference tasks.inspection tasks.output_folders tasks.outputs tasks.preflight "
         "tasks.replacement tasks.sample tasks.settlement"
     ),
     # The stages.
-    "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort",
-    "tasks.estimates tasks.survey",
-    "tasks.dask tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
+    "tasks.dump tasks.generate tasks.load tasks.loading tasks.publish tasks.snapshot tasks.sort tasks.sort_part",
+    "tasks.estimates tasks.stages tasks.survey",
+    "tasks.dask tasks.layouts tasks.plan tasks.rewriting tasks.run tasks.runners tasks.task_runs",
     "tasks.merging tasks.reading tasks.stream tasks.streaming tasks.verification tasks.verify",
     "flows",
     "kafka_sort",

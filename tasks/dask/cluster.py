@@ -23,12 +23,15 @@ from prefect.settings import get_current_settings
 
 from tasks.dask.orders import UnfitWorkerError, bequeath
 from tasks.errors import TransientError
+from tasks.manifests import read_location
 from tasks.observe.logs import get_logger
 from tasks.settings.budget import MB, bytes_of_worker, most_workers
 from tasks.settings.connection import Connection, is_loopback
 from tasks.settings.job import Job
 from tasks.settings.scheduler import certificate_files
-from tasks.workdir import job_folder, private_files
+from tasks.storage.base import write_file
+from tasks.storage.registry import open_file, open_storage
+from tasks.workdir import private_files, shared_folder
 
 if TYPE_CHECKING:
     from prefect_dask.client import PrefectDaskClient
@@ -54,7 +57,17 @@ class Workers:
     """Workers that take tasks, by the one client of the run. `per_machine`: the most that share one machine."""
 
     client: "PrefectDaskClient"
+    count: int
     per_machine: int
+
+
+def count_local(job: Job) -> int:
+    """Return how many workers this machine has for the job."""
+    return max(1, min(_wanted(job), most_workers(job)))
+
+
+def _wanted(job: Job) -> int:
+    return max(job.dump_concurrency, job.sort_concurrency)
 
 
 @contextmanager
@@ -66,8 +79,7 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
     """
     from distributed import LocalCluster
 
-    wanted = max(job.dump_concurrency, job.sort_concurrency)
-    count = max(1, min(wanted, most_workers(job)))
+    wanted, count = _wanted(job), count_local(job)
     if count < wanted:
         get_logger().warning("fewer workers than asked for, by the memory limit", workers=count, asked=wanted)
     _quiet_dask()
@@ -92,7 +104,7 @@ def local_workers(job: Job, connection: Connection, folder: Path) -> Iterator[Wo
         ) from error
     with cluster, _connect(cluster, job) as client:
         client.register_plugin(_deaf())
-        yield Workers(client, count)
+        yield Workers(client, count, count)
 
 
 def _deaf() -> Any:
@@ -128,7 +140,7 @@ def shared_workers(job: Job, scheduler: str) -> Iterator[Workers]:
         per_machine = max(Counter(str(worker["host"]) for worker in found.values()).values())
         _check_sizes(job, found, bytes_of_worker(job, per_machine))
         _check_sights(client, job)
-        yield Workers(client, per_machine)
+        yield Workers(client, len(found), per_machine)
 
 
 def _connect(cluster: Any, job: Job, security: Any = None) -> "PrefectDaskClient":
@@ -169,14 +181,14 @@ def _check_sizes(job: Job, found: Mapping[str, Any], needed: int) -> None:
 
 def _check_sights(client: "PrefectDaskClient", job: Job) -> None:
     """Raise UnfitWorkerError unless each worker sees the work folder, and has the releases that this process has."""
-    token = uuid4().hex
+    token, place = uuid4().hex, shared_folder(job)
+    name = f"shared-{token}"
     with private_files():
-        file = job_folder(job) / f"shared-{token}"
-        file.write_text(token)
+        write_file(open_storage(place), name, token.encode())
     try:
-        seen = client.run(look_around, str(file), _local_api(), on_error="return")
+        seen = client.run(look_around, str(open_storage(place).locate(name)), _local_api(), on_error="return")
     finally:
-        file.unlink()
+        open_storage(place).remove(name)
     for address, sight in seen.items():
         _check_sight(job, address, sight, token)
 
@@ -185,11 +197,19 @@ def look_around(file: str, api: str | None) -> str:
     """Return what a worker sees, as JSON: the content of the driver's file, its releases, whether Prefect answers."""
     return json.dumps(
         {
-            "content": Path(file).read_text() if Path(file).is_file() else None,
+            "content": _content(file),
             "releases": _releases(),
             "reaches": api is None or _answers(api),
         }
     )
+
+
+def _content(file: str) -> str | None:
+    try:
+        with open_file(read_location(file)) as source:
+            return bytes(source.read()).decode()
+    except OSError:
+        return None
 
 
 def _check_sight(job: Job, address: str, sight: Any, token: str) -> None:
@@ -208,8 +228,8 @@ def _check_sight(job: Job, address: str, sight: Any, token: str) -> None:
             )
     if facts["content"] != token:
         raise UnfitWorkerError(
-            f"worker {address} does not see what is written to {job_folder(job)}: give a folder with --workdir that "
-            "all workers share, and start them as the same user"
+            f"worker {address} does not see what is written to {shared_folder(job)}: give a folder with --workdir that "
+            "all workers share, and start them as the same user; or s3://BUCKET/PREFIX, with the same variables for S3"
         )
     if not facts["reaches"]:
         raise UnfitWorkerError(

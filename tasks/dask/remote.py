@@ -1,31 +1,30 @@
-"""Dump and sort as Prefect tasks on workers of Dask: the stages of `tasks.dump` and `tasks.sort`, by an order."""
+"""The stages of a run as Prefect tasks on workers of Dask: any stage, by its name and an order."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.dask.orders import Order
-from tasks.dump import DumpRequest, dump_partition
-from tasks.manifests import Dumped, SortedRows
-from tasks.sort import SortRequest, sort_records
+from tasks.stage import Stage
+from tasks.stages import STAGES
 
 
-@task(name="dump_partition", task_run_name="{order.name}", cache_policy=NO_CACHE, persist_result=False)
-def dump_on_worker(requests: tuple[DumpRequest, ...], order: Order) -> list[Dumped]:
-    """Read partitions into chunks, of the run's own cluster and topic.
+@task(task_run_name="{order.name}", cache_policy=NO_CACHE, persist_result=False)
+def work_on_worker(stage: str, requests: tuple[Any, ...], order: Order) -> list[Any]:
+    """Do requests of a stage; one that reads Kafka reads the run's own cluster and topic.
 
-    Done again after its worker was lost, it finds the chunks that were finished.
+    Done again after its worker was lost, it finds the files that were finished.
     """
     with order.taken_up():
-        return [_dump(request, order) for request in requests]
+        return [_work(STAGES[stage], request, order) for request in requests]
 
 
-def _dump(request: DumpRequest, order: Order) -> Dumped:
-    with order.connected(request.topic_name, request.topic_id):
-        return dump_partition.fn(request)
+def _work(stage: Stage[Any, Any], request: Any, order: Order) -> Any:
+    with _connected(stage, request, order):
+        return stage.task.fn(request)
 
 
-@task(name="sort_records", task_run_name="{order.name}", cache_policy=NO_CACHE, persist_result=False)
-def sort_on_worker(requests: tuple[SortRequest, ...], order: Order) -> list[SortedRows]:
-    """Order all chunks by the key columns of each sort."""
-    with order.taken_up():
-        return [sort_records.fn(request) for request in requests]
+def _connected(stage: Stage[Any, Any], request: Any, order: Order) -> AbstractContextManager[None]:
+    return nullcontext() if stage.source is None else order.connected(*stage.source(request))

@@ -1,4 +1,4 @@
-"""The runner of a run on workers of Dask: dump and sort there, snapshot and publish in this process.
+"""The runner of a run on workers of Dask: dump, sort and publishers there, snapshot and commit in this process.
 
 Guarantee 2 (all or nothing, exactly once) needs nothing of Dask: it may run a task twice or lose it. Tasks write files
 that appear by rename, and lease, fence, ledger and transaction stay in this process.
@@ -13,25 +13,27 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import structlog
 from prefect import Task
-from prefect.context import SettingsContext
 
-from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
+from tasks.dask.cluster import Workers, count_local, local_workers, shared_workers
 from tasks.dask.orders import TOPIC, Order
-from tasks.dask.remote import dump_on_worker, sort_on_worker
-from tasks.dump import DumpRequest
+from tasks.dask.publishers import DaskEngine
+from tasks.dask.remote import work_on_worker
+from tasks.dask.submission import submit
 from tasks.errors import StoppedError, TransientError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id
-from tasks.manifests import Dumped, Snapshot, SortedRows
-from tasks.observe.logs import LOGGER, get_logger, show_line
+from tasks.manifests import Location, Snapshot
+from tasks.observe.logs import get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.publication import Publication
+from tasks.publish import publish_and_commit
+from tasks.publishers.crew import SeveralPublishers
 from tasks.run import Runner
 from tasks.run_context import Meter, Stop, current_run
 from tasks.run_record import RunRecord
@@ -40,15 +42,13 @@ from tasks.settings.budget import job_of_workers
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.snapshot import BatchLimits
-from tasks.sort import SortRequest
+from tasks.stage import Capacity, Q, R, Stage
 from tasks.task_runs import with_retries
 
 if TYPE_CHECKING:
     from prefect_dask.client import PrefectDaskClient
     from prefect_dask.task_runners import PrefectDaskFuture
 
-Q = TypeVar("Q", DumpRequest, SortRequest)
-R = TypeVar("R")
 # How long a stopped run waits for tasks that still write, before it removes their files.
 _END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
@@ -81,7 +81,8 @@ def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner
 class DaskRunner:
     """Runs dump and sort as Prefect tasks on workers, one a partition or a sort, and the other stages in this process.
 
-    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes.
+    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes, unless
+    there are several publishers, which are tasks on them.
     """
 
     def __init__(self, job: Job, connection: Connection, stop: Stop, workers: Workers | None = None) -> None:
@@ -97,26 +98,32 @@ class DaskRunner:
         """Run it as one task of this process."""
         return self._here.snapshot(owner, limits)
 
-    def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-        """Run one task for each source partition on the workers, or for several of very many."""
-        return self._run_each("dump", dump_on_worker, requests)
+    def capacity(self, job: Job) -> Capacity:
+        """Return the workers there are or will be, which divide the limits of their machines."""
+        if self._workers is not None:
+            return Capacity(self._workers.count, job_of_workers(job, self._workers.per_machine))
+        count = count_local(job)
+        return Capacity(count, job_of_workers(job, count))
 
-    def sort(self, requests: Sequence[SortRequest]) -> list[SortedRows]:
-        """Run one task for each sort on the workers."""
-        return self._run_each("sort", sort_on_worker, requests)
+    def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+        """Run one task for each request on the workers, or for several of very many."""
+        return self._run_each(stage, requests) if requests else []
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """Run it as one task of this process, which has the machine's memory by then."""
-        self.close()
-        return self._here.publish(owner, publication)
+        """Run it as one task of this process, which has the machine's memory by then; publishers work on workers."""
+        count = publication.snapshot.publishers
+        if count == 1 or self._workers is None:
+            self.close()
+            return self._here.publish(owner, publication)
+        engine = DaskEngine(self._workers, self._order(self._job.workdir))
+        publish = with_retries(publish_and_commit, self._job)
+        return publish(owner, publication, SeveralPublishers(engine, count))
 
     def close(self) -> None:
         """End the workers that this runner started."""
         self._own.close()
 
-    def _run_each(self, stage: str, task: Task[..., list[R]], requests: Sequence[Q]) -> list[R]:
-        if not requests:
-            return []
+    def _run_each(self, stage: Stage[Any, R], requests: Sequence[Any]) -> list[R]:
         workers = self._started(requests[0].folder)
         order = self._order(requests[0].job.workdir)
         work = []
@@ -124,10 +131,11 @@ class DaskRunner:
             given = tuple(replace(r, job=job_of_workers(r.job, workers.per_machine)) for r in share)
             more = f" and {len(share) - 1} more" if len(share) > 1 else ""
             work.append((given, replace(order, number=number, name=f"{share[0].title}{more}")))
-        retried = with_retries(task, self._job, order.taken_up)
-        meter = current_run().progress.meter(stage)
+        task = with_retries(work_on_worker.with_options(name=stage.task.name), self._job, order.taken_up)
+        meter = current_run().progress.meter(stage.meter)
+        tasks = Tasks(workers.client, task, stage.name, meter)
         with self._telling_stop(workers):
-            results = [done for share in Tasks(workers.client, retried, meter).run(work, self._stop) for done in share]
+            results = [done for share in tasks.run(work, self._stop) for done in share]
         # A last report may be late.
         meter.add(meter.total - meter.done)
         return results
@@ -137,7 +145,7 @@ class DaskRunner:
             self._workers = self._own.enter_context(local_workers(self._job, self._connection, folder))
         return self._workers
 
-    def _order(self, workdir: Path) -> Order:
+    def _order(self, workdir: Location) -> Order:
         return Order(
             run=self._run,
             name="",
@@ -177,6 +185,7 @@ class Tasks:
 
     client: "PrefectDaskClient"
     task: Task[..., Any]
+    stage: str
     meter: Meter
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
@@ -199,12 +208,7 @@ class Tasks:
             self.client.unsubscribe_topic(TOPIC)
 
     def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
-        from prefect_dask.task_runners import PrefectDaskFuture
-
-        given = {"requests": requests, "order": order}
-        with _without_secrets():
-            sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
-        future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
+        future = submit(self.client, self.task, {"stage": self.stage, "requests": requests, "order": order})
         future.add_done_callback(self._news.put)
         return future
 
@@ -267,25 +271,3 @@ def _result(future: "PrefectDaskFuture[Any]") -> Any:
         raise WorkersLostError(f"Dask lost its scheduler, or the task ({error}): start again") from error
     finally:
         future.wrapped_future.release()
-
-
-class _SentSettings(SettingsContext):
-    """Prefect's settings of this process, of which only the server's address and the log are sent to workers."""
-
-    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Prefect's
-        return {
-            "profile": {"name": self.profile.name, "env": {}},
-            # The worker adds what it has itself, such as a key of the API.
-            "settings": {"api": {"url": api_url()}, "logging": {"extra_loggers": [LOGGER]}},
-        }
-
-
-@contextmanager
-def _without_secrets() -> Iterator[None]:
-    """Keep Prefect's settings with their secrets from what is sent to a worker."""
-    own = SettingsContext.get()
-    if own is None:
-        yield
-        return
-    with _SentSettings(profile=own.profile, settings=own.settings):
-        yield

@@ -4,11 +4,9 @@ The last step of a run is its object `_SUCCESS`: a reader that looks for it sees
 objects may see some of the files before. Each step may be done twice.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 from pyarrow import fs
@@ -17,6 +15,7 @@ from tasks.errors import SettingsError
 from tasks.failpoints import reach
 from tasks.folders.base import MARKER, DigestSink, Marker, is_run, lost
 from tasks.run_record import WrittenSort
+from tasks.s3 import exists, list_below, remove_below, s3_files, write_object
 from tasks.settings.outputs import S3, folder_of
 
 SUCCESS: Final = "_SUCCESS"
@@ -41,20 +40,20 @@ class S3Folder:
     def check(self) -> None:
         """Raise SettingsError if the bucket cannot be looked into."""
         bucket = self.path.partition("/")[0]
-        if _files().get_file_info(bucket).type == fs.FileType.NotFound:
+        if s3_files().get_file_info(bucket).type == fs.FileType.NotFound:
             raise SettingsError(f"output {self.output}: there is no bucket {bucket}: make it, or correct its name")
 
     def read_marker(self) -> bytes | None:
         """Return the content of the marker; None if there is none."""
         try:
-            with _files().open_input_stream(f"{self.path}/{MARKER}") as stream:
+            with s3_files().open_input_stream(f"{self.path}/{MARKER}") as stream:
                 return bytes(stream.readall())
         except FileNotFoundError:
             return None
 
     def claim(self, marker: Marker) -> None:
         """Write the marker."""
-        _write(f"{self.path}/{MARKER}", marker.to_json())
+        write_object(f"{self.path}/{MARKER}", marker.to_json())
 
     def runs(self) -> frozenset[str]:
         """Return the names of all runs' folders, of which some may have no `_SUCCESS` yet."""
@@ -77,14 +76,14 @@ class S3Folder:
     def place(self, sort: WrittenSort) -> bool:
         """Copy the files, mark the run as whole, remove the staged files. FilesLostError if a file is nowhere."""
         success = f"{self.path}/{sort.folder}/{SUCCESS}"
-        if not _exists(success):
+        if not exists(success):
             self._copy(sort)
             reach("before-success")
-            _write(success, b"")
+            write_object(success, b"")
             reach("after-success")
         elif not self._names(sort.staged):
             return False
-        _remove(f"{self.path}/{sort.staged}")
+        remove_below(f"{self.path}/{sort.staged}")
         return True
 
     def _copy(self, sort: WrittenSort) -> None:
@@ -101,16 +100,16 @@ class S3Folder:
     def remove_run(self, name: str) -> None:
         """Remove the run's objects, `_SUCCESS` first."""
         reach("before-remove")
-        if _exists(f"{self.path}/{name}/{SUCCESS}"):
-            _files().delete_file(f"{self.path}/{name}/{SUCCESS}")
-        _remove(f"{self.path}/{name}")
+        if exists(f"{self.path}/{name}/{SUCCESS}"):
+            s3_files().delete_file(f"{self.path}/{name}/{SUCCESS}")
+        remove_below(f"{self.path}/{name}")
         reach("after-remove")
 
     def remove_leftovers(self) -> int:
         """Remove the objects of all attempts."""
         attempts = self._names(_ATTEMPTS)
         for attempt in attempts:
-            _remove(f"{self.path}/{_ATTEMPTS}/{attempt}")
+            remove_below(f"{self.path}/{_ATTEMPTS}/{attempt}")
         return len(attempts)
 
     def sizes(self, run: str) -> Mapping[str, int] | None:
@@ -120,16 +119,17 @@ class S3Folder:
 
     def open(self, run: str, file: str) -> Any:
         """Open a file of a run to read."""
-        return _files().open_input_file(f"{self.path}/{run}/{file}")
+        return s3_files().open_input_file(f"{self.path}/{run}/{file}")
 
     def free_bytes(self) -> None:
         """Return None: space has no limit."""
 
     def _names(self, below: str) -> list[str]:
-        return [info.base_name for info in _list(f"{self.path}/{below}".rstrip("/"))]
+        return [info.base_name for info in list_below(f"{self.path}/{below}".rstrip("/"))]
 
     def _sizes(self, below: str) -> dict[str, int]:
-        return {info.base_name: info.size for info in _list(f"{self.path}/{below}") if info.type == fs.FileType.File}
+        found = list_below(f"{self.path}/{below}")
+        return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class _S3Stage:
     @contextmanager
     def create(self, file: str) -> Iterator[DigestSink]:
         """Upload an object, which appears whole at the end of the block."""
-        with _files().open_output_stream(f"{self.path}/{self.name}/{file}") as stream:
+        with s3_files().open_output_stream(f"{self.path}/{self.name}/{file}") as stream:
             yield DigestSink(stream)
 
     def seal(self) -> None:
@@ -150,42 +150,13 @@ class _S3Stage:
 
     def discard(self) -> None:
         """Remove the objects."""
-        _remove(f"{self.path}/{self.name}")
-
-
-@cache
-def _files() -> fs.S3FileSystem:
-    """Return the connection to S3, as the environment says; the same names as AWS's own tools have."""
-    wanted = {
-        "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
-        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        "tls_ca_file_path": os.environ.get("AWS_CA_BUNDLE"),
-    }
-    return fs.S3FileSystem(**{name: value for name, value in wanted.items() if value})
-
-
-def _list(path: str) -> list[fs.FileInfo]:
-    return list(_files().get_file_info(fs.FileSelector(path, allow_not_found=True)))
-
-
-def _exists(path: str) -> bool:
-    return bool(_files().get_file_info(path).type != fs.FileType.NotFound)
-
-
-def _write(path: str, data: bytes) -> None:
-    with _files().open_output_stream(path) as stream:
-        stream.write(data)
-
-
-def _remove(path: str) -> None:
-    if _exists(path):
-        _files().delete_dir(path)
+        remove_below(f"{self.path}/{self.name}")
 
 
 def _copy_file(source: str, target: str, size: int) -> None:
     if size <= _LARGEST_COPY:
-        _files().copy_file(source, target)
+        s3_files().copy_file(source, target)
         return
-    with _files().open_input_stream(source) as reader, _files().open_output_stream(target) as writer:
+    with s3_files().open_input_stream(source) as reader, s3_files().open_output_stream(target) as writer:
         while data := reader.read(_COPY_BYTES):
             writer.write(data)

@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 from tasks.chunks import drop_divided
 from tasks.dump import DumpRequest
 from tasks.errors import TerminalError
+from tasks.layouts.row_numbers import sort_whole
 from tasks.manifests import Chunk, Dumped, Snapshot
 from tasks.merging.choice import UNORDERED, FormerRun, join_checksums, join_covers
 from tasks.merging.plan import LATEST, MergedSort, MergePlan, describe
 from tasks.observe.logs import get_logger
 from tasks.placement import PartitionColumn, Placement, Placements
 from tasks.publication import Merged, MergedOutput, Publication
-from tasks.publish import ContentError
+from tasks.publishers.rows import ContentError
 from tasks.run import Run
 from tasks.run_record import MERGE
 from tasks.settings.sorts import KeyColumn
@@ -64,12 +65,13 @@ class Merge(Run):
         """Read each output into chunks of its own, and make its sort of these."""
         target, places = self.open_target(snapshot), [_Place(self, sort, folder) for sort in self.plan.sorts]
         requests = [place.dump_requests() for place in places]
-        dumped = iter(self.dump_all(snapshot, [request for of_sort in requests for request in of_sort]))
+        work = self.work(snapshot, folder)
+        dumped = iter(work.dump([request for of_sort in requests for request in of_sort]))
         chunks = [
             _in_order(self.plan, p.sort, list(islice(dumped, len(r)))) for p, r in zip(places, requests, strict=True)
         ]
         outputs = {p.sort.sort.name: count_output(self.plan, p.sort, c) for p, c in zip(places, chunks, strict=True)}
-        sorts = self.sort_all(snapshot, [p.sort_request(c, target) for p, c in zip(places, chunks, strict=True)])
+        sorts = sort_whole(work, [p.sort_request(c, target) for p, c in zip(places, chunks, strict=True)])
         all_chunks = tuple(chain.from_iterable(chunks))
         drop_divided(all_chunks, sorts)
         return Publication(self.attempt, snapshot, all_chunks, sorts, target, self.started, self._merged(outputs))

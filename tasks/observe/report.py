@@ -158,12 +158,14 @@ def _plan_line(job: Job, snapshot: Snapshot) -> str:
 
 def _plan_text(job: Job, snapshot: Snapshot) -> str:
     free = free_bytes(job)
+    room = "in" if free is None else f"of {free / 1e9:.0f} GB free in"
     facts = [
         ("records, at most", f"{snapshot.span:,}"),
         ("mean record", f"{snapshot.mean_record_bytes:.0f} bytes"),
         ("to read", f"{snapshot.span * snapshot.mean_record_bytes / 1e9:.2f} GB"),
-        ("disk", f"up to {snapshot.disk_bytes / 1e9:.2f} GB of {free / 1e9:.0f} GB free in {job.workdir}"),
+        ("disk", f"up to {snapshot.disk_bytes / 1e9:.2f} GB {room} {job.workdir}"),
         ("memory", f"up to {job.memory_limit}"),
+        ("publishers", f"{snapshot.publishers}" + f"; {snapshot.fewer_publishers}" * bool(snapshot.fewer_publishers)),
         *([("end", _end_text(job, snapshot))] if job.end_moment else []),
         *([("capped by", f"{snapshot.capped}; the rest is the next run's")] if snapshot.capped else []),
         *([("mode", "replace: former records of the outputs are deleted after the commit")] * snapshot.replaces),

@@ -17,7 +17,7 @@ from tasks.settings.job_columns import JobColumns
 from tasks.settings.load import FieldError, load_model, read_job_file
 from tasks.settings.moments import read_moment
 from tasks.settings.names import LONGEST_JOB_NAME, JobNames, check_written_topic
-from tasks.settings.options import END_WORDS, START_WORDS
+from tasks.settings.options import END_WORDS, START_WORDS, default_workdir
 from tasks.settings.outputs import check_folders, folder_of
 from tasks.settings.sorts import (
     DOCUMENT_KEYS,
@@ -257,6 +257,11 @@ class Job(JobColumns):
         return JobNames(self.name).index
 
     @property
+    def publisher_count(self) -> int | None:
+        """The number of publishers that was asked for; None for auto."""
+        return None if self.publishers == "auto" else int(self.publishers)
+
+    @property
     def starts_at_beginning(self) -> bool:
         """Whether a first run reads all that the source has."""
         return self.start in {None, "earliest"}
@@ -270,6 +275,23 @@ class Job(JobColumns):
     def dead_letters(self) -> str:
         """The topic of records that cannot be sorted."""
         return self.dead_letter_topic or f"{self.source_topic}-dead-letters"
+
+    @property
+    def storage_prefix(self) -> str | None:
+        """The prefix of S3 where the run's tasks leave files for each other; None where a work folder has them."""
+        return self.workdir if isinstance(self.workdir, str) else None
+
+    @property
+    def local_workdir(self) -> Path:
+        """The work folder of this machine, which a run has besides its storage in S3."""
+        return default_workdir() if isinstance(self.workdir, str) else self.workdir
+
+    def keeps_sorted_files(self, publishers: int = 1) -> bool:
+        """Whether a run leaves sorted files: its tasks may be on several machines, or several processes publish.
+
+        Otherwise a run has row numbers, which are faster where all is on the disk of one machine.
+        """
+        return self.scheduler is not None or self.storage_prefix is not None or publishers > 1
 
     @cached_property
     def schema_content(self) -> bytes:

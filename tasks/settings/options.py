@@ -3,6 +3,7 @@
 Their order is that of the form and of the command line's help. Rules between options are in `tasks/settings/job.py`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_seriali
 
 from tasks.settings.folders import home_folder
 from tasks.settings.moments import read_moment, write_moment
-from tasks.settings.outputs import absolute_sort
+from tasks.settings.outputs import S3, absolute_sort, canonical_prefix
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
+    PUBLISHERS_PATTERN,
     SCHEDULER_PATTERN,
     SORT_PATTERN,
     TOPIC_PATTERN,
@@ -51,6 +53,20 @@ LIMITS = (
     "runner",
     "scheduler",
 )
+
+
+def default_workdir() -> Path:
+    """Return the work folder of jobs that name none."""
+    return home_folder() / ".cache" / "kafka-sort" / "work"
+
+
+def _absolute_path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("holds a zero byte")
+    try:
+        return value.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_moment(name: str, value: str | None, words: Sequence[str]) -> str | None:
@@ -217,11 +233,11 @@ class JobOptions(BaseModel):
         examples=["2GB", "768MB", "4GiB"],
         json_schema_extra=form(f"^{SIZE.pattern}$"),
     )
-    workdir: Path = Field(
-        default_factory=lambda: home_folder() / ".cache" / "kafka-sort" / "work",
+    workdir: Path | str = Field(
+        default_factory=default_workdir,
         title="Work folder",
-        description="Absolute folder for chunks, orders and spill.",
-        json_schema_extra=form("^[/~]"),
+        description="Absolute folder for chunks, orders and spill; or s3://BUCKET/PREFIX.",
+        json_schema_extra=form("^([/~]|s3://)"),
     )
     dump_concurrency: int = Field(2, ge=1, le=64, title="Dump concurrency", description="Partitions read at once.")
     sort_concurrency: int = Field(1, ge=1, le=16, title="Sort concurrency", description="Sorts that run at once.")
@@ -236,6 +252,13 @@ class JobOptions(BaseModel):
         description="Address of Dask's scheduler; default: workers on this machine, for this run alone.",
         examples=["tls://scheduler.example:8786"],
         json_schema_extra=form(SCHEDULER_PATTERN),
+    )
+    publishers: str = Field(
+        "auto",
+        title="Publishers",
+        description="Publishers in the run's one transaction: 1 to 64, or auto: several for large runs on Dask.",
+        examples=["auto", "4"],
+        json_schema_extra=form(PUBLISHERS_PATTERN),
     )
     retries: int = Field(4, ge=0, le=50, title="Retries", description="Retries of each task, on transient errors.")
     retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
@@ -281,6 +304,14 @@ class JobOptions(BaseModel):
     def _scheduler_address(cls, value: str | None) -> str | None:
         return value if value is None else check_scheduler_address(value)
 
+    @field_validator("publishers", mode="before")
+    @classmethod
+    def _publishers(cls, value: Any) -> str:
+        written = str(value).strip()
+        if isinstance(value, bool) or not re.fullmatch(PUBLISHERS_PATTERN, written):
+            raise ValueError(f"{written!r}: use auto, or a number from 1 to 64")
+        return written
+
     @field_validator("columns")
     @classmethod
     def _columns(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -319,22 +350,22 @@ class JobOptions(BaseModel):
     def _end(cls, value: str | None) -> str | None:
         return _check_moment("end", value, END_WORDS)
 
-    @field_validator("workdir", "avro_schema", "protobuf_descriptor")
+    @field_validator("avro_schema", "protobuf_descriptor")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        if value is None:
-            return None
-        if "\0" in str(value):
-            raise ValueError("holds a zero byte")
-        try:
-            return value.expanduser().absolute()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
+        return None if value is None else _absolute_path(value)
+
+    @field_validator("workdir")
+    @classmethod
+    def _place_of_work(cls, value: Path | str) -> Path | str:
+        text = str(value)
+        # A path has one slash there.
+        return canonical_prefix(text, "") if text.startswith(S3) else _absolute_path(Path(text))
 
     @field_serializer("workdir", "avro_schema", "protobuf_descriptor", when_used="json")
-    def _home_of_whom_runs(self, value: Path | None) -> str | None:
+    def _home_of_whom_runs(self, value: Path | str | None) -> str | None:
         """Expand `~` late: parameters are written on one machine and read on another, with another home."""
-        if value is None:
-            return None
+        if value is None or isinstance(value, str):
+            return value
         home = home_folder()
         return str("~" / value.relative_to(home)) if value.is_relative_to(home) else str(value)

@@ -34,7 +34,7 @@ def canonical_output(output: str) -> str:
         return output
     folder = folder_of(output).strip()
     if folder.startswith(S3):
-        return f"{FOLDER}{_canonical_prefix(folder)}"
+        return f"{FOLDER}{canonical_prefix(folder)}"
     return f"{FOLDER}{_canonical_path(folder)}"
 
 
@@ -64,17 +64,18 @@ def _canonical_path(folder: str) -> str:
     return path
 
 
-def _canonical_prefix(location: str) -> str:
+def canonical_prefix(location: str, scheme: str = FOLDER) -> str:
+    """Return a prefix of S3 as `s3://BUCKET/PREFIX`. `scheme`: what a person writes in front of it."""
     bucket, _, prefix = location.removeprefix(S3).partition("/")
     # A person may have written credentials in front of the bucket, so the line does not repeat what it was given.
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(
-            f"{FOLDER}{S3} needs the name of a bucket: write {FOLDER}{S3}BUCKET/PREFIX; credentials and endpoint come "
+            f"{scheme}{S3} needs the name of a bucket: write {scheme}{S3}BUCKET/PREFIX; credentials and endpoint come "
             "from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL)"
         )
     parts = prefix.strip("/").split("/")
     if not all(part.isprintable() and part not in {"", ".", ".."} for part in parts):
-        raise ValueError(f"{FOLDER}{S3}{bucket}/… needs a prefix of printable names: write {FOLDER}{S3}BUCKET/PREFIX")
+        raise ValueError(f"{scheme}{S3}{bucket}/… needs a prefix of printable names: write {scheme}{S3}BUCKET/PREFIX")
     return f"{S3}{bucket}/{'/'.join(parts)}"
 
 

@@ -64,10 +64,20 @@ def check_streamable(job: Job) -> None:
             f"{job.folder_sorts[0].topic} is for kafka-sort sort: a stream would make a folder of small files with "
             "each batch; sort into a topic, or run kafka-sort sort by the hour"
         )
+    if job.storage_prefix is not None:
+        raise SettingsError(
+            f"--workdir {job.workdir} is for kafka-sort sort: a batch of a stream is shorter than the way to S3; "
+            "give a folder"
+        )
     if job.runner != "threads":
         raise SettingsError(
             f"--runner {job.runner} is for kafka-sort sort: a batch of a stream is shorter than the start of a worker; "
             "leave it out"
+        )
+    if job.publishers != "auto":
+        raise SettingsError(
+            "--publishers is for kafka-sort sort: a batch of a stream is shorter than the start of a publisher; leave "
+            "it out"
         )
     if job.end == "now":
         raise SettingsError(

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from tasks.errors import KafkaSortError, TerminalError, TransientError
+from tasks.manifests import SortedPart
 from tasks.settings.budget import MB, Budget
 from tasks.sort import SortRequest, sort_chunks
 from tests.cluster import Cluster, sample_values, wait_for
@@ -104,6 +105,7 @@ def test_a_spill_that_finds_no_space(
         # DuckDB reads and spills in the folder of the attempt, and nowhere else.
         folder = small_disk / publication.attempt
         for part in (part for done in publication.sorts for part in done.parts):
+            assert isinstance(part, SortedPart)
             part.order.unlink()
         chunks = set(folder.iterdir())
         order = SortRequest(job, job.sort_list[0], publication.chunks, 4, folder)

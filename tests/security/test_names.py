@@ -81,7 +81,7 @@ def test_topic_names_are_no_paths(name: str) -> None:
             job = Job.model_validate({field: name, "workdir": "/work", "sorts": ["id=out"]})
         except ValidationError:
             continue
-        folder = job.workdir / job.name
+        folder = job.local_workdir / job.name
         assert folder.resolve().parent == Path("/work")
         assert folder.name == job.name
 

@@ -152,7 +152,7 @@ def somebodys_output(cluster: Cluster, job: Job) -> Job:
 
 def another_job(cluster: Cluster, job: Job) -> Job:
     cluster.produce(job.source_topic, sample_values(4))
-    run_once(cluster, job, job.workdir)
+    run_once(cluster, job, job.local_workdir)
     return job.model_copy(update={"sorts": [f"name={job.sort_list[0].topic}"]})
 
 

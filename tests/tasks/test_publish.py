@@ -1,6 +1,6 @@
 """What is published is what was read: files that were altered in between are found before the commit."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.publish import ContentError, publish_run
+from tasks.manifests import SortedPart
+from tasks.publish import publish_run
+from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
+from tests.files import flip
 from tests.stages import make_job, owned, prepare
 
 
@@ -21,14 +24,6 @@ def job(cluster: Cluster, tmp_path: Path) -> Job:
     source = cluster.make_topic()
     cluster.produce(source, sample_values(1000))
     return make_job(source, tmp_path)
-
-
-def flip(files: Iterable[Path], value: bytes) -> None:
-    """Flip one bit of a value in its file."""
-    (path,) = (file for file in files if value in file.read_bytes())
-    data = bytearray(path.read_bytes())
-    data[data.find(value) + len(value) // 2] ^= 1
-    path.write_bytes(data)
 
 
 def test_records_that_were_altered(cluster: Cluster, job: Job, tmp_path: Path) -> None:
@@ -59,6 +54,7 @@ def test_an_order_that_was_altered(
     with owned(cluster, job) as owner:
         publication = prepare(owner, tmp_path)
         (part,) = publication.sorts[0].parts
+        assert isinstance(part, SortedPart)
         alter(np.fromfile(part.order, np.uint32)).tofile(part.order)
         with pytest.raises(ContentError, match=said):
             publish_run(owner, publication)

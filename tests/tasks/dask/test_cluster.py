@@ -46,7 +46,7 @@ def test_workers_that_fit_are_taken(job: Job) -> None:
     with started(2) as scheduler, shared_workers(job, scheduler) as found:
         assert found.per_machine == 2
         assert found.client.submit(sum, [1, 2]).result() == 3
-    assert list((job.workdir / job.name).iterdir()) == []
+    assert list((job.local_workdir / job.name).iterdir()) == []
 
 
 def test_the_scheduler_that_was_named_is_taken(job: Job) -> None:
@@ -120,7 +120,7 @@ def test_a_worker_that_is_not_like_the_driver(job: Job, name: str) -> None:
     with started() as scheduler, look(**seen), pytest.raises(UnfitWorkerError, match=told) as caught:
         refuse(job, scheduler)
     assert scheduler.rpartition(":")[0] in str(caught.value)
-    assert list((job.workdir / job.name).iterdir()) == []
+    assert list((job.local_workdir / job.name).iterdir()) == []
 
 
 def test_a_worker_without_the_product(job: Job) -> None:

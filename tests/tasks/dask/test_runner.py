@@ -17,10 +17,11 @@ from distributed import Client, LocalCluster
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from tasks.dask import orders
-from tasks.dask.orders import INHERITED, OtherClusterError, bequeath
+from tasks.dask.orders import INHERITED, bequeath
 from tasks.dask.runner import DaskRunner, WorkersLostError, divide_work, open_runner
-from tasks.dump import DumpRequest
+from tasks.dump import DUMP, DumpRequest
 from tasks.errors import SourceLostError, StoppedError, TransientError
+from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.topics import cluster_id, describe_topic
 from tasks.manifests import Dumped, LostRange, OffsetRange
 from tasks.observe.metrics import RunMetrics, use_metrics
@@ -71,7 +72,7 @@ class Here:
 
     def dump(self, requests: list[DumpRequest] | None = None) -> list[Dumped]:
         with open_runner(self.job, self.connection, self.stop) as runner:
-            return runner.dump(self.requests() if requests is None else requests)
+            return runner.run(DUMP, self.requests() if requests is None else requests)
 
 
 @pytest.fixture
@@ -270,7 +271,7 @@ def test_another_cluster_is_not_read(here: Here) -> None:
 
 def test_another_topic_of_the_name_is_not_read(here: Here) -> None:
     """A topic that was recreated since the snapshot is not read."""
-    with pytest.raises(OtherClusterError, match=r"has the id .*, and the run reads the one with the id former"):
+    with pytest.raises(OtherClusterError, match=r"has the id .*, and the run knows the one with the id former"):
         here.dump(here.requests("former"))
 
 

@@ -231,7 +231,7 @@ def remove(chunk: Chunk) -> None:
 
 
 def remove_dead_letters(chunk: Chunk) -> None:
-    assert chunk.dead_letter_path is not None
+    assert isinstance(chunk.dead_letter_path, Path)
     chunk.dead_letter_path.unlink()
 
 
@@ -257,13 +257,13 @@ def test_whole_chunks_are_found_again(cluster: Cluster, dumped: tuple[DumpReques
     assert [c.range for c in chunks] == [OffsetRange(0, 0, 40), OffsetRange(0, 40, 80), OffsetRange(0, 80, 100)]
     assert [c.records for c in chunks] == [40, 37, 20]
     assert [c.dead_letters for c in chunks] == [0, 3, 0]
-    assert [request.files.find(c.range) for c in chunks] == chunks
+    assert [request.chunks.find(c.range) for c in chunks] == chunks
     times = [c.path.stat().st_mtime_ns for c in chunks if c.path]
     assert dump_topic(cluster, request) == chunks
     assert [c.path.stat().st_mtime_ns for c in chunks if c.path] == times
-    assert replace(request, run=2).files.find(chunks[0].range) is None
-    assert replace(request, topic_id="other").files.find(chunks[0].range) is None
-    assert request.files.find(OffsetRange(0, 0, 39)) is None
+    assert replace(request, run=2).chunks.find(chunks[0].range) is None
+    assert replace(request, topic_id="other").chunks.find(chunks[0].range) is None
+    assert request.chunks.find(OffsetRange(0, 0, 39)) is None
 
 
 @pytest.mark.parametrize(
@@ -276,11 +276,11 @@ def test_a_damaged_chunk_is_made_again(
     request, chunks = dumped
     before = values_of(chunks)
     damage(chunks[1])
-    assert request.files.find(chunks[1].range) is None
+    assert request.chunks.find(chunks[1].range) is None
     again = dump_topic(cluster, request)
     assert again == chunks
     assert values_of(again) == before
-    assert request.files.find(chunks[1].range) == chunks[1]
+    assert request.chunks.find(chunks[1].range) == chunks[1]
 
 
 def test_a_dump_names_what_was_removed(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,5 +321,5 @@ def test_a_dump_stops_between_blocks(cluster: Cluster, tmp_path: Path) -> None:
         context.stop.set()
         with pytest.raises(StoppedError):
             dump_topic(cluster, request)
-    assert request.files.find(request.range) is None
+    assert request.chunks.find(request.range) is None
     assert not list(tmp_path.glob("*.parquet"))

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from kafka_sort import SortedTopic
-from tasks.dump import DumpRequest
+from tasks.dump import DUMP
 from tasks.errors import SettingsError, TerminalError
 from tasks.kafka.lease import LeaseTakenError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
-from tasks.manifests import Dumped
 from tasks.merging.merge import UnfitRecordError
 from tasks.publication import Publication
-from tasks.publish import ContentError
+from tasks.publishers.rows import ContentError
 from tasks.run_record import CoveredRuns, EarlierRuns, RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.job import Job
 from tasks.snapshot import take_snapshot
 from tasks.sorting.newest import Newest
 from tasks.source import SourceRecreatedError
+from tasks.stage import Q, R, Stage
 from tasks.targets.base import OutputChangedError
 from tests.cluster import Cluster, Record, sample_values, sort_key
 from tests.flows.test_replace_again import replace_all
@@ -100,9 +100,10 @@ def test_retention_beside_it(cluster: Cluster, tmp_path: Path) -> None:
     topic = job.sort_list[0].topic
 
     class Expiring(ThreadRunner):
-        def dump(self, requests: Sequence[DumpRequest]) -> list[Dumped]:
-            cluster.delete_below(topic, {0: 7})
-            return super().dump(requests)
+        def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
+            if stage.name == DUMP.name:
+                cluster.delete_below(topic, {0: 7})
+            return super().run(stage, requests)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.merges.ThreadRunner", Expiring)

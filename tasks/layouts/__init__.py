@@ -1,0 +1,1 @@
+"""Layouts: the ways from a snapshot to sorted rows, each a list of stages."""
