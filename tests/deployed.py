@@ -13,6 +13,7 @@ from kafka_sort.prefect_server import free_port, wait_until_healthy
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 ROOT = Path(__file__).parent.parent
 POOL = "kafka-sort"
+POOLS = (POOL, "kafka-sort-dask")
 
 
 class Server:
@@ -78,7 +79,8 @@ class Deployments:
         return done.stdout
 
     def deploy(self) -> None:
-        self("work-pool", "create", POOL, "--type", "process", "--overwrite")
+        for pool in POOLS:
+            self("work-pool", "create", pool, "--type", "process", "--overwrite")
         self("deploy", "--all")
         # At the full hour a scheduled run would take the slot of a test's run.
         self("deployment", "schedule", "pause", "--all")

@@ -23,10 +23,11 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
 from kafka_sort.main import STREAM_DEFAULTS
+from kafka_sort.ui import POOLS as UI_POOLS
 from tasks.settings.job import Job
 from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
 from tests.command import Command
-from tests.deployed import ROOT, Deployments
+from tests.deployed import POOLS, ROOT, Deployments
 from tests.history import History
 
 FILE = ROOT / "prefect.yaml"
@@ -49,6 +50,16 @@ def test_a_stream_has_what_the_command_gives_it() -> None:
     (stream,) = (d for d in load()["deployments"] if d["entrypoint"] == "flows/stream_topic.py:stream_topic")
     environments = [d["work_pool"]["job_variables"]["env"] for d in load()["deployments"]]
     assert stream["work_pool"]["job_variables"]["env"] == environments[0] | STREAM_DEFAULTS
+
+
+def test_large_jobs_have_workers_of_their_own() -> None:
+    """Jobs on Dask have a pool, whose workers know the scheduler; no parameter names it. All pools are made."""
+    (large,) = (d for d in load()["deployments"] if d.get("parameters", {}).get("job", {}).get("runner") == "dask")
+    assert large["work_pool"]["name"] == "kafka-sort-dask"
+    assert "scheduler" not in large["parameters"]["job"]
+    pools = {d["work_pool"]["name"] for d in load()["deployments"]}
+    (made,) = re.findall(r"^for pool in (.*); do$", (ROOT / "deploy" / "deploy.sh").read_text(), re.MULTILINE)
+    assert set(made.split()) == set(UI_POOLS) == set(POOLS) == pools
 
 
 def test_every_key_is_one_of_prefects() -> None:
@@ -80,6 +91,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
         "sort-topic/scheduled",
         "sort-topic/full-refresh",
         "sort-topic/on-demand",
+        "sort-topic/large",
         "merge-topic/weekly",
         "stream-topic/on-demand",
         "verify-topic/nightly",

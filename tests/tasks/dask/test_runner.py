@@ -25,6 +25,7 @@ from tasks.kafka.topics import cluster_id, describe_topic
 from tasks.manifests import Dumped, LostRange, OffsetRange
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.run_context import RunContext, Stop, current_run, run_context
+from tasks.settings.budget import peak_memory_bytes
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
@@ -94,9 +95,19 @@ def here(cluster: Cluster, scheduler: LocalCluster, prefect_server: str, tmp_pat
 
 
 def test_ranges_are_read_by_workers(here: Here) -> None:
-    """Chunks, counts, seconds and progress come back, in the order of the requests."""
-    requests = here.requests()
-    dumped = here.dump(requests)
+    """Chunks, counts, seconds, progress and what workers took come back, in the order of the requests."""
+    requests, metrics = here.requests(), RunMetrics("j")
+    with use_metrics(metrics):
+        dumped = here.dump(requests)
+    use = current_run().progress.meter("dump").use
+    assert use is not None
+    assert (use.workers, use.tasks, use.done, use.run_again) == (2, 2, 2, 0)
+    assert use.cpu_seconds > 0
+    # That of this process, as the workers are in it.
+    assert 100_000_000 < use.memory_bytes <= peak_memory_bytes()
+    for name, value in (("tasks", 2.0), ("worker_cpu_seconds_total", use.cpu_seconds)):
+        labels = {"job": "j", "stage": "dump"} | ({"state": "done"} if name == "tasks" else {})
+        assert metrics.registry.get_sample_value(f"kafka_sort_{name}", labels) == value
     assert [d.range for d in dumped] == [r.range for r in requests]
     assert sum(d.records for d in dumped) == RECORDS - 1
     assert sum(d.dead_letters for d in dumped) == 1
