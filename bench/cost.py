@@ -5,8 +5,8 @@
     python -m bench.cost --compare     the model beside bench/cost_points.toml
 
 Without `--machines` it takes the fewest that end in time: threads of one machine, or else workers of Dask.
-All numbers are in `Constants`. They are of one kind of machine; skew and slow machines are one factor. A plan is a first
-guess for a purchase: measure a tenth of the job before.
+All numbers are in `Constants`. They are of one kind of machine; skew and slow machines are one factor. A plan is a
+first guess for a purchase: measure a tenth of the job before.
 """
 
 import argparse
@@ -271,7 +271,8 @@ def plan_row(records: float, partitions: int, within: float, timeout: float) -> 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Make the lines of a table in Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in (header, *rows)]
+    return [lines[0], f"|{'---|' * len(header)}", *lines[1:]]
 
 
 @dataclass(frozen=True)
