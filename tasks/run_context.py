@@ -98,6 +98,19 @@ class WorkerUse:
         """The number of tasks that are not done."""
         return self.tasks - self.done
 
+    def after(self, former: "WorkerUse | None") -> "WorkerUse":
+        """Return both together: a stage may be done in several steps."""
+        if former is None:
+            return self
+        return WorkerUse(
+            max(former.workers, self.workers),
+            former.tasks + self.tasks,
+            former.done + self.done,
+            former.run_again + self.run_again,
+            former.cpu_seconds + self.cpu_seconds,
+            max(former.memory_bytes, self.memory_bytes),
+        )
+
 
 @dataclass
 class Meter:

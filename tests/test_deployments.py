@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
+from distributed import LocalCluster
 from prefect import Flow
 from prefect.cli.deploy._models import (
     ConcurrencyLimitSpec,
@@ -24,6 +25,7 @@ from pydantic import BaseModel
 
 from kafka_sort.main import STREAM_DEFAULTS
 from kafka_sort.ui import POOLS as UI_POOLS
+from tasks.dask.orders import TOPIC
 from tasks.settings.job import Job
 from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
 from tests.command import Command
@@ -200,6 +202,24 @@ def test_deployments_run_on_a_worker(
     }
     wait_for(lambda: bool(history.post("/flow_runs/filter", scheduled)), 120)
     prefect("deployment", "schedule", "pause", "--all")
+
+
+@pytest.mark.slow
+def test_a_large_job(prefect: Deployments, cluster: Cluster, command: Command) -> None:
+    """Runs of the pool of large jobs go to the scheduler that their worker's environment names."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = command.job(source, runner="dask", memory_limit="4GB")
+    parameters = json.dumps(job.model_dump(mode="json", exclude_unset=True))
+    how: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    with LocalCluster(n_workers=1, protocol="tcp://", host="127.0.0.1", **how) as workers:
+        scheduler: Any = workers.scheduler
+        assert not scheduler.get_events(TOPIC)
+        with prefect.working("kafka-sort-dask", KAFKA_SORT_SCHEDULER=scheduler.address):
+            done = prefect("deployment", "run", "sort-topic/large", "--watch", "-p", f"job={parameters}")
+        assert "Completed" in done
+        assert scheduler.get_events(TOPIC)
+    assert_sorted(cluster, job)
 
 
 @pytest.mark.slow

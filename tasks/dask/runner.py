@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 import structlog
-from prefect import Task
-from prefect.context import SettingsContext
+from prefect import Flow, Task
+from prefect.context import FlowRunContext, SettingsContext
 
 from tasks.dask.cluster import Workers, api_url, local_workers, shared_workers
 from tasks.dask.orders import TOPIC, Order
@@ -187,7 +187,7 @@ class Tasks:
 
     def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
         """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
-        self._begin(len(work))
+        former = self._begin(len(work))
         self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
         futures = [self._submit(requests, order) for requests, order in work]
         try:
@@ -201,19 +201,22 @@ class Tasks:
         finally:
             self.client.unsubscribe_topic(TOPIC)
             current_metrics().count_workers(self.meter.stage, self.use)
+            self.meter.use = self.use.after(former)
 
-    def _begin(self, tasks: int) -> None:
-        self.meter.use, self.use.tasks = self.use, tasks
+    def _begin(self, tasks: int) -> WorkerUse | None:
+        """Begin to measure so many tasks; return what was measured of former steps of the stage."""
+        former, self.meter.use, self.use.tasks = self.meter.use, self.use, tasks
         # A measure ends no run: without a scheduler the tasks fail, and their error says so.
         with suppress(OSError):
             self.use.workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
         current_metrics().note_workers(self.meter.stage, self.use)
+        return former
 
     def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
         from prefect_dask.task_runners import PrefectDaskFuture
 
         given = {"requests": requests, "order": order}
-        with _without_secrets():
+        with _without_secrets(), _without_flow():
             sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
         future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
         future.add_done_callback(self._news.put)
@@ -313,4 +316,19 @@ def _without_secrets() -> Iterator[None]:
         yield
         return
     with _SentSettings(profile=own.profile, settings=own.settings):
+        yield
+
+
+def _stand_in() -> None:
+    """Stand in for a flow: a worker needs its name alone."""
+
+
+@contextmanager
+def _without_flow() -> Iterator[None]:
+    """Keep the flow from what is sent: a deployment loads its file as a module that no other process knows."""
+    own = FlowRunContext.get()
+    if own is None or own.flow is None:
+        yield
+        return
+    with own.model_copy(update={"flow": Flow(_stand_in, name=own.flow.name)}):
         yield
