@@ -328,11 +328,12 @@ def test_no_module_is_sent_that_workers_do_not_know(
 ) -> None:
     """A flow that a deployment loaded from its file is in a module of this process alone, and stays there."""
     sent: list[bytes] = []
-    (tmp_path / "deployed_here.py").write_text("from prefect import flow\n@flow\ndef dump(do):\n    do()\n")
+    (tmp_path / "deployed_here.py").write_text("from prefect import flow\n@flow\ndef dump():\n    work()\n")
     dump: Any = load_flow_from_entrypoint(f"{tmp_path}/deployed_here.py:dump")
     assert dump.fn.__module__ == "deployed_here"
+    dump.fn.__globals__["work"] = here.dump
     record_sent(monkeypatch, sent)
-    dump(here.dump)
+    dump()
     assert len(sent) == 2
     assert not any(b"deployed_here" in data for data in sent)
 
