@@ -11,6 +11,7 @@ from tests.cluster import Cluster
 from tests.command import Command
 from tests.deployed import Deployments, Server
 from tests.faults.proxy import ProxiedBroker
+from tests.features import NEWEST, OLDER, format_folder
 from tests.history import History
 
 # A dead owner's lease passes on sooner than Kafka's default minimum of 6 s, so that tests of kills wait less.
@@ -44,9 +45,30 @@ def broker() -> Iterator[ProxiedBroker]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def older_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedBroker]:
+    """A broker with transaction.version 1, where the end of a transaction raises no epoch."""
+    data = format_folder(tmp_path_factory.mktemp("older") / "data", OLDER)
+    with ProxiedBroker(BROKER_PROPERTIES, data) as running:
+        yield running
+
+
 @pytest.fixture
-def cluster(broker: ProxiedBroker) -> Cluster:
-    return Cluster(broker.bootstrap_servers)
+def transaction_version() -> int:
+    """The transaction.version of the test's broker; BOTH_TRANSACTION_VERSIONS of tests/features.py asks for each."""
+    return NEWEST
+
+
+@pytest.fixture
+def versioned_broker(request: pytest.FixtureRequest, transaction_version: int) -> ProxiedBroker:
+    """The broker with the version that the test asks for; one that is not asked for is not started."""
+    found: ProxiedBroker = request.getfixturevalue("broker" if transaction_version == NEWEST else "older_broker")
+    return found
+
+
+@pytest.fixture
+def cluster(versioned_broker: ProxiedBroker) -> Cluster:
+    return Cluster(versioned_broker.bootstrap_servers)
 
 
 @pytest.fixture

@@ -16,16 +16,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def mortal(broker: ProxiedBroker) -> Iterator[ProxiedBroker]:
+def mortal(versioned_broker: ProxiedBroker) -> Iterator[ProxiedBroker]:
     """The suite's broker, which a test may kill; it is alive again for the next test."""
-    yield broker
-    if broker.is_dead:
-        broker.start()
+    yield versioned_broker
+    if versioned_broker.is_dead:
+        versioned_broker.start()
 
 
 @pytest.fixture
-def proxy(broker: ProxiedBroker) -> Iterator[Proxy]:
-    with Proxy(broker.proxy_port, broker.proxied_port) as proxy:
+def proxy(versioned_broker: ProxiedBroker) -> Iterator[Proxy]:
+    with Proxy(versioned_broker.proxy_port, versioned_broker.proxied_port) as proxy:
         yield proxy
 
 
