@@ -55,8 +55,10 @@ class Constants:
     start: float = 3.0
     workers: float = 7.0
     task: float = 0.12
-    # Tasks of a stage: more partitions than that share one.
+    # Tasks of a dump for each worker, and the most of a stage; the most parts of a sort.
+    ranges: int = 3
     most_tasks: int = 1000
+    most_parts: int = 500
     # The slowest task against the mean one: skew and slow machines.
     spread: float = 1.33
     # Bytes of a part that a worker sorts at a memory limit of 2 GB.
@@ -80,7 +82,11 @@ C: Final = Constants()
 
 @dataclass(frozen=True)
 class Load:
-    """A job and its site. `size`: bytes of a record; `timeout`: of a transaction, in minutes; `gbit`: of a machine."""
+    """A job and its site.
+
+    `size`: bytes of a record; `partitions`: of the source and of each output; `timeout`: of a transaction, in minutes;
+    `gbit`: of a machine; `most`: publishers at most, 64 by the setting.
+    """
 
     records: float
     size: float = 52
@@ -89,6 +95,7 @@ class Load:
     cores: int = 8
     timeout: float = 15
     gbit: float = 10
+    most: int = 64
 
     @property
     def rows(self) -> float:
@@ -118,8 +125,8 @@ class Load:
 
     @property
     def parts(self) -> int:
-        """Parts of all sorts, each as large as a worker's memory bears."""
-        return self.sorts * math.ceil(self.records * self.size * C.parquet / C.part)
+        """Parts of all sorts, each as large as a worker's memory bears, unless they are too many."""
+        return self.sorts * min(C.most_parts, math.ceil(self.records * self.size * C.parquet / C.part))
 
 
 @dataclass(frozen=True)
@@ -172,7 +179,10 @@ def on_threads(load: Load) -> Cost:
 
 def on_workers(load: Load, machines: int) -> Cost:
     """Return the cost on so many machines of Dask workers, with sorted files on shared storage."""
-    workers, publishers, brokers = machines * load.cores, min(load.publishers, machines * load.cores), load.brokers
+    workers, brokers = machines * load.cores, load.brokers
+    ranges = min(C.ranges * workers, C.most_tasks)
+    # An output partition has one publisher.
+    publishers = min(load.publishers, load.most, workers, load.sorts * load.partitions)
     divide = C.dump.seconds(load.records, load.size) + C.divide.seconds(load.rows, load.size)
     order = sum(step.seconds(load.rows, load.size) for step in (C.fetch, C.order, C.gather))
     publish = sum(step.seconds(load.rows, load.size) for step in (C.reread, C.publish))
@@ -189,8 +199,8 @@ def on_workers(load: Load, machines: int) -> Cost:
         machines,
         publishers,
         brokers,
-        start=C.start + C.workers + C.task * (min(load.partitions, C.most_tasks) + min(load.parts, C.most_tasks)),
-        dump=stage(divide, min(load.partitions, C.most_tasks), read + files),
+        start=C.start + C.workers + C.task * (ranges + load.parts),
+        dump=stage(divide, ranges, read + files),
         sort=stage(order, load.parts, 2 * files),
         publish=max(stage(publish, publishers, files + published), load.written / (C.broker * brokers)),
         cpu=divide + order + publish,
@@ -207,11 +217,12 @@ def choose(load: Load, within: float) -> Cost:
     costs = (on_workers(load, machines) for machines in range(2, _MOST_MACHINES))
     found = next((cost for cost in costs if cost.total <= within * 60 and cost.fits), None)
     if found is None:
-        most = on_workers(load, _MOST_MACHINES)
+        least = on_workers(load, _MOST_MACHINES)
         raise ValueError(
-            f"not within {within:g} minutes: with {_MOST_MACHINES} machines the dump of {load.partitions} partitions "
-            f"takes {most.dump:,.0f} s, and publishing {most.publish:,.0f} s of {load.transaction:,.0f} s; give more "
-            "partitions, a longer transaction, or more time"
+            f"not within {within:g} minutes: with {_MOST_MACHINES} machines the run takes {least.total / 60:,.0f} "
+            f"minutes, of these {least.publish / 60:,.0f} for {least.publishers} publishers, and {load.publishers} are "
+            f"needed for a transaction of {load.timeout:g} minutes; give more time, a longer transaction, or more "
+            "partitions, or make several runs"
         )
     return found
 
@@ -232,14 +243,14 @@ def describe(cost: Cost) -> Iterator[str]:
     yield f"brokers' disks      {load.written / 1e9:,.0f} GB, {C.replicas} replicas"
 
 
-# Rows of the plan: records, partitions, minutes for the whole run, minutes of a transaction.
+# Rows of the plan: records, partitions, minutes for the whole run, minutes of a transaction, publishers at most.
 PLAN: Final = (
-    (1e7, 16, 10, 15),
-    (1e8, 16, 10, 20),
-    (1e9, 64, 30, 15),
-    (1e10, 256, 60, 15),
-    (1e11, 1000, 90, 60),
-    (1e12, 4000, 360, 180),
+    (1e7, 16, 10, 15, 64),
+    (1e8, 16, 10, 20, 64),
+    (1e9, 64, 30, 15, 64),
+    (1e10, 128, 60, 30, 64),
+    (1e11, 256, 240, 300, 64),
+    (1e12, 1000, 360, 240, 1024),
 )
 
 
@@ -252,8 +263,8 @@ def plan_table() -> list[str]:
     return table(header, [plan_row(*wanted) for wanted in PLAN])
 
 
-def plan_row(records: float, partitions: int, within: float, timeout: float) -> list[str]:
-    load = Load(records, partitions=partitions, timeout=timeout)
+def plan_row(records: float, partitions: int, within: float, timeout: float, most: int) -> list[str]:
+    load = Load(records, partitions=partitions, timeout=timeout, most=most)
     cost = choose(load, within)
     return [
         f"10{str(round(math.log10(records))).translate(_RAISED)}",
@@ -325,10 +336,17 @@ def read_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace
     parser.add_argument("--bytes", type=_positive, default=defaults.size, dest="size", help="of a record, key included")
     for name, text in (
         ("sorts", "sorts of the job"),
-        ("partitions", "partitions of the source"),
+        ("partitions", "partitions of the source and of each output"),
         ("cores", "cores of a machine"),
+        ("most", "publishers at most"),
     ):
-        parser.add_argument(f"--{name}", type=_count, default=getattr(defaults, name), help=text)
+        parser.add_argument(
+            f"--{'publishers' if name == 'most' else name}",
+            dest=name,
+            type=_count,
+            default=getattr(defaults, name),
+            help=text,
+        )
     parser.add_argument("--gbit", type=_positive, default=defaults.gbit, help="Gbit/s of a machine's network")
     parser.add_argument("--timeout", type=_positive, default=defaults.timeout, help="of a transaction, in minutes")
     parser.add_argument("--within", type=_positive, default=60, help="minutes that the run may take")

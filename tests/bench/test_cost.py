@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from bench.cost import (
     C,
@@ -20,6 +21,7 @@ from bench.cost import (
     read_arguments,
     read_points,
 )
+from tasks.settings.job import Job
 from tasks.snapshot import most_records
 from tests.documents import text_of
 
@@ -47,18 +49,32 @@ def test_threads() -> None:
 
 
 def test_workers() -> None:
-    """Workers divide what partitions, parts and publishers permit; the slowest takes a third longer than the mean."""
+    """Workers divide what tasks, parts and publishers permit; the slowest takes a third longer than the mean."""
     load = Load(1e9, partitions=10, cores=8, gbit=100)
     cost = on_workers(load, 4)
-    assert cost.dump == pytest.approx(1.33 * (1e9 * DUMP + 3e9 * 0.622e-6) / 10)
+    assert cost.dump == pytest.approx(1.33 * (1e9 * DUMP + 3e9 * 0.622e-6) / 32)
     # 52e9 bytes as Parquet are 63.44 GB, and so 127 parts of 0.5 GB for each sort.
     assert load.parts == 3 * 127
     assert cost.sort == pytest.approx(1.33 * 3e9 * (0.102 + 0.25 + 0.306) * 1e-6 / 32)
     assert cost.publishers == load.publishers == math.ceil(3e9 / (400_000 * 630))
     assert cost.publish == pytest.approx(1.33 * 3e9 * (PUBLISH + 0.102e-6) / 12)
-    assert cost.start == pytest.approx(3 + 7 + 0.12 * (10 + 381))
+    # Three tasks a worker in the dump, and a task a part.
+    assert cost.start == pytest.approx(3 + 7 + 0.12 * (96 + 381))
     assert cost.network == pytest.approx(1e9 * (40.04 + 3 * 4 * 63.44 + 3 * 40.04))
     assert cost.storage == pytest.approx(1e9 * 3 * 2 * 63.44)
+
+
+def test_what_is_bounded() -> None:
+    """Publishers are no more than the setting, the workers and the outputs' partitions permit; parts are 500 a sort."""
+    load = Load(1e12, partitions=4000)
+    assert load.parts == 1500
+    assert on_workers(load, 1000).publishers == 64
+    assert on_workers(load, 4).publishers == 32
+    assert on_workers(replace(load, most=2000), 1000).publishers == 2000
+    assert on_workers(replace(load, partitions=5), 1000).publishers == 15
+    assert not on_workers(load, 1000).fits
+    with pytest.raises(ValidationError, match="publishers"):
+        Job.model_validate({"publishers": load.most + 1})
 
 
 def test_a_slow_network_is_the_bound() -> None:
@@ -86,7 +102,7 @@ def test_publishers_are_what_a_run_would_plan(size: int, sorts: int, minutes: in
 def test_the_fewest_machines_are_chosen() -> None:
     """Threads if they do it; else the fewest machines that end in time; one fewer would not."""
     assert choose(SAMPLE, 1).machines == 1
-    large = Load(1e10, partitions=256)
+    large = Load(1e10, partitions=256, timeout=60)
     chosen = choose(large, 60)
     assert chosen.machines > 2
     assert chosen.fits
@@ -99,11 +115,11 @@ def test_the_fewest_machines_are_chosen() -> None:
 
 
 def test_what_cannot_be() -> None:
-    """One partition is read by one worker: the error says which stage takes so long, and what to change."""
+    """More publishers than there may be: the error says what is needed, and what to change."""
     with pytest.raises(
-        ValueError, match=r"not within 10 minutes.*the dump of 1 partitions takes .*give more partition"
+        ValueError, match=r"not within 60 minutes.*64 publishers, and 120 are needed.* 15 minutes; give"
     ):
-        choose(Load(1e10, partitions=1), 10)
+        choose(Load(1e10), 60)
 
 
 def test_measured_points() -> None:
