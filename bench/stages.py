@@ -39,7 +39,7 @@ from tasks.outputs import prepare_outputs
 from tasks.ownership import Owner, own_job
 from tasks.preflight import check_before_lease
 from tasks.publication import Publication
-from tasks.publish import write_sorted
+from tasks.publishers.rows import write_rows
 from tasks.run import Run
 from tasks.run_context import run_context
 from tasks.runners import ThreadRunner
@@ -134,7 +134,7 @@ class Stages:
         with self.measured("publish, plain", sum(done.rows for done in sorts)):
             for done in sorts:
                 write = partial(send_columns, sender, f"{done.sort}-plain")
-                write_sorted(write, done, gatherer, lambda _: None)
+                write_rows(write, done, gatherer, lambda _: None)
             sender.flush()
         sender.close()
 

@@ -67,6 +67,8 @@ def _need_rows(plan: RunPlan) -> Iterator[tuple[str, str]]:
         yield "dead letters", f"about {found.dead_letters:,}"
     yield "time", f"about {format_duration(found.seconds)}{rough}"
     yield "memory", f"about {_bytes(found.memory_bytes)}, at most {job.memory_limit}"
+    fewer = f", fewer than asked for: {snapshot.fewer_publishers}" * bool(snapshot.fewer_publishers)
+    yield "publishers", f"{snapshot.publishers}{fewer}"
     yield "disk", f"about {_bytes(found.disk_bytes)}, at most {_bytes(snapshot.disk_bytes)} {_free(plan)}"
 
 
@@ -131,6 +133,8 @@ def plan_facts(plan: RunPlan) -> dict[str, Any]:
         "replaces": snapshot.replaces,
         "capped_by": snapshot.capped or None,
         "runs": plan.runs,
+        "publishers": snapshot.publishers,
+        "fewer_publishers_because": snapshot.fewer_publishers or None,
         "estimates": _estimate_facts(plan.estimates) if plan.has_work else None,
         "limits": {
             "disk_bytes": snapshot.disk_bytes,

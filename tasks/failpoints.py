@@ -31,9 +31,19 @@ _STEPS: Final = (
 )
 # The steps of what a commit leaves to be done: deletion of records; placing, copying and removal of files.
 _LATER_STEPS: Final = ("delete", "place", "copy", "success", "remove")
+# The steps of a publish by several publishers: of the process of the run, and of each publisher.
+_DRIVER_STEPS: Final = ("gather", "go")
+_PUBLISHER_STEPS: Final = ("publisher-init", "announce", "adopt", "publisher-flush", "report")
 _EDGES: Final = ("before", "after")
 RUN_NAMES: Final = (*(f"{edge}-{step}" for step in _STEPS for edge in _EDGES), "after-dump-block")
-NAMES: Final = (*RUN_NAMES, *(f"{edge}-{step}" for step in _LATER_STEPS for edge in _EDGES))
+DRIVER_NAMES: Final = (*(f"{edge}-{step}" for step in _DRIVER_STEPS for edge in _EDGES), "after-reports")
+PUBLISHER_NAMES: Final = tuple(f"{edge}-{step}" for step in _PUBLISHER_STEPS for edge in _EDGES)
+NAMES: Final = (
+    *RUN_NAMES,
+    *(f"{edge}-{step}" for step in _LATER_STEPS for edge in _EDGES),
+    *DRIVER_NAMES,
+    *PUBLISHER_NAMES,
+)
 
 
 class InjectedError(TransientError):

@@ -63,6 +63,9 @@ class Snapshot:
     replaces: bool = False
     # Column → type, of those whose types this run has inferred from its sample.
     types: Mapping[str, str] = field(default_factory=dict)
+    # The number of publishers that the run has at most, and why they are fewer than asked for.
+    publishers: int = 1
+    fewer_publishers: str = ""
 
     @property
     def ends(self) -> dict[int, int]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from confluent_kafka.admin import AdminClient
 
-from tasks.errors import SettingsError, TransientError
+from tasks.errors import KafkaSortError, SettingsError, TransientError
 from tasks.failpoints import reach
 from tasks.kafka import native_fetch, native_produce
 from tasks.kafka.clients import BATCH_BYTES, Admin, NotPermittedError, make_admin
@@ -21,11 +21,14 @@ from tasks.kafka.topics import broker_settings, describe_topic, topic_settings
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.observe.logs import get_logger
 from tasks.permissions import name_refusals, permits_writing
+from tasks.run_context import run_context
 from tasks.run_record import RunRecord
 from tasks.settings.budget import Budget
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 
+# The longest time in which a transaction that was given up is ended, for the readers behind it.
+_SETTLE_SECONDS = 5.0
 # The broker's default of transaction.max.timeout.ms, for principals that may not read it.
 _DEFAULT_TRANSACTION_MS = 900_000
 
@@ -97,7 +100,7 @@ class Owner:
         self.transaction_seconds = _transaction_seconds(job, broker)
         # Outputs take at least what the source takes; ledger and dead letters take what the broker takes.
         limits = topic_settings(self.admin, job.source_topic)["max.message.bytes"], broker.get("message.max.bytes")
-        self._batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
+        self.batch_bytes = min(BATCH_BYTES, *(int(limit) for limit in limits if limit))
 
     @property
     def recorded_format(self) -> Mapping[str, str]:
@@ -120,35 +123,61 @@ class Owner:
         self._lease.require()
         self._fence()
 
-    def fence(self) -> None:
-        """Become the newest holder of the transactional id again, and read the ledger again.
+    def require_lease(self) -> None:
+        """Take the lease again if it was lost; LeaseTakenError if another run has it."""
+        self._lease.regain(self.admin, self.job.name)
+
+    def fence(self, *, shared: bool = False) -> TransactionalProducer:
+        """Become the newest holder of the transactional id again, and read the ledger again; return the producer.
 
         The lease comes first: if another run has it, this raises LeaseTakenError and does not fence that run. If the
         lease was lost and regained, a successor may have run in between; then the ledger has what it committed.
+        `shared`: others will send under the identity of the producer, which it learns for them.
         """
-        self._lease.regain(self.admin, self.job.name)
-        self._fence()
+        self.require_lease()
+        return self._fence(shared=shared)
 
-    def _fence(self) -> None:
+    def _fence(self, *, shared: bool = False) -> TransactionalProducer:
         self._close_producer()
         # NewerLedgerError comes before fencing: this version must not disturb what it does not understand.
         read_ledger(self.connection, self.admin, self.job.ledger, self.job.name, self.job.request_timeout, fenced=False)
         reach("before-init")
-        self._producer = TransactionalProducer(
-            self.connection,
-            self.job.group,
-            self.transaction_seconds,
-            self.budget.producer_queue_bytes,
-            self._batch_bytes,
-            self.job.request_timeout,
-        )
-        self._producer.init(self.job.ledger)
+        producer = self._producer = self._make_producer(self.job.request_timeout, shared=shared)
+        producer.init(self.job.ledger)
         reach("after-init")
         reach("before-ledger-read")
         self.ledger = self._read_ledger()
         reach("after-ledger-read")
         # If the lease was lost while fencing, stop: a successor may have fenced first.
         self._lease.require()
+        return producer
+
+    def _make_producer(self, timeout: float, *, shared: bool = False) -> TransactionalProducer:
+        return TransactionalProducer(
+            self.connection,
+            self.job.group,
+            self.transaction_seconds,
+            self.budget.producer_queue_bytes,
+            self.batch_bytes,
+            timeout,
+            shared=shared,
+        )
+
+    def settle(self) -> None:
+        """End what is open under the transactional id by a new `init`, while the lease is held; it never raises.
+
+        A run that is to stop does so as well, within seconds: readers wait behind what is open. If it fails, the next
+        holder of the id does it, or the broker once the transaction has timed out.
+        """
+        self._close_producer()
+        if not self._lease.held:
+            return
+        with run_context(), contextlib.suppress(KafkaSortError):
+            producer = self._make_producer(_SETTLE_SECONDS)
+            try:
+                producer.init(self.job.ledger)
+            finally:
+                producer.close()
 
     def require_current_ledger(self) -> None:
         """Raise LeaseLostError if a run was committed since the ledger was read: a successor's."""
@@ -165,9 +194,7 @@ class Owner:
         if self._producer is not None and not self._producer.spent:
             self._producer.poll()
         if self._producer is None or self._producer.spent:
-            self.fence()
-        if self._producer is None:
-            raise RuntimeError("fence() leaves a producer")
+            return self.fence()
         return self._producer
 
     def note_committed(self, record: RunRecord) -> None:

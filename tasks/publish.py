@@ -6,20 +6,17 @@ then it knows whether the run is there (done), is not (publish again, from the s
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import pyarrow as pa
 from confluent_kafka import KafkaError
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import checksum
-from tasks.checksum import hash_records, sum_hashes
 from tasks.dead_letters import send_dead_letters
 from tasks.errors import TerminalError
 from tasks.failpoints import reach
@@ -30,10 +27,13 @@ from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.kafka.sender import Sender
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.keys import RULES
-from tasks.manifests import KeyRange, SortedRows
 from tasks.observe.logs import get_logger, log_context
 from tasks.ownership import Owner
 from tasks.publication import Publication
+from tasks.publishers.alone import ALONE
+from tasks.publishers.base import Crew, Publishers
+from tasks.publishers.rows import write_sorts
+from tasks.publishers.shares import count_partitions
 from tasks.replacement import refuse_newcomers
 from tasks.run_context import current_run
 from tasks.run_record import (
@@ -48,10 +48,9 @@ from tasks.run_record import (
 )
 from tasks.settings.budget import MB, peak_memory_bytes
 from tasks.settings.job import Job
-from tasks.sorting.rows import RowGatherer
 from tasks.source import check_source_unchanged
 from tasks.sparse_index import index_changes
-from tasks.targets.base import Columns, OutputChangedError, Sent, Writing
+from tasks.targets.base import OutputChangedError, Writing
 
 _TIMEOUT_CODES = frozenset({KafkaError.INVALID_PRODUCER_EPOCH, KafkaError._FENCED, KafkaError.INVALID_TXN_STATE})
 # The options of a job that a run record keeps.
@@ -66,39 +65,44 @@ class SupersededError(TerminalError):
     action = "Nothing: another run has published what this one read."
 
 
-class ContentError(TerminalError):
-    """The rows to publish are not the rows that were read."""
-
-    action = "Check disk and memory of the machine, then start again."
-    at_risk = "No: nothing was published. But this machine alters data."
-
-
 class TransactionTimeoutError(TerminalError):
     """Publishing took longer than a transaction may."""
 
-    action = "Raise `transaction.max.timeout.ms` on the broker, or take less at once with `--max-records`."
+    action = (
+        "Publish by more (`--publishers`), raise `transaction.max.timeout.ms` on the broker, or take less at once with "
+        "`--max-records`."
+    )
 
 
 Written = tuple[WrittenSort, ...]
 
 
-def publish_run(owner: Owner, publication: Publication) -> RunRecord:
+def publish_run(owner: Owner, publication: Publication, publishers: Publishers = ALONE) -> RunRecord:
     """Publish the run, or find it published. After a TransientError, a retry follows the same rules."""
-    producer = owner.healthy_producer()
+    owner.healthy_producer()
     found = _find_run(owner, publication)
     if found is not None:
         return found
     staged = stage_rows(owner.job, publication)
+    with publishers.gather(owner, publication) as crew:
+        return _publish_by(crew, owner, publication, staged)
+
+
+def _publish_by(crew: Crew, owner: Owner, publication: Publication, staged: Written) -> RunRecord:
+    """Fence, read, then act. What was read before the publishers came is read again, once they can do no harm."""
+    producer = crew.fence()
+    found = _find_run(owner, publication)
+    if found is not None:
+        return found
     if publication.merged is None:
         check_source_unchanged(owner.admin, owner.job.source_topic, publication.snapshot)
     publication.target.check()
     began = time.monotonic()
     try:
-        return _publish(owner, producer, publication, staged)
+        return _publish(crew, owner, producer, publication, staged)
     except BaseException as error:
-        # Whatever the error was, this instance begins nothing again.
-        producer.abort()
-        _raise_if_too_late(owner, error, time.monotonic() - began)
+        crew.give_up(producer)
+        _raise_if_too_late(owner, publication, error, time.monotonic() - began)
         raise
 
 
@@ -125,12 +129,14 @@ def stage_rows(job: Job, publication: Publication) -> Written:
     target, snapshot = publication.target, publication.snapshot
     with target.stage(publication.attempt, snapshot.run, publication.sorts) as writing:
         reach("before-stage")
-        written = writing.finish(_write_rows(job, writing, publication, target.staged))
+        written = writing.finish(write_sorts(job, writing, publication, target.staged))
         reach("after-stage")
     return written
 
 
-def _publish(owner: Owner, producer: TransactionalProducer, publication: Publication, staged: Written) -> RunRecord:
+def _publish(
+    crew: Crew, owner: Owner, producer: TransactionalProducer, publication: Publication, staged: Written
+) -> RunRecord:
     """Publish in one transaction.
 
     1. Begin. 2. Rows of all sorts that are not staged. 3. Dead letters. 4. Flush, count what was delivered.
@@ -144,7 +150,7 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     reach("before-begin")
     producer.begin()
     reach("after-begin")
-    written, letters = _deliver(owner, producer, writing, publication)
+    written, letters = _deliver(crew, owner, producer, writing, publication)
     # Step 5.
     record = _record(owner, publication, _in_order(job, (*staged, *written)), letters)
     _send_index(owner, producer.sender, publication, record)
@@ -161,24 +167,25 @@ def _publish(owner: Owner, producer: TransactionalProducer, publication: Publica
     # Step 7.
     reach("before-commit")
     producer.commit()
+    crew.note_committed(producer)
     owner.note_committed(record)
     reach("after-commit")
     return record
 
 
 def _deliver(
-    owner: Owner, producer: TransactionalProducer, writing: Writing, publication: Publication
+    crew: Crew, owner: Owner, producer: TransactionalProducer, writing: Writing, publication: Publication
 ) -> tuple[Written, int]:
     """Do steps 2 to 4; return what was written, and the number of dead letters that were sent."""
-    job, snapshot, target = owner.job, publication.snapshot, publication.target
+    job, snapshot = owner.job, publication.snapshot
     # Step 2.
     reach("before-publish")
-    sent = _write_rows(job, writing, publication, target.sorts - target.staged)
+    sent = crew.write(producer, writing)
     reach("after-publish")
     # Step 3.
     known = owner.ledger.read_before((snapshot.source_topic_id, RULES, job.dead_letters), snapshot.ranges)
     letters = send_dead_letters(producer.sender, job, snapshot.source_topic_id, publication.chunks, known)
-    # Step 4. One writer: what the outputs grew by is what was delivered.
+    # Step 4. One writer for each partition: what the outputs grew by is what was delivered.
     reach("before-flush")
     producer.flush()
     reach("after-flush")
@@ -189,16 +196,6 @@ def _in_order(job: Job, written: Written) -> Written:
     """Return what was written in the order of the job's sorts."""
     by_name = {sort.topic: sort for sort in written}
     return tuple(by_name[sort.name] for sort in job.sort_list)
-
-
-def _write_rows(job: Job, writing: Writing, publication: Publication, wanted: Collection[str]) -> list[Sent]:
-    """Write the rows of the wanted sorts, one sort after the other, and return what was sent of each."""
-    meter, gatherer, sent = current_run().progress.meter("publish"), RowGatherer(), []
-    columns = {sort.name: sort.columns for sort in job.sort_list}
-    for rows in (rows for rows in publication.sorts if rows.sort in wanted):
-        total = write_sorted(partial(writing.write, rows.sort), rows, gatherer, meter.add)
-        sent.append(Sent(rows, columns[rows.sort], total))
-    return sent
 
 
 def _send_index(owner: Owner, sender: Sender, publication: Publication, record: RunRecord) -> None:
@@ -218,51 +215,6 @@ def _send_record(owner: Owner, sender: Sender, record: RunRecord) -> None:
         sender.send_one(ledger, EARLIER, earlier.to_json(), 0)
     for number in outdated:
         sender.send_one(ledger, run_key(number), None, 0)
-
-
-def write_sorted(
-    write: Callable[[int, Columns], None], sort: SortedRows, gatherer: RowGatherer, count: Callable[[int], None]
-) -> int:
-    """Write all rows of one sort, in order, each range to its partition; return the checksum of what was written.
-
-    ContentError if these rows are not what was read.
-    """
-    total, rows, expected = 0, 0, sort.checksum
-    for batch in _gathered(sort, gatherer):
-        current_run().stop.check()
-        reach("before-publish-batch")
-        columns = {"key" if name == sort.key else name: batch.column(name) for name in batch.schema.names}
-        for key_range, part in _cut_batch(sort.ranges, rows, batch.num_rows):
-            write(key_range.partition, {name: column[part] for name, column in columns.items()})
-        total += sum_hashes(hash_records(columns["value"], columns.get("key"), columns.get("headers")))
-        rows += batch.num_rows
-        count(batch.num_rows)
-        reach("after-publish-batch")
-    if rows != sort.rows or total % 2**64 != expected:
-        raise ContentError(
-            f"sort {sort.sort}: the {rows} rows to publish are not the {sort.rows} that were read (checksum "
-            f"{total % 2**64:016x}, expected {expected:016x}): disk or memory altered them; nothing was published, "
-            "start again"
-        )
-    return total % 2**64
-
-
-def _gathered(sort: SortedRows, gatherer: RowGatherer) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from gatherer.batches(sort)
-    except (OSError, IndexError) as error:
-        raise ContentError(
-            f"sort {sort.sort}: its rows cannot be read back ({error}): disk or memory altered them; nothing was "
-            "published, start again"
-        ) from error
-
-
-def _cut_batch(ranges: tuple[KeyRange, ...], first: int, count: int) -> Iterator[tuple[KeyRange, slice]]:
-    """Yield the parts of a batch, rows [first, first + count) of the sort, by output partition."""
-    for key_range in ranges:
-        start, end = max(key_range.first_row, first), min(key_range.end_row, first + count)
-        if start < end:
-            yield key_range, slice(start - first, end - first)
 
 
 def _reveal_fence(
@@ -320,15 +272,22 @@ def _recorded_options(job: Job) -> dict[str, Any]:
     return options if job.end is None else {**options, "end": job.end}
 
 
-def _raise_if_too_late(owner: Owner, error: BaseException, seconds: float) -> None:
+def _raise_if_too_late(owner: Owner, publication: Publication, error: BaseException, seconds: float) -> None:
     """Raise the real cause if the broker's own timeout aborted the transaction: librdkafka also says "fenced" then."""
     late = seconds >= owner.transaction_seconds
     if late and isinstance(error, KafkaTransientError) and error.code in _TIMEOUT_CODES:
         raise TransactionTimeoutError(
             f"publishing took {seconds:.0f} s, longer than the transaction timeout of {owner.transaction_seconds:.0f} "
-            "s: the broker aborted it, nothing was published; raise transaction.max.timeout.ms on the broker (and "
-            "--transaction-timeout, if given), or take less at once with --max-records"
+            f"s: the broker aborted it, nothing was published; {_more_publishers(publication)}raise "
+            "transaction.max.timeout.ms on the broker (and --transaction-timeout, if given), or take less at once with "
+            "--max-records"
         ) from error
+
+
+def _more_publishers(publication: Publication) -> str:
+    """Say that more publishers would help, if there is anything for them to send."""
+    partitions, now = count_partitions(publication.sorts), publication.snapshot.publishers
+    return f"publish by more than {now} (--publishers, up to {partitions}), " if now < partitions else ""
 
 
 def warn_of_dead_letters(record: RunRecord) -> None:
@@ -346,12 +305,12 @@ def warn_of_dead_letters(record: RunRecord) -> None:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def publish_and_commit(owner: Owner, publication: Publication) -> RunRecord:
+def publish_and_commit(owner: Owner, publication: Publication, publishers: Publishers = ALONE) -> RunRecord:
     """Publish all sorts and commit, in one transaction."""
     with log_context(stage="publish"):
         # This comes before the commit: nothing may fail after it.
         disk = publication.disk_bytes
-        record = publish_run(owner, publication)
+        record = publish_run(owner, publication, publishers)
         log = get_logger()
         warn_of_dead_letters(record)
         log.info(

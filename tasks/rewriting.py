@@ -18,7 +18,8 @@ from tasks.kafka.topics import EARLIEST, LATEST, cluster_id, list_offsets
 from tasks.manifests import OffsetRange, Snapshot
 from tasks.observe.logs import get_logger
 from tasks.ownership import Owner
-from tasks.publish import ContentError, stage_rows
+from tasks.publish import stage_rows
+from tasks.publishers.rows import ContentError
 from tasks.run import Run, Runner
 from tasks.run_record import RunRecord, WrittenSort
 from tasks.settings.job import Job

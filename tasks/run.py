@@ -71,7 +71,7 @@ class Run:
         placements = place_outputs(job, counts)
         placed = [p for p in zip(job.sort_list, placements.of_sorts, strict=True) if p[0].name in target.sorts]
         with explaining_loss(self.owner):
-            prepared = choose_layout(job).prepare(self.work(snapshot, folder), placements, placed)
+            prepared = choose_layout(job, snapshot.publishers).prepare(self.work(snapshot, folder), placements, placed)
         return Publication(self.attempt, snapshot, prepared.chunks, prepared.sorts, target, self.started)
 
     def work(self, snapshot: Snapshot, folder: Path) -> Work:

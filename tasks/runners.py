@@ -8,6 +8,7 @@ from tasks.manifests import Snapshot
 from tasks.ownership import Owner
 from tasks.publication import Publication
 from tasks.publish import publish_and_commit, publish_run
+from tasks.publishers.processes import local_publishers
 from tasks.run_context import Stop
 from tasks.run_record import RunRecord
 from tasks.settings.job import Job
@@ -36,8 +37,9 @@ class PrefectRunner:
         return run_each(with_retries(stage.task, self._job), requests, stage.at_once(self._job), self._stop.set)
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """Run it as one task."""
-        return with_retries(publish_and_commit, self._job)(owner, publication)
+        """Run it as one task; publishers besides are processes of this machine."""
+        publishers = local_publishers(owner.connection, publication.snapshot.publishers)
+        return with_retries(publish_and_commit, self._job)(owner, publication, publishers)
 
 
 class ThreadRunner:

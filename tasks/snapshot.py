@@ -21,6 +21,7 @@ from tasks.manifests import LostRange, OffsetRange, Snapshot
 from tasks.observe.logs import get_logger, log_context
 from tasks.output_folders import check_folder_space
 from tasks.ownership import JobView, Owner
+from tasks.publishers.plan import plan_publishers, warn_of_fewer
 from tasks.replacement import is_current
 from tasks.run_record import RunRecord
 from tasks.sample import Sample, is_judged, refuse_mostly_dead, take_sample
@@ -41,6 +42,9 @@ from tasks.workdir import free_bytes
 _PLANNED_RECORDS_PER_SECOND = 400_000
 _PLANNED_BYTES_PER_SECOND = 40_000_000
 _PLANNED_SHARE_OF_TIMEOUT = 0.7
+# The reason of a snapshot that is capped by what can be published in time.
+TRANSACTION_CAP = "the transaction timeout"
+_FOR_MORE = "more --publishers, or a higher transaction.max.timeout.ms on the brokers"
 # The factors for chunks and the spill of one sort. With the parts of all sorts, 15.3 GB were measured for 50 million
 # records of the sample, where this says 23 GB; 1.0 GB for 10 million, which fit the memory and need no parts.
 _DISK_FACTOR = 2.0
@@ -87,6 +91,8 @@ def take_snapshot(view: JobView, limits: BatchLimits | None = None) -> Snapshot:
     snapshot = replace(snapshot, mean_record_bytes=mean)
     if limits is not None:
         snapshot = split_evenly(snapshot, max(1, int(limits.bytes / max(mean, 1.0))))
+    publishers, fewer = plan_publishers(view, snapshot.span) if job.topic_sorts else (1, "")
+    snapshot = replace(snapshot, publishers=publishers, fewer_publishers=fewer)
     snapshot = fit_transaction(snapshot, len(job.topic_sorts), view.transaction_seconds)
     require_whole(job, snapshot)
     snapshot = replace(snapshot, disk_bytes=estimate_disk(job, snapshot))
@@ -135,8 +141,9 @@ def require_whole(job: Job, snapshot: Snapshot) -> None:
     if snapshot.replaces and snapshot.capped:
         raise SettingsError(
             f"--mode replace publishes all of source {job.source_topic} in one transaction, and {snapshot.capped} "
-            f"permits {snapshot.span:,} of its offsets at once: raise transaction.max.timeout.ms on the broker (and "
-            "--transaction-timeout, if given), sort fewer columns, or sort what is new with --mode append"
+            f"permits {snapshot.span:,} of its offsets at once with publishers: {snapshot.publishers}. Take more of "
+            "them (--publishers), raise transaction.max.timeout.ms on the broker (and --transaction-timeout, if "
+            "given), sort fewer columns, or sort what is new with --mode append"
         )
 
 
@@ -211,7 +218,7 @@ def estimate_disk(job: Job, snapshot: Snapshot) -> int:
     # Chunks and parts have the record keys of the outputs besides, if these are made of sort keys.
     overhead = _RECORD_OVERHEAD_BYTES * (2 if job.output_key == "sort" else 1)
     values = snapshot.span * (snapshot.mean_record_bytes + overhead)
-    if job.keeps_sorted_files():
+    if job.keeps_sorted_files(snapshot.publishers):
         # The divided chunks of all sorts, and their sorted files.
         return int(values * 2 * len(job.sort_list))
     return int(values * (_DISK_FACTOR * job.sort_concurrency + len(job.sort_list)))
@@ -268,12 +275,12 @@ def fit_transaction(snapshot: Snapshot, sorts: int, transaction_seconds: float) 
     """
     if not sorts:
         return snapshot
-    most = most_records(snapshot.mean_record_bytes, sorts, transaction_seconds)
-    return cap_offsets(snapshot, max(most, len(snapshot.ranges)), "the transaction timeout")
+    most = snapshot.publishers * most_records(snapshot.mean_record_bytes, sorts, transaction_seconds)
+    return cap_offsets(snapshot, max(most, len(snapshot.ranges)), TRANSACTION_CAP)
 
 
 def most_records(mean_record_bytes: float, sorts: int, transaction_seconds: float) -> int:
-    """Return how many records can be published by so many sorts within a transaction's timeout."""
+    """Return how many records one publisher can send for so many sorts within a transaction's timeout."""
     seconds = max(
         1 / _PLANNED_RECORDS_PER_SECOND, (mean_record_bytes + _RECORD_OVERHEAD_BYTES) / _PLANNED_BYTES_PER_SECOND
     )
@@ -291,7 +298,9 @@ def snapshot_source(owner: Owner, limits: BatchLimits | None = None) -> Snapshot
         if owner.job.end_moment is not None:
             log.info("the snapshot ends where it was told to", end=owner.job.end, offsets_behind=snapshot.behind_end)
         if snapshot.capped:
-            log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped)
+            way_out = {"for_more": _FOR_MORE} if snapshot.capped == TRANSACTION_CAP else {}
+            log.warning("the snapshot is capped, the rest is the next run", by=snapshot.capped, **way_out)
+        warn_of_fewer(snapshot)
         for lost in snapshot.lost:
             log.warning("records were removed before they were read", lost=str(lost))
         for partition in snapshot.skipped:

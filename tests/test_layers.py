@@ -29,7 +29,10 @@ LAYERS = (
     ),
     "tasks.observe",
     # The subjects of the stages.
-    "tasks.attempts tasks.dead_letters tasks.ownership tasks.permissions tasks.publication tasks.source tasks.targets",
+    (
+        "tasks.attempts tasks.dead_letters tasks.ownership tasks.permissions tasks.publication tasks.publishers "
+        "tasks.source tasks.targets"
+    ),
     (
         "tasks.fill tasks.inference tasks.inspection tasks.output_folders tasks.outputs tasks.preflight "
         "tasks.replacement tasks.sample tasks.settlement"

@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +18,13 @@ from typing import Any, Final
 from prefect.logging.handlers import APILogHandler
 
 from tasks.errors import SettingsError
-from tasks.kafka.clients import make_admin
-from tasks.kafka.topics import cluster_id, describe_topic
+from tasks.kafka.same_cluster import require_cluster
 from tasks.manifests import Location
 from tasks.observe.logs import LOGGER, configure_logging, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
 from tasks.run_context import RunContext, Stop, run_context
+from tasks.settings.budget import peak_memory_bytes
 from tasks.settings.connection import Connection, current_connection, load_profile, resolve_connection, use_connection
 from tasks.workdir import private_files, use_scratch
 
@@ -33,15 +34,6 @@ INHERITED: Final = "KAFKA_SORT_WORKER_CONNECTION"
 TOPIC: Final = "kafka-sort"
 # How often a task looks whether the run is to stop, and tells how far it is.
 _LOOK_SECONDS: Final = 1.0
-
-
-class OtherClusterError(SettingsError):
-    """A worker of Dask reaches another Kafka cluster, or another topic of the same name, than the run reads."""
-
-    action = (
-        "Give the workers the connection of the run: the same profile in `KAFKA_SORT_PROFILES`, or the same `KAFKA_…` "
-        "variables."
-    )
 
 
 class UnfitWorkerError(SettingsError):
@@ -98,26 +90,13 @@ class Order:
 
         OtherClusterError unless it reaches the run's cluster, and there the topic that the run knows.
         """
-        with use_connection(self._connect()):
-            self._require_source(topic, topic_id)
+        with self.with_own_connection():
+            require_cluster(current_connection(), self.cluster_id, {topic: topic_id}, "nothing was read")
             yield
 
-    def _require_source(self, topic: str, topic_id: str) -> None:
-        servers = current_connection().bootstrap_servers
-        where = f"a worker on {os.uname().nodename} reaches Kafka at {servers}"
-        admin = make_admin(current_connection())
-        if (found := cluster_id(admin)) != self.cluster_id:
-            raise OtherClusterError(
-                f"{where}, the cluster {found}, and the run reads {self.cluster_id}: nothing was read; give the worker "
-                "the connection of the run"
-            )
-        known = describe_topic(admin, topic)
-        if known is None or known.id != topic_id:
-            seen = "is not there" if known is None else f"has the id {known.id}"
-            raise OtherClusterError(
-                f"{where}, where topic {topic} {seen}, and the run reads the one with the id {topic_id}: nothing was "
-                "read; start again"
-            )
+    def with_own_connection(self) -> AbstractContextManager[None]:
+        """Use the worker's own connection in a block, whatever cluster it leads to."""
+        return use_connection(self._connect())
 
     def _require_folder(self, address: str) -> None:
         # A worker that joined later was not asked before the run.
@@ -169,8 +148,9 @@ class _Reporter:
                 context.stop.set()
 
     def report_progress(self, context: RunContext) -> None:
-        """Tell how many records are done."""
-        self._report(done=sum(meter.done for meter in context.progress.meters))
+        """Tell how many records are done, and what this process has taken since it started."""
+        done = sum(meter.done for meter in context.progress.meters)
+        self._report(done=done, cpu_seconds=time.process_time(), memory_bytes=peak_memory_bytes())
 
     def report_retry(self, task: str) -> None:
         """Tell that the task is retried."""

@@ -1,4 +1,4 @@
-"""The runner of a run on workers of Dask: dump and sort there, snapshot and publish in this process.
+"""The runner of a run on workers of Dask: dump, sort and publishers there, snapshot and commit in this process.
 
 Guarantee 2 (all or nothing, exactly once) needs nothing of Dask: it may run a task twice or lose it. Tasks write files
 that appear by rename, and lease, fence, ledger and transaction stay in this process.
@@ -18,21 +18,24 @@ from uuid import uuid4
 
 import structlog
 from prefect import Task
-from prefect.context import SettingsContext
 
-from tasks.dask.cluster import Workers, api_url, count_local, local_workers, shared_workers
+from tasks.dask.cluster import Workers, count_local, local_workers, shared_workers
 from tasks.dask.orders import TOPIC, Order
+from tasks.dask.publishers import DaskEngine
 from tasks.dask.remote import work_on_worker
+from tasks.dask.submission import submit
 from tasks.errors import StoppedError, TransientError
 from tasks.kafka.clients import make_admin
 from tasks.kafka.topics import cluster_id
 from tasks.manifests import Location, Snapshot
-from tasks.observe.logs import LOGGER, get_logger, show_line
+from tasks.observe.logs import get_logger, show_line
 from tasks.observe.metrics import current_metrics
 from tasks.ownership import Owner
 from tasks.publication import Publication
+from tasks.publish import publish_and_commit
+from tasks.publishers.crew import SeveralPublishers
 from tasks.run import Runner
-from tasks.run_context import Meter, Stop, current_run
+from tasks.run_context import Meter, Stop, WorkerUse, current_run
 from tasks.run_record import RunRecord
 from tasks.runners import PrefectRunner
 from tasks.settings.budget import job_of_workers
@@ -78,7 +81,8 @@ def open_runner(job: Job, connection: Connection, stop: Stop) -> Iterator[Runner
 class DaskRunner:
     """Runs dump and sort as Prefect tasks on workers, one a partition or a sort, and the other stages in this process.
 
-    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes.
+    Without a scheduler it starts workers on this machine, once there is work, and ends them before it publishes, unless
+    there are several publishers, which are tasks on them.
     """
 
     def __init__(self, job: Job, connection: Connection, stop: Stop, workers: Workers | None = None) -> None:
@@ -106,9 +110,14 @@ class DaskRunner:
         return self._run_each(stage, requests) if requests else []
 
     def publish(self, owner: Owner, publication: Publication) -> RunRecord:
-        """Run it as one task of this process, which has the machine's memory by then."""
-        self.close()
-        return self._here.publish(owner, publication)
+        """Run it as one task of this process, which has the machine's memory by then; publishers work on workers."""
+        count = publication.snapshot.publishers
+        if count == 1 or self._workers is None:
+            self.close()
+            return self._here.publish(owner, publication)
+        engine = DaskEngine(self._workers, self._order(self._job.workdir))
+        publish = with_retries(publish_and_commit, self._job)
+        return publish(owner, publication, SeveralPublishers(engine, count))
 
     def close(self) -> None:
         """End the workers that this runner started."""
@@ -178,13 +187,16 @@ class Tasks:
     task: Task[..., Any]
     stage: str
     meter: Meter
+    use: WorkerUse = field(default_factory=WorkerUse)
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     _places: dict[int, str] = field(default_factory=dict)
+    _cpu: dict[tuple[int, str], float] = field(default_factory=dict)
     _ends: float | None = None
 
     def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
         """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
+        former = self._begin(len(work))
         self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
         futures = [self._submit(requests, order) for requests, order in work]
         try:
@@ -197,14 +209,20 @@ class Tasks:
             raise
         finally:
             self.client.unsubscribe_topic(TOPIC)
+            current_metrics().count_workers(self.meter.stage, self.use)
+            self.meter.use = self.use.after(former)
+
+    def _begin(self, tasks: int) -> WorkerUse | None:
+        """Begin to measure so many tasks; return what was measured of former steps of the stage."""
+        former, self.meter.use, self.use.tasks = self.meter.use, self.use, tasks
+        # A measure ends no run: without a scheduler the tasks fail, and their error says so.
+        with suppress(OSError):
+            self.use.workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        current_metrics().note_workers(self.meter.stage, self.use)
+        return former
 
     def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
-        from prefect_dask.task_runners import PrefectDaskFuture
-
-        given = {"stage": self.stage, "requests": requests, "order": order}
-        with _without_secrets():
-            sent: Any = self.client.submit(self.task, parameters=given, return_type="state")
-        future: PrefectDaskFuture[Any] = PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
+        future = submit(self.client, self.task, {"stage": self.stage, "requests": requests, "order": order})
         future.add_done_callback(self._news.put)
         return future
 
@@ -215,6 +233,7 @@ class Tasks:
             news = self._next(stop)
             if not isinstance(news, dict):
                 results[numbers[id(news)]] = _result(news)
+                self._note_done(len(results))
             # Other runs report on the same topic, which the scheduler keeps within bounds.
             elif news["run"] == orders[0].run:
                 self._note(news, orders[news["number"]])
@@ -236,6 +255,7 @@ class Tasks:
         if self._places.setdefault(order.number, place) != place:
             get_logger().warning("a worker was lost: its task is run again", task=order.name, on=place)
             self._places[order.number] = place
+            self.use.run_again += 1
         if "retried" in report:
             current_metrics().count_retry(report["retried"])
         elif "fields" in report:
@@ -243,6 +263,18 @@ class Tasks:
         else:
             self.meter.add(report["done"] - self._done[order.number])
             self._done[order.number] = report["done"]
+            self._note_use(report, (order.number, place))
+
+    def _note_done(self, done: int) -> None:
+        self.use.done = done
+        current_metrics().note_workers(self.meter.stage, self.use)
+
+    def _note_use(self, report: dict[str, Any], where: tuple[int, str]) -> None:
+        """Add the CPU time since the task's last report: the first one comes when it begins, the last at its end."""
+        before = self._cpu.get(where, report["cpu_seconds"])
+        self.use.cpu_seconds += report["cpu_seconds"] - before
+        self._cpu[where] = report["cpu_seconds"]
+        self.use.memory_bytes = max(self.use.memory_bytes, report["memory_bytes"])
 
 
 def _await_end(futures: "list[PrefectDaskFuture[Any]]") -> None:
@@ -267,25 +299,3 @@ def _result(future: "PrefectDaskFuture[Any]") -> Any:
         raise WorkersLostError(f"Dask lost its scheduler, or the task ({error}): start again") from error
     finally:
         future.wrapped_future.release()
-
-
-class _SentSettings(SettingsContext):
-    """Prefect's settings of this process, of which only the server's address and the log are sent to workers."""
-
-    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:  # noqa: ARG002, FBT001, FBT002  # Prefect's
-        return {
-            "profile": {"name": self.profile.name, "env": {}},
-            # The worker adds what it has itself, such as a key of the API.
-            "settings": {"api": {"url": api_url()}, "logging": {"extra_loggers": [LOGGER]}},
-        }
-
-
-@contextmanager
-def _without_secrets() -> Iterator[None]:
-    """Keep Prefect's settings with their secrets from what is sent to a worker."""
-    own = SettingsContext.get()
-    if own is None:
-        yield
-        return
-    with _SentSettings(profile=own.profile, settings=own.settings):
-        yield

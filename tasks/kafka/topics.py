@@ -130,6 +130,16 @@ def broker_settings(admin: AdminClient) -> dict[str, str]:
         return {}
 
 
+def all_broker_settings(admin: AdminClient) -> dict[int, dict[str, str]]:
+    """Return the configuration of every broker that is up, by its id; empty where the principal may not see it."""
+    with kafka_errors("cluster"):
+        nodes = admin.list_topics(timeout=REQUEST_TIMEOUT).brokers
+    try:
+        return {node: _settings(admin, ResourceType.BROKER, str(node)) for node in nodes}
+    except NotPermittedError:
+        return {}
+
+
 @_patiently
 def _settings(admin: AdminClient, kind: ResourceType, name: str) -> dict[str, str]:
     resource = ConfigResource(kind, name)

@@ -15,6 +15,7 @@ from functools import partial
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
+from tasks.kafka import native_adopt
 from tasks.kafka.clients import (
     CommitUnknownError,
     KafkaTransientError,
@@ -56,9 +57,13 @@ class TransactionalProducer:
         queue_bytes: int,
         batch_bytes: int,
         timeout: float,
+        *,
+        shared: bool = False,
     ) -> None:
+        """Make the producer. `shared`: its transaction has several publishers, so it learns its own identity."""
         self.spent = False
         self._id = transactional_id
+        self._identity = native_adopt.IdentityLog() if shared else None
         self._timeout = timeout
         over: dict[str, Property] = {
             "transactional.id": transactional_id,
@@ -73,12 +78,13 @@ class TransactionalProducer:
             # librdkafka does not split a batch that a topic refuses as too large.
             "batch.size": batch_bytes,
             "error_cb": self._on_error,
+            **(self._identity.properties if self._identity else {}),
         }
         self._producer: Producer = make_producer(connection, **over)
         what = f"transaction {transactional_id}"
         self.sender = Sender(self._producer, what, timeout, _check_stop, self._cause)
-        # This consumer only carries the group's name: it never subscribes, so the group does not fence its commits.
-        self._group: Consumer = make_consumer(connection, transactional_id)
+        self._make_group = partial(make_consumer, connection, transactional_id)
+        self._group: Consumer | None = None
 
     def _on_error(self, _: KafkaError) -> None:
         self.spent = True
@@ -95,6 +101,25 @@ class TransactionalProducer:
                 with attempt:
                     self._producer.init_transactions(self._timeout)
         self.spent = False
+
+    @property
+    def identity(self) -> native_adopt.ProducerIdentity:
+        """The id and epoch that `init` got, of a shared producer; PlaceNotFoundError if librdkafka did not say."""
+        if self._identity is None:
+            raise RuntimeError("only a shared producer learns its identity")
+        return self._identity.learn(self._producer)
+
+    def require_adoptable(self) -> None:
+        """Raise PlaceNotFoundError unless this producer can take another one's identity."""
+        native_adopt.find_place(self._producer, self.identity)
+
+    def adopt(self, shared: native_adopt.ProducerIdentity) -> None:
+        """Take the identity of the driver's producer, before the transaction begins.
+
+        Invariant I1: rows are sent only under an identity that a driver's `init` got after that of this producer. If
+        this write failed, Kafka would refuse the first row: the identity of this producer is fenced.
+        """
+        native_adopt.adopt(self._producer, self.identity, shared)
 
     def learn_partitions(self, topics: Mapping[str, int]) -> None:
         """Wait until the producer knows so many partitions of each topic; KafkaTransientError after too long."""
@@ -147,9 +172,17 @@ class TransactionalProducer:
         with kafka_errors(f"offsets of group {self._id}"):
             for attempt in self._while_retriable():
                 with attempt:
-                    metadata = self._group.consumer_group_metadata()
+                    metadata = self._offsets_group().consumer_group_metadata()
                     send = self._producer.send_offsets_to_transaction
                     self._within_time("offsets", partial(send, positions, metadata, self._timeout))
+
+    def _offsets_group(self) -> Consumer:
+        """Return the consumer that only carries the group's name.
+
+        It never subscribes, so the group does not fence its commits.
+        """
+        self._group = self._group or self._make_group()
+        return self._group
 
     def commit(self) -> None:
         """Commit. CommitUnknownError if there is no answer: the ledger has the outcome."""
@@ -175,7 +208,8 @@ class TransactionalProducer:
         self.spent = True
         with contextlib.suppress(KafkaException):
             self.sender.close()
-        self._group.close()
+        if self._group is not None:
+            self._group.close()
         # The producer ends with its last reference.
         del self._producer, self.sender
 

@@ -23,7 +23,7 @@ from tasks.layouts.base import Prepared, Work, count_sorted
 from tasks.manifests import Chunk, OffsetRange, SortedRows
 from tasks.observe.logs import get_logger
 from tasks.placement import Placement, Placements
-from tasks.publish import ContentError
+from tasks.publishers.rows import ContentError
 from tasks.settings.budget import Budget
 from tasks.settings.sorts import Sort
 from tasks.sort import batch_rows, possible_columns, published_checksum, record_columns

@@ -24,7 +24,7 @@ from tasks.merging.plan import LATEST, MergedSort, MergePlan, describe
 from tasks.observe.logs import get_logger
 from tasks.placement import PartitionColumn, Placement, Placements
 from tasks.publication import Merged, MergedOutput, Publication
-from tasks.publish import ContentError
+from tasks.publishers.rows import ContentError
 from tasks.run import Run
 from tasks.run_record import MERGE
 from tasks.settings.sorts import KeyColumn

@@ -11,6 +11,12 @@ MB = 1_000_000
 # Python with Prefect, pyarrow and DuckDB loaded took 310 MB; the rest is for Arrow batches on their way.
 BASE_BYTES = 420 * MB
 SMALLEST_LIMIT = 768 * MB
+# The least that a publisher takes besides its process: its queue, and the batches that it gathers and sends.
+_PUBLISHER_BUFFERS = 60 * MB
+_LEAST_QUEUE_BYTES = 16 * MB
+# A process that only publishes, without Prefect and DuckDB, was 90 MB before any work.
+PUBLISHER_BYTES = 120 * MB + _PUBLISHER_BUFFERS
+MOST_PUBLISHERS = 64
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,35 @@ class Budget:
             # DuckDB orders the keys meanwhile.
             fetched_bytes=min(int(free * 0.3) // job.sort_concurrency, 1900 * MB),
         )
+
+
+@dataclass(frozen=True)
+class PublisherBudget:
+    """The memory of a publisher. `at_once`: how many share a machine; each gathers a part of a batch of records."""
+
+    queue_bytes: int
+    at_once: int
+
+    @classmethod
+    def of(cls, free: int, at_once: int) -> "PublisherBudget":
+        """Divide what the processes themselves leave of a machine's limit among its publishers."""
+        return cls(min(max(int(free * 0.3) // at_once, _LEAST_QUEUE_BYTES), 128 * MB), at_once)
+
+
+def most_publishers(job: Job) -> int:
+    """Return how many publishers the job's limit bears on this machine, at least one.
+
+    They are processes beside that of the run, or threads of Dask's workers. Of a scheduler's machines nothing is known
+    here, and their publishers are lowered to what each has.
+    """
+    if job.scheduler is not None:
+        return MOST_PUBLISHERS
+    if job.runner == "dask":
+        workers = max(1, min(max(job.dump_concurrency, job.sort_concurrency), most_workers(job)))
+        left, each = job.memory_bytes - (1 + workers) * BASE_BYTES, _PUBLISHER_BUFFERS
+    else:
+        left, each = job.memory_bytes - BASE_BYTES, PUBLISHER_BYTES
+    return max(1, min(left // each, MOST_PUBLISHERS))
 
 
 def most_workers(job: Job) -> int:

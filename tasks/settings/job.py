@@ -257,6 +257,11 @@ class Job(JobColumns):
         return JobNames(self.name).index
 
     @property
+    def publisher_count(self) -> int | None:
+        """The number of publishers that was asked for; None for auto."""
+        return None if self.publishers == "auto" else int(self.publishers)
+
+    @property
     def starts_at_beginning(self) -> bool:
         """Whether a first run reads all that the source has."""
         return self.start in {None, "earliest"}

@@ -3,6 +3,7 @@
 Their order is that of the form and of the command line's help. Rules between options are in `tasks/settings/job.py`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from tasks.settings.outputs import S3, absolute_sort, canonical_prefix
 from tasks.settings.patterns import (
     COLUMNS_PATTERN,
     DELIMITER_PATTERN,
+    PUBLISHERS_PATTERN,
     SCHEDULER_PATTERN,
     SORT_PATTERN,
     TOPIC_PATTERN,
@@ -22,7 +24,7 @@ from tasks.settings.patterns import (
     order_fields,
 )
 from tasks.settings.registry import check_address
-from tasks.settings.scheduler import check_scheduler_address
+from tasks.settings.scheduler import check_scheduler_address, scheduler_of
 from tasks.settings.sorts import SIZE, check_topic_name, parse_delimiter, parse_size, parse_sort, read_columns
 
 SAMPLE_TOPIC = "source"
@@ -246,10 +248,18 @@ class JobOptions(BaseModel):
     )
     scheduler: str | None = Field(
         None,
+        validate_default=True,
         title="Scheduler",
-        description="Address of Dask's scheduler; default: workers on this machine, for this run alone.",
+        description="Address of Dask's scheduler; default: the worker's own, or workers on this machine, for this run.",
         examples=["tls://scheduler.example:8786"],
         json_schema_extra=form(SCHEDULER_PATTERN),
+    )
+    publishers: str = Field(
+        "auto",
+        title="Publishers",
+        description="Publishers in the run's one transaction: 1 to 64, or auto: several for large runs on Dask.",
+        examples=["auto", "4"],
+        json_schema_extra=form(PUBLISHERS_PATTERN),
     )
     retries: int = Field(4, ge=0, le=50, title="Retries", description="Retries of each task, on transient errors.")
     retry_delay: float = Field(1.0, gt=0, le=600, title="Retry delay", description="Seconds, doubled by each retry.")
@@ -292,8 +302,17 @@ class JobOptions(BaseModel):
 
     @field_validator("scheduler")
     @classmethod
-    def _scheduler_address(cls, value: str | None) -> str | None:
-        return value if value is None else check_scheduler_address(value)
+    def _scheduler_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        address = scheduler_of(info.data.get("runner", ""), value)
+        return address if address is None else check_scheduler_address(address)
+
+    @field_validator("publishers", mode="before")
+    @classmethod
+    def _publishers(cls, value: Any) -> str:
+        written = str(value).strip()
+        if isinstance(value, bool) or not re.fullmatch(PUBLISHERS_PATTERN, written):
+            raise ValueError(f"{written!r}: use auto, or a number from 1 to 64")
+        return written
 
     @field_validator("columns")
     @classmethod

@@ -21,6 +21,7 @@ COLUMNS_PATTERN = rf"^({_COLUMN_PATTERN}(,{_COLUMN_PATTERN})*)?$"
 _TERM_PATTERN = rf"{_NAME_PATTERN}(:{_TYPE_PATTERN})?(:\s*(asc|desc)?\s*)?(:\s*nulls-(first|last)\s*)?"
 SORT_PATTERN = rf"^{_TERM_PATTERN}(,{_TERM_PATTERN})*(=\s*([a-zA-Z0-9._-]{{1,249}}|parquet:.+)?\s*)?$"
 DELIMITER_PATTERN = rf'^((?!["\r\n])[\x01-\x7f]|\\x(?!00)[0-7][0-9a-fA-F]|{"|".join(map(re.escape, DELIMITERS))})$'
+PUBLISHERS_PATTERN = r"^(auto|[1-9]|[1-5]\d|6[0-4])$"
 SCHEDULER_PATTERN = r"^(tcp|tls)://[^@/?#]+:\d{1,5}$"
 
 

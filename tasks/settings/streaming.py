@@ -74,6 +74,11 @@ def check_streamable(job: Job) -> None:
             f"--runner {job.runner} is for kafka-sort sort: a batch of a stream is shorter than the start of a worker; "
             "leave it out"
         )
+    if job.publishers != "auto":
+        raise SettingsError(
+            "--publishers is for kafka-sort sort: a batch of a stream is shorter than the start of a publisher; leave "
+            "it out"
+        )
     if job.end == "now":
         raise SettingsError(
             "--end now is for kafka-sort sort, which makes one run; a stream goes on until it is stopped, or until an "

@@ -135,21 +135,24 @@ class RowGatherer:
         self._files: tuple[Path, ...] = ()
         self._columns: Mapping[str, pa.Array] = {}
 
-    def batches(self, rows: SortedRows) -> Iterator[pa.RecordBatch]:
-        """Yield all records of a sort in their order; IndexError if an order names a row that does not exist."""
-        for part in rows.parts:
+    def batches(self, rows: SortedRows, first: int = 0, end: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the records of rows [first, end) of a sort in their order; of all by default.
+
+        IndexError if an order names a row that does not exist.
+        """
+        for part, start, stop in _cut_parts(rows, first, rows.rows if end is None else end):
             if isinstance(part, SortedFile):
-                yield from read_sorted(part, rows.columns, rows.batch_rows)
+                yield from read_sorted(part, rows.columns, rows.batch_rows, start, stop)
             else:
-                yield from self._gather(part, rows)
+                yield from self._gather(part, rows, slice(start, stop))
 
     def hold(self, files: tuple[Path, ...], columns: Mapping[str, pa.Array]) -> None:
         """Take the columns of a part that are in memory already."""
         self._files, self._columns = files, columns
 
-    def _gather(self, part: SortedPart, rows: SortedRows) -> Iterator[pa.RecordBatch]:
+    def _gather(self, part: SortedPart, rows: SortedRows, wanted: slice) -> Iterator[pa.RecordBatch]:
         self._hold(part.files, rows.columns)
-        order = read_order(part)
+        order = read_order(part)[wanted]
         for first in range(0, len(order), rows.batch_rows):
             numbers = pa.array(order[first : first + rows.batch_rows])
             yield pa.RecordBatch.from_pydict({name: self._columns[name].take(numbers) for name in rows.columns})
@@ -186,6 +189,15 @@ def _read_sorted(
         cut = table.slice(max(first - start, 0), min(end - start, len(table)) - max(first - start, 0))
         for batch in cut.combine_chunks().to_batches(max_chunksize=batch_rows):
             yield batch.select(columns)
+
+
+def _cut_parts(rows: SortedRows, first: int, end: int) -> Iterator[tuple[SortedPart | SortedFile, int, int]]:
+    """Yield the parts that have rows of [first, end), each with the first and the end of these in it."""
+    start = 0
+    for part in rows.parts:
+        if max(first, start) < min(end, start + part.rows):
+            yield part, max(first - start, 0), min(end - start, part.rows)
+        start += part.rows
 
 
 def read_order(part: SortedPart) -> RowNumbers:

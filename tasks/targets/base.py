@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from tasks.errors import TerminalError
+from tasks.kafka.topics import Topic
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import Snapshot, SortedRows
 from tasks.run_record import WrittenSort
@@ -73,6 +74,10 @@ class Target(Protocol):
     @property
     def staged(self) -> frozenset[str]:
         """The names of those that are staged."""
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """The topics of the sorts that are not staged, by name, as they must be when the run publishes."""
 
     def partitions(self, sort: str) -> int:
         """Return the number of partitions of a sort's output."""

@@ -1,9 +1,10 @@
 """Outputs of several kinds as one target: each sort goes to its own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from tasks.kafka.topics import Topic
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import Snapshot, SortedRows
 from tasks.run_record import WrittenSort
@@ -25,6 +26,11 @@ class JoinedTargets:
     def staged(self) -> frozenset[str]:
         """The names of the sorts that are written before the transaction."""
         return frozenset[str]().union(*(part.staged for part in self.parts))
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """The topics of all parts."""
+        return {name: topic for part in self.parts for name, topic in part.topics.items()}
 
     def partitions(self, sort: str) -> int:
         """Return the number of partitions of a sort's output."""

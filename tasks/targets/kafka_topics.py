@@ -114,6 +114,13 @@ class KafkaTopics:
         return {name: topic.partitions for name, topic in self.topics.items()}
 
 
+def send_columns(sender: Sender, topic: str, partition: int, columns: Columns) -> None:
+    """Queue records for a partition of an output, in order."""
+    sender.send(
+        topic, partition, columns["value"], columns.get("key"), columns.get("headers"), columns.get("timestamp")
+    )
+
+
 @dataclass(frozen=True)
 class _TopicWriting:
     """The writing of one attempt. `firsts`: the ends before it."""
@@ -124,9 +131,7 @@ class _TopicWriting:
 
     def write(self, sort: str, partition: int, columns: Columns) -> None:
         """Queue records."""
-        self.sender.send(
-            sort, partition, columns["value"], columns.get("key"), columns.get("headers"), columns.get("timestamp")
-        )
+        send_columns(self.sender, sort, partition, columns)
 
     def finish(self, sent: list[Sent]) -> tuple[WrittenSort, ...]:
         """Return by how much the topics grew, which must be what was sent."""

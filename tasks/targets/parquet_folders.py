@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tasks.errors import TransientError
 from tasks.file_columns import file_columns
 from tasks.folders.base import OutputFolder, Stage, find_marker, name_run
+from tasks.kafka.topics import Topic
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import Snapshot, SortedRows
 from tasks.run_record import WrittenRange, WrittenSort
@@ -37,6 +38,11 @@ class ParquetFolders:
     def staged(self) -> frozenset[str]:
         """All of them."""
         return self.sorts
+
+    @property
+    def topics(self) -> Mapping[str, Topic]:
+        """None: these are folders."""
+        return {}
 
     def partitions(self, sort: str) -> int:
         """Return the number of files of a run, if each has rows."""

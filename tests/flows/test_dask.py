@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tasks.broker.embedded import EmbeddedBroker
 from tasks.dask.orders import INHERITED, bequeath
 from tasks.failpoints import VARIABLE
 from tasks.kafka.topics import create_topic
+from tasks.observe.export import FILE
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
@@ -128,10 +130,13 @@ def test_a_worker_is_killed(cluster: Cluster, command: Command, site: Site, poin
     job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB")
     victim = site.start_worker(**{VARIABLE: f"{point}=kill"})
     site.start_worker()
-    outcome = command.run(job)
+    file = site.folder / "metrics.prom"
+    outcome = command.run(job, environment={FILE: str(file)})
     assert victim.process.wait(10) == KILLED
     assert outcome.status == 0, outcome.err
     assert "a worker was lost: its task is run again" in outcome.err
+    stage = "dump" if "dump" in point else "sort"
+    assert f'kafka_sort_tasks_run_again_total{{job="{job.name}",stage="{stage}"}} 1.0' in file.read_text()
     assert_exact(cluster, job)
 
 
@@ -232,3 +237,110 @@ def test_another_cluster(cluster: Cluster, command: Command, site: Site, tmp_pat
     assert outcome.status == 2, outcome.err
     assert "and the run reads" in outcome.err
     assert cluster.count(job, committed=False) == 0
+
+
+@pytest.mark.parametrize("count", [2, 5], ids=["one a worker", "several a worker"])
+def test_publishers_on_workers(cluster: Cluster, command: Command, history: History, count: int) -> None:
+    """Publishers are tasks on the workers of the run, which end with it; their transaction is exact."""
+    source = fill(cluster)
+    job = command.job(source, runner="dask", publishers=str(count), output_partitions=2)
+    outcome = command.run(job)
+    assert outcome.status == 0, outcome.err
+    assert_exact(cluster, job)
+    (run,) = history.runs(job.name)
+    tasks = {task["name"]: task["state"]["type"] for task in history.tasks(run["id"])}
+    numbers = {
+        n for name in tasks if name.startswith("publisher ") for n in name.removeprefix("publisher ").split(", ")
+    }
+    assert numbers == {str(number) for number in range(1, count + 1)}
+    assert set(tasks.values()) == {"COMPLETED"}
+
+
+@pytest.mark.raises("PublisherLostError")
+def test_the_worker_of_a_publisher_is_killed(cluster: Cluster, command: Command, site: Site) -> None:
+    """A worker that dies while its publisher is half way costs the attempt; those that are left publish, exactly."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    victim = site.start_worker(**{VARIABLE: "after-publish-batch=kill"})
+    site.start_worker()
+    outcome = command.run(job)
+    assert victim.process.wait(10) == KILLED
+    assert outcome.status == 0, outcome.err
+    assert "before it had sent its rows" in outcome.err
+    assert cluster.count(job, committed=False) > 3 * RECORDS
+    assert_exact(cluster, job)
+
+
+def test_publishers_outlive_their_driver(cluster: Cluster, command: Command, site: Site) -> None:
+    """Workers that are frozen half way, past the end of their driver and the commit of a successor, change nothing."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    workers = [site.start_worker(**{VARIABLE: "after-publish-batch=stop"}) for _ in range(2)]
+    running = command.start(job)
+    wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in workers), 120)
+    running.send(signal.SIGKILL)
+    assert running.finish().status == KILLED
+    again = command.run(job.model_copy(update={"runner": "threads", "scheduler": None}))
+    assert again.status == 0, again.err
+    before = cluster.ends(job.sort_list[0].topic, committed=False)
+    for _ in range(20):
+        for worker in workers:
+            worker.send(signal.SIGCONT)
+        time.sleep(0.2)
+    assert cluster.ends(job.sort_list[0].topic, committed=False) == before
+    assert_exact(cluster, job)
+
+
+@pytest.mark.raises("OtherClusterError")
+def test_publishers_of_another_cluster(cluster: Cluster, command: Command, site: Site) -> None:
+    """A worker whose environment leads to another cluster by the time of the publish fences nobody there."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    site.start_worker()
+    with EmbeddedBroker() as other:
+        elsewhere = Cluster(other.bootstrap_servers)
+        running = command.start(job, failpoint="before-gather=stop").wait_until_stopped()
+        site.workers[0].process.kill()
+        site.workers[0].process.wait()
+        site.workers.clear()
+        wait_for(lambda: not site.cluster.scheduler_info["workers"])
+        site.start_worker(**bequeath(Connection(other.bootstrap_servers)))
+        running.send(signal.SIGCONT)
+        outcome = running.finish()
+        assert outcome.status == 2, outcome.err
+        assert "nothing was fenced" in outcome.err
+        assert elsewhere.admin.list_topics().topics.keys() == set()
+    assert cluster.count(job, committed=False) == 0
+
+
+@pytest.mark.raises("PublisherLostError")
+def test_the_scheduler_of_publishers_is_lost(cluster: Cluster, command: Command, site: Site) -> None:
+    """Without a scheduler no publisher is left: the run ends, leaves nothing open, and the next one is exact."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    for _ in range(2):
+        site.start_worker(**{VARIABLE: "after-publish-batch=stop"})
+    running = command.start(job, "--retries", "1")
+    wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in site.workers), 120)
+    site.cluster.close()
+    outcome = running.finish()
+    assert outcome.status == 1, outcome.err
+    assert "kafka-sort: Dask lost its scheduler, and with it all publishers" in outcome.err
+    for sort in job.topic_sorts:
+        assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
+    assert cluster.count(job) == 0
+    again = command.run(job.model_copy(update={"runner": "threads", "scheduler": None}))
+    assert again.status == 0, again.err
+    assert_exact(cluster, job)
+
+
+def test_a_stop_of_publishers(cluster: Cluster, command: Command, site: Site) -> None:
+    """SIGTERM while the workers of all publishers are frozen: the run ends, and leaves nothing open for readers."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB", publishers="2")
+    for _ in range(2):
+        site.start_worker(**{VARIABLE: "after-publisher-flush=stop"})
+    running = command.start(job)
+    wait_for(lambda: all(psutil.Process(w.process.pid).status() == psutil.STATUS_STOPPED for w in site.workers), 120)
+    assert cluster.count(job, committed=False) == 3 * RECORDS
+    running.send(signal.SIGTERM)
+    outcome = running.finish(20)
+    assert outcome.status == 128 + signal.SIGTERM, outcome.err
+    for sort in job.topic_sorts:
+        assert cluster.ends(sort.topic) == cluster.ends(sort.topic, committed=False)
+    assert cluster.count(job) == 0

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.manifests import SortedPart
-from tasks.publish import ContentError, publish_run
+from tasks.publish import publish_run
+from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.files import flip

@@ -3,6 +3,8 @@
 Without a broker; what Kafka has to do with it is in tests/flows/test_source.py.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -64,6 +66,13 @@ def test_what_fits_a_transaction() -> None:
     assert one.capped == "the transaction timeout"
     # Large records are planned by their bytes: 40 MB/s.
     assert fit_transaction(make([10**9], mean=9_960.0), 1, 100.0).span == pytest.approx(100 * 0.7 * 4000)
+
+
+def test_several_publishers_take_so_many_times_more() -> None:
+    """The cap counts each publisher; its reason stays the same."""
+    one, four = (fit_transaction(replace(make([10**9]), publishers=k), 3, 100.0) for k in (1, 4))
+    assert four.span == pytest.approx(4 * one.span, rel=1e-6)
+    assert four.capped == one.capped == "the transaction timeout"
 
 
 def test_a_transaction_takes_an_offset_of_each_partition_at_least() -> None:

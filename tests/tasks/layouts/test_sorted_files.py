@@ -11,7 +11,8 @@ import pytest
 from tasks.layouts.sorted_files import split_ranges
 from tasks.manifests import Dumped, OffsetRange, SortedFile
 from tasks.outputs import prepare_outputs
-from tasks.publish import ContentError, publish_run
+from tasks.publish import publish_run
+from tasks.publishers.rows import ContentError
 from tasks.run import Run
 from tasks.runners import ThreadRunner
 from tasks.settings.budget import Budget

@@ -13,7 +13,7 @@ from tasks.kafka.lease import LeaseTakenError
 from tasks.kafka.ledger import EARLIER, LAST, run_key
 from tasks.merging.merge import UnfitRecordError
 from tasks.publication import Publication
-from tasks.publish import ContentError
+from tasks.publishers.rows import ContentError
 from tasks.run_record import CoveredRuns, EarlierRuns, RunRecord
 from tasks.runners import ThreadRunner
 from tasks.settings.job import Job
