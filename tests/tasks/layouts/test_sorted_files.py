@@ -105,9 +105,8 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == "hash, output key" else pytest.param(n, marks=pytest.mark.slow) for n in JOBS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
 def test_settings(cluster: Cluster, tmp_path: Path, name: str) -> None:
     """Partitions, record keys and timestamps are those of the job, as the verification's own code sees them."""
     source = cluster.make_topic()
