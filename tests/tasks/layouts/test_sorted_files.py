@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from tasks.layouts.sorted_files import split_ranges
-from tasks.manifests import Dumped, OffsetRange, SortedFile
+from tasks.manifests import Dumped, LostRange, OffsetRange, SortedFile
 from tasks.outputs import prepare_outputs
 from tasks.publish import publish_run
 from tasks.publishers.rows import ContentError
@@ -19,7 +19,7 @@ from tasks.settings.budget import Budget
 from tasks.settings.job import Job
 from tasks.stage import Q, R, Stage
 from tasks.verify import verify_job
-from tests.cluster import Cluster, Record, assert_sorted, sample_values
+from tests.cluster import Cluster, Record, assert_sorted, expected, sample_values
 from tests.files import flip
 from tests.stages import make_job, owned, prepare, run_settled
 
@@ -195,6 +195,25 @@ def test_a_sample_that_saw_nothing(cluster: Cluster, tmp_path: Path) -> None:
         assert [part.rows for part in publication.sorts[0].parts] == [COUNT]
         publish_run(owner, publication)
     assert_sorted(cluster, job)
+
+
+@pytest.mark.slow
+def test_records_that_expire_meanwhile(cluster: Cluster, tmp_path: Path) -> None:
+    """Records that are removed between the snapshot and the sample are lost as in any run, and told."""
+    source = cluster.make_topic()
+    cluster.produce(source, SHAPES["random"])
+    job = make_job(source, tmp_path, skip_lost=True)
+    folder = tmp_path / "lost"
+    folder.mkdir()
+    with small_parts(), owned(cluster, job) as owner:
+        run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "lost")
+        snapshot = run.take_snapshot()
+        cluster.delete_below(source, {0: 50})
+        record = publish_run(owner, run.prepare(snapshot, folder))
+    assert record.lost == (LostRange(0, 0, 50),)
+    assert [r.value for r in cluster.read(job.sort_list[0].topic)] == [
+        r.value for r in expected(job.sort_list[0], cluster.read(source))
+    ]
 
 
 def facts_of(done: Any) -> Any:
