@@ -19,7 +19,14 @@ from tasks.settings.streaming import Streaming
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CLICK_TYPES: dict[Any, Any] = {int: int, float: float, str: str, Path: click.Path(path_type=Path)}
+# A path that may be `s3://…` stays text: a Path has one slash there.
+_CLICK_TYPES: dict[Any, Any] = {
+    int: int,
+    float: float,
+    str: str,
+    Path: click.Path(path_type=Path),
+    Path | str: click.Path(path_type=str),
+}
 
 
 # The fields of a job that a reader uses.
@@ -118,6 +125,8 @@ def _option(name: str, info: FieldInfo, *, hidden: bool) -> Callable[[F], F]:
 
 def _plain_type(annotation: Any) -> Any:
     """Return `int` for `int | None`, and `list` for `list[str]`."""
+    if annotation in _CLICK_TYPES:
+        return annotation
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         return next(kind for kind in typing.get_args(annotation) if kind is not type(None))
     return typing.get_origin(annotation) or annotation

@@ -10,9 +10,8 @@ from pyarrow import fs
 _CHECKSUMS: Final = ("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION")
 
 
-@cache
 def s3_files() -> fs.S3FileSystem:
-    """Return the connection to S3; it is made once a process."""
+    """Return the connection to S3; it is made once for each place that the environment names."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     wanted = {
         "endpoint_override": endpoint,
@@ -21,7 +20,12 @@ def s3_files() -> fs.S3FileSystem:
     }
     for name in _CHECKSUMS if endpoint else ():
         os.environ.setdefault(name, "when_required")
-    return fs.S3FileSystem(**{name: value for name, value in wanted.items() if value})
+    return _connect(tuple((name, value) for name, value in wanted.items() if value))
+
+
+@cache
+def _connect(options: tuple[tuple[str, str], ...]) -> fs.S3FileSystem:
+    return fs.S3FileSystem(**dict(options))
 
 
 def list_below(path: str) -> list[fs.FileInfo]:

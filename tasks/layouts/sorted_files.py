@@ -51,11 +51,10 @@ _FILL: Final = 0.7
 
 @dataclass(frozen=True)
 class _Placed:
-    """A sort with its number in the job, its place, and its order behind the column of partitions, if there is one."""
+    """A sort with its place, and its order behind the column of partitions, if there is one."""
 
     sort: Sort
     place: Placement
-    number: int
     order: Order
 
 
@@ -83,7 +82,7 @@ class SortedFiles:
 def _place(work: Work, sort: Sort, place: Placement) -> _Placed:
     order = order_of(work.job.key_columns, sort)
     behind = order.behind(place.partition) if place.partition else order
-    return _Placed(sort, place, work.job.sort_list.index(sort), behind)
+    return _Placed(sort, place, behind)
 
 
 def _sample(work: Work, placements: Placements, capacity: Capacity) -> Survey:

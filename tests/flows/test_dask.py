@@ -25,6 +25,7 @@ from tests.faults.oracle import assert_exact
 from tests.flows.hold_dump import FOLDER
 from tests.history import History
 from tests.processes import KAFKA_SORT, Program
+from tests.s3_server import S3Server, running_s3
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,12 @@ class Site:
         for worker in self.workers:
             worker.process.kill()
             worker.process.wait()
+
+
+@pytest.fixture
+def s3() -> Iterator[S3Server]:
+    with running_s3() as server:
+        yield server
 
 
 @pytest.fixture
@@ -127,6 +134,20 @@ def test_a_worker_is_killed(cluster: Cluster, command: Command, site: Site, poin
     assert outcome.status == 0, outcome.err
     assert "a worker was lost: its task is run again" in outcome.err
     assert_exact(cluster, job)
+
+
+def test_files_in_s3(cluster: Cluster, command: Command, site: Site, s3: S3Server) -> None:
+    """Workers that share no folder leave their files in a bucket; one that dies costs its task; nothing is left."""
+    job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB")
+    job = job.model_copy(update={"workdir": f"s3://{s3.bucket}/work"})
+    victim = site.start_worker(**{VARIABLE: "before-sort=kill"})
+    site.start_worker()
+    outcome = command.run(job, environment=s3.environment)
+    assert outcome.status == 0, outcome.err
+    assert victim.process.wait(10) == KILLED
+    assert_exact(cluster, job)
+    assert s3.keys("work") == []
+    assert list(site.folder.rglob("scratch-*")) == []
 
 
 @pytest.mark.raises("WorkersLostError")

@@ -131,6 +131,24 @@ def test_what_was_adopted_ends_with_the_next_init(cluster: Cluster, transactiona
     assert shown(cluster.read(topic)) == []
 
 
+@BOTH_TRANSACTION_VERSIONS
+def test_an_abort_lets_a_late_publisher_into_the_next_transaction(cluster: Cluster, transactional_id: str) -> None:
+    """librdkafka's abort keeps the epoch, so an attempt must not end by it: what is late is committed with the next."""
+    topic = cluster.make_topic(2)
+    late, driver = (Member(cluster, transactional_id) for _ in range(2))
+    late.join(driver.own)
+    driver.producer.begin_transaction()
+    driver.send(topic, 1)
+    driver.producer.abort_transaction(30)
+    driver.producer.begin_transaction()
+    driver.send(topic, 1)
+    late.send(topic, 0)
+    assert late.refusal() == KafkaError._STATE
+    driver.producer.commit_transaction(30)
+    wait_for(lambda: cluster.ends(topic) == cluster.ends(topic, committed=False))
+    assert shown(cluster.read(topic)) == rows_of(0, 1)
+
+
 def test_the_identity_of_another_transactional_id_is_refused(cluster: Cluster, transactional_id: str) -> None:
     """Kafka keeps the producer id of each transactional id: rows under a foreign one are not written."""
     topic = cluster.make_topic(1)

@@ -83,7 +83,7 @@ def test_no_more_than_partitions(world: dict[str, Any]) -> None:
 )
 def test_no_more_than_the_memory_bears(limit: str, runner: str, count: int) -> None:
     """Publishers of one machine share its limit, and the reason says so."""
-    job = Job(memory_limit=limit, runner=runner, sorts=["id"])  # type: ignore[arg-type]
+    job = Job(memory_limit=limit, runner=runner, sorts=["id"])
     assert most_publishers(job) == count
     found = plan(publishers="64", memory_limit=limit, runner=runner, output_partitions=100)
     assert found[0] == count
