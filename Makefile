@@ -76,9 +76,9 @@ lock: setup  ## refresh requirements.lock from pyproject.toml, and the image's
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --extra embedded --extra protobuf --extra registry --extra dask --extra dev --output-file requirements.lock pyproject.toml
-	@# The image needs no more than what runs, and the build backend.
+	@# The image needs no more than what runs, Dask's workers too, and the build backend.
 	@echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --constraint requirements.lock --output-file deploy/requirements.lock pyproject.toml -
+		--no-emit-index-url --no-header --constraint requirements.lock --extra dask --output-file deploy/requirements.lock pyproject.toml -
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`make ui`: Prefect's pages with all deployments, a worker that runs them, and an embedded Kafka, until Ctrl-C.
+"""`make ui`: Prefect's pages with all deployments, workers that run them, and an embedded Kafka, until Ctrl-C.
 
 The run history lies in PREFECT_HOME, where the commands and `make demo` write it as well. Kafka's data stays in
 ~/.cache/kafka-sort/ui, so that the jobs go on at the next start. Everything listens on loopback only, and ends with
@@ -34,7 +34,8 @@ from tasks.settings.folders import home_folder
 from tasks.settings.options import SAMPLE_TOPIC
 from tasks.settings.proxies import bypass_proxies
 
-POOL: Final = "kafka-sort"
+# A worker takes the runs of one pool.
+POOLS: Final = ("kafka-sort", "kafka-sort-dask")
 _ROOT: Final = Path(__file__).parent.parent
 _DEPLOYMENTS: Final = _ROOT / "prefect.yaml"
 FOLDER: Final = home_folder() / ".cache" / "kafka-sort" / "ui"
@@ -70,17 +71,21 @@ def run_ui(folder: Path) -> None:
             "KAFKA_SORT_HOME": str(_ROOT),
         }
         bypass_proxies(address)
-        server = _start(stack, folder, environment, "server", "start", "--host", "127.0.0.1", "--port", str(port))
-        wait_until_healthy(server, f"{address}/api")
-        _run(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        serve = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
+        running = {"server": _start(stack, folder, environment, "server", *serve)}
+        wait_until_healthy(running["server"], f"{address}/api")
+        for pool in POOLS:
+            _run(environment, "work-pool", "create", pool, "--type", "process", "--overwrite")
         _run(environment, "deploy", "--all")
-        worker = _start(stack, folder, environment, "worker", "start", "--pool", POOL)
+        for pool in POOLS:
+            name = f"worker-{pool}"
+            running[name] = _start(stack, folder, environment, name, "worker", "start", "--pool", pool)
         # It waits until all of them have ended: a signal ends this command in order.
         stop = stack.enter_context(stop_event())
         print(f"Prefect {address}\nKafka {broker.bootstrap_servers}, data in {folder}\nCtrl-C ends both", flush=True)
         while not stop.wait(_LOOK_SECONDS):
             broker.check_alive()
-            for name, process in (("server", server), ("worker", worker)):
+            for name, process in running.items():
                 if process.poll() is not None:
                     raise TerminalError(f"Prefect's {name} has ended: see {_log(folder, name)}")
 
@@ -95,7 +100,7 @@ def _start(
     stack: contextlib.ExitStack, folder: Path, environment: dict[str, str], name: str, *arguments: str
 ) -> subprocess.Popen[bytes]:
     with _log(folder, name).open("wb") as log:
-        process = spawn([_PREFECT, name, *arguments], environment, stdout=log)
+        process = spawn([_PREFECT, *arguments], environment, stdout=log)
     stack.callback(_stop, process)
     return process
 

@@ -79,14 +79,49 @@ class Stop:
 
 
 @dataclass
+class WorkerUse:
+    """Use of workers by the tasks of one stage so far.
+
+    `workers`: at the start of the stage. `run_again`: tasks whose worker was lost. `cpu_seconds`: of the workers'
+    processes. `memory_bytes`: the most that one of them has held since it started.
+    """
+
+    workers: int = 0
+    tasks: int = 0
+    done: int = 0
+    run_again: int = 0
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+
+    @property
+    def left(self) -> int:
+        """The number of tasks that are not done."""
+        return self.tasks - self.done
+
+    def after(self, former: "WorkerUse | None") -> "WorkerUse":
+        """Return both together: a stage may be done in several steps."""
+        if former is None:
+            return self
+        return WorkerUse(
+            max(former.workers, self.workers),
+            former.tasks + self.tasks,
+            former.done + self.done,
+            former.run_again + self.run_again,
+            former.cpu_seconds + self.cpu_seconds,
+            max(former.memory_bytes, self.memory_bytes),
+        )
+
+
+@dataclass
 class Meter:
-    """Records one stage has done, of how many, since when."""
+    """Records one stage has done, of how many, since when. `use`: that of its workers, if it has any."""
 
     stage: str
     total: int = 0
     done: int = 0
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
+    use: WorkerUse | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, records: int) -> None:

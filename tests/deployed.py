@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,12 +15,14 @@ from kafka_sort.prefect_server import free_port, wait_until_healthy
 PREFECT = str(Path(sys.executable).with_name("prefect"))
 ROOT = Path(__file__).parent.parent
 POOL = "kafka-sort"
+POOLS = (POOL, "kafka-sort-dask")
 
 
 class Server:
     """A server with a database of its own; the same one after `stop` and `start`."""
 
-    def __init__(self, home: Path, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, home: Path, settings: dict[str, str] | None = None, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._port = free_port()
         self._home = home
         self._settings = settings or {}
@@ -26,7 +30,7 @@ class Server:
 
     @property
     def api(self) -> str:
-        return f"http://127.0.0.1:{self._port}/api"
+        return f"http://{self._host}:{self._port}/api"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -34,7 +38,7 @@ class Server:
         return {"PREFECT_HOME": str(self._home), "PREFECT_API_URL": self.api, **PREFECT_DEFAULTS}
 
     def start(self) -> None:
-        command = [PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
+        command = [PREFECT, "server", "start", "--host", self._host, "--port", str(self._port)]
         environment = os.environ | self.environment | self._settings
         with (self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -78,7 +82,8 @@ class Deployments:
         return done.stdout
 
     def deploy(self) -> None:
-        self("work-pool", "create", POOL, "--type", "process", "--overwrite")
+        for pool in POOLS:
+            self("work-pool", "create", pool, "--type", "process", "--overwrite")
         self("deploy", "--all")
         # At the full hour a scheduled run would take the slot of a test's run.
         self("deployment", "schedule", "pause", "--all")
@@ -102,10 +107,23 @@ class Deployments:
         self("deployment", "schedule", "pause", "--all")
 
     def start_worker(self) -> None:
-        command = [*self._command, "worker", "start", "--pool", POOL]
+        self._worker = self._start(POOL, {})
+
+    @contextmanager
+    def working(self, pool: str, **environment: str) -> Iterator[None]:
+        """Run another worker for the time of the block."""
+        worker = self._start(pool, environment)
+        try:
+            yield
+        finally:
+            worker.terminate()
+            worker.wait(60)
+
+    def _start(self, pool: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        command = [*self._command, "worker", "start", "--pool", pool]
         with self.worker_log.open("ab") as log:
-            self._worker = subprocess.Popen(
-                command, cwd=self._folder, env=self._environment, stdout=log, stderr=subprocess.STDOUT
+            return subprocess.Popen(
+                command, cwd=self._folder, env=self._environment | environment, stdout=log, stderr=subprocess.STDOUT
             )
 
     def stop_worker(self) -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml  # type: ignore[import-untyped]
+from distributed import LocalCluster
 from prefect import Flow
 from prefect.cli.deploy._models import (
     ConcurrencyLimitSpec,
@@ -23,10 +24,12 @@ from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
 from kafka_sort.main import STREAM_DEFAULTS
+from kafka_sort.ui import POOLS as UI_POOLS
+from tasks.dask.orders import TOPIC
 from tasks.settings.job import Job
 from tests.cluster import Cluster, assert_sorted, sample_values, wait_for
 from tests.command import Command
-from tests.deployed import ROOT, Deployments
+from tests.deployed import POOLS, ROOT, Deployments
 from tests.history import History
 
 FILE = ROOT / "prefect.yaml"
@@ -49,6 +52,16 @@ def test_a_stream_has_what_the_command_gives_it() -> None:
     (stream,) = (d for d in load()["deployments"] if d["entrypoint"] == "flows/stream_topic.py:stream_topic")
     environments = [d["work_pool"]["job_variables"]["env"] for d in load()["deployments"]]
     assert stream["work_pool"]["job_variables"]["env"] == environments[0] | STREAM_DEFAULTS
+
+
+def test_large_jobs_have_workers_of_their_own() -> None:
+    """Jobs on Dask have a pool, whose workers know the scheduler; no parameter names it. All pools are made."""
+    (large,) = (d for d in load()["deployments"] if d.get("parameters", {}).get("job", {}).get("runner") == "dask")
+    assert large["work_pool"]["name"] == "kafka-sort-dask"
+    assert "scheduler" not in large["parameters"]["job"]
+    pools = {d["work_pool"]["name"] for d in load()["deployments"]}
+    (made,) = re.findall(r"^for pool in (.*); do$", (ROOT / "deploy" / "deploy.sh").read_text(), re.MULTILINE)
+    assert set(made.split()) == set(UI_POOLS) == set(POOLS) == pools
 
 
 def test_every_key_is_one_of_prefects() -> None:
@@ -80,6 +93,7 @@ def test_every_deployment_has_a_flow_that_takes_its_parameters() -> None:
         "sort-topic/scheduled",
         "sort-topic/full-refresh",
         "sort-topic/on-demand",
+        "sort-topic/large",
         "merge-topic/weekly",
         "stream-topic/on-demand",
         "verify-topic/nightly",
@@ -188,6 +202,24 @@ def test_deployments_run_on_a_worker(
     }
     wait_for(lambda: bool(history.post("/flow_runs/filter", scheduled)), 120)
     prefect("deployment", "schedule", "pause", "--all")
+
+
+@pytest.mark.slow
+def test_a_large_job(prefect: Deployments, cluster: Cluster, command: Command) -> None:
+    """Runs of the pool of large jobs go to the scheduler that their worker's environment names."""
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(500))
+    job = command.job(source, runner="dask", memory_limit="4GB")
+    parameters = json.dumps(job.model_dump(mode="json", exclude_unset=True))
+    how: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    with LocalCluster(n_workers=1, protocol="tcp://", host="127.0.0.1", **how) as workers:
+        scheduler: Any = workers.scheduler
+        assert not scheduler.get_events(TOPIC)
+        with prefect.working("kafka-sort-dask", KAFKA_SORT_SCHEDULER=scheduler.address):
+            done = prefect("deployment", "run", "sort-topic/large", "--watch", "-p", f"job={parameters}")
+        assert "Completed" in done
+        assert scheduler.get_events(TOPIC)
+    assert_sorted(cluster, job)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.documents import PAGES, ROOT, anchors_of, code_of, links_of, text_of
 
 CODE = [code for page in PAGES for code in code_of(page)]
 # Lines of other programs, with flags of their own. Prefect's are run in tests/test_deployments.py.
-OTHERS = re.compile(r"(\.venv/bin/)?(apt-get|bash|curl|dask|docker|make|prefect|protoc|pytest|sort) ")
+OTHERS = re.compile(r"(\.venv/bin/)?(apt-get|bash|curl|dask|docker|make|prefect|protoc|pytest|python|sort) ")
 SOURCES = {
     path: path.read_text()
     for folder in ("tasks", "flows", "kafka_sort", "deploy")

@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -72,7 +72,8 @@ class EmbeddedBroker:
 
     `port`: None or 0 takes a free one and keeps it over `kill` and `start`. `data`: a folder that is kept, and that the
     next start uses again; None takes a temporary one that `stop` removes. `properties` override the defaults; listeners
-    are added to the plain one at HOST:port instead.
+    are added to the plain one at host:port instead. `host`: another address than the loopback one, of a closed network
+    that tests make; `within`: the command that runs a program there.
     """
 
     def __init__(
@@ -81,10 +82,14 @@ class EmbeddedBroker:
         data: Path | None = None,
         properties: Mapping[str, str] | None = None,
         heap: str = "384m",
+        host: str = HOST,
+        within: Sequence[str] = (),
     ) -> None:
+        self.host = host
         self.port = port or _free_port()
         self.properties = dict(properties or {})
         self.heap = heap
+        self._within = tuple(within)
         self._kept = data
         self._home: Path | None = data.absolute() if data else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,8 +97,8 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """HOST:PORT, on loopback."""
-        return f"{HOST}:{self.port}"
+        """HOST:PORT, on loopback unless it has another host."""
+        return f"{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -130,7 +135,8 @@ class EmbeddedBroker:
         """Start the broker and return when it answers; the first start on a machine fetches jars, untimed."""
         if self._process:
             raise EmbeddedBrokerError(f"the broker at {self.bootstrap_servers} is started already")
-        _check_free(self.port)
+        if self.host == HOST:
+            _check_free(self.port)
         _check_folder(self._home)
         try:
             self._runtime = load_runtime()
@@ -194,7 +200,7 @@ class EmbeddedBroker:
 
     def _settings(self) -> dict[str, str]:
         """Return the settings of one start; each has another controller port, which only the broker itself uses."""
-        controller = f"{HOST}:{_free_port()}"
+        controller = f"{self.host}:{_free_port()}"
         own = SETTINGS | {
             "controller.quorum.voters": f"1@{controller}",
             "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
@@ -212,7 +218,7 @@ class EmbeddedBroker:
         doomed = "" if self._kept else str(self.home)
         with self.log_path.open("wb") as log:
             return subprocess.Popen(
-                ["/bin/sh", "-c", SHELL, doomed, *command],
+                [*self._within, "/bin/sh", "-c", SHELL, doomed, *command],
                 # Java can name no file beyond ASCII in the locale C.
                 env=os.environ | {"LC_ALL": "C.UTF-8"},
                 stdin=subprocess.PIPE,
@@ -222,7 +228,7 @@ class EmbeddedBroker:
             )
 
     def _await_ready(self, deadline: float) -> None:
-        while not (_listens(self.port) and _answers(self.bootstrap_servers)):
+        while not (_listens(self.host, self.port) and _answers(self.bootstrap_servers)):
             self.check_alive()
             if time.monotonic() > deadline:
                 raise EmbeddedBrokerError(
@@ -324,9 +330,9 @@ def _check_free(port: int) -> None:
             ) from error
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def _answers(servers: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,7 @@ from tasks.observe.logs import LOGGER, configure_logging, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
 from tasks.run_context import RunContext, Stop, run_context
+from tasks.settings.budget import peak_memory_bytes
 from tasks.settings.connection import Connection, current_connection, load_profile, resolve_connection, use_connection
 from tasks.workdir import private_files, use_scratch
 
@@ -146,8 +148,9 @@ class _Reporter:
                 context.stop.set()
 
     def report_progress(self, context: RunContext) -> None:
-        """Tell how many records are done."""
-        self._report(done=sum(meter.done for meter in context.progress.meters))
+        """Tell how many records are done, and what this process has taken since it started."""
+        done = sum(meter.done for meter in context.progress.meters)
+        self._report(done=done, cpu_seconds=time.process_time(), memory_bytes=peak_memory_bytes())
 
     def report_retry(self, task: str) -> None:
         """Tell that the task is retried."""

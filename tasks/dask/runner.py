@@ -35,7 +35,7 @@ from tasks.publication import Publication
 from tasks.publish import publish_and_commit
 from tasks.publishers.crew import SeveralPublishers
 from tasks.run import Runner
-from tasks.run_context import Meter, Stop, current_run
+from tasks.run_context import Meter, Stop, WorkerUse, current_run
 from tasks.run_record import RunRecord
 from tasks.runners import PrefectRunner
 from tasks.settings.budget import job_of_workers
@@ -187,13 +187,16 @@ class Tasks:
     task: Task[..., Any]
     stage: str
     meter: Meter
+    use: WorkerUse = field(default_factory=WorkerUse)
     _news: "SimpleQueue[Any]" = field(default_factory=SimpleQueue)
     _done: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     _places: dict[int, str] = field(default_factory=dict)
+    _cpu: dict[tuple[int, str], float] = field(default_factory=dict)
     _ends: float | None = None
 
     def run(self, work: Sequence[tuple[Any, Order]], stop: Stop) -> list[Any]:
         """Return the results in the order of the work. The first failure stops the others; the run's stop is raised."""
+        former = self._begin(len(work))
         self.client.subscribe_topic(TOPIC, lambda event: self._news.put(event[1]))
         futures = [self._submit(requests, order) for requests, order in work]
         try:
@@ -206,6 +209,17 @@ class Tasks:
             raise
         finally:
             self.client.unsubscribe_topic(TOPIC)
+            current_metrics().count_workers(self.meter.stage, self.use)
+            self.meter.use = self.use.after(former)
+
+    def _begin(self, tasks: int) -> WorkerUse | None:
+        """Begin to measure so many tasks; return what was measured of former steps of the stage."""
+        former, self.meter.use, self.use.tasks = self.meter.use, self.use, tasks
+        # A measure ends no run: without a scheduler the tasks fail, and their error says so.
+        with suppress(OSError):
+            self.use.workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        current_metrics().note_workers(self.meter.stage, self.use)
+        return former
 
     def _submit(self, requests: Any, order: Order) -> "PrefectDaskFuture[Any]":
         future = submit(self.client, self.task, {"stage": self.stage, "requests": requests, "order": order})
@@ -219,6 +233,7 @@ class Tasks:
             news = self._next(stop)
             if not isinstance(news, dict):
                 results[numbers[id(news)]] = _result(news)
+                self._note_done(len(results))
             # Other runs report on the same topic, which the scheduler keeps within bounds.
             elif news["run"] == orders[0].run:
                 self._note(news, orders[news["number"]])
@@ -240,6 +255,7 @@ class Tasks:
         if self._places.setdefault(order.number, place) != place:
             get_logger().warning("a worker was lost: its task is run again", task=order.name, on=place)
             self._places[order.number] = place
+            self.use.run_again += 1
         if "retried" in report:
             current_metrics().count_retry(report["retried"])
         elif "fields" in report:
@@ -247,6 +263,18 @@ class Tasks:
         else:
             self.meter.add(report["done"] - self._done[order.number])
             self._done[order.number] = report["done"]
+            self._note_use(report, (order.number, place))
+
+    def _note_done(self, done: int) -> None:
+        self.use.done = done
+        current_metrics().note_workers(self.meter.stage, self.use)
+
+    def _note_use(self, report: dict[str, Any], where: tuple[int, str]) -> None:
+        """Add the CPU time since the task's last report: the first one comes when it begins, the last at its end."""
+        before = self._cpu.get(where, report["cpu_seconds"])
+        self.use.cpu_seconds += report["cpu_seconds"] - before
+        self._cpu[where] = report["cpu_seconds"]
+        self.use.memory_bytes = max(self.use.memory_bytes, report["memory_bytes"])
 
 
 def _await_end(futures: "list[PrefectDaskFuture[Any]]") -> None:

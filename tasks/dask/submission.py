@@ -1,11 +1,11 @@
-"""Sends Prefect tasks to workers of Dask, without the secrets of this process."""
+"""Sends Prefect tasks to workers of Dask, without the secrets of this process and the module of its flow."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from prefect import Task
-from prefect.context import SettingsContext
+from prefect import Flow, Task
+from prefect.context import FlowRunContext, SettingsContext
 
 from tasks.dask.cluster import api_url
 from tasks.observe.logs import LOGGER
@@ -19,7 +19,7 @@ def submit(client: "PrefectDaskClient", task: Task[..., Any], given: Mapping[str
     """Send a task with these parameters to a worker; return its future."""
     from prefect_dask.task_runners import PrefectDaskFuture
 
-    with _without_secrets():
+    with _without_secrets(), _without_flow():
         sent: Any = client.submit(task, parameters=dict(given), return_type="state")
     return PrefectDaskFuture(wrapped_future=sent, task_run_id=sent.task_run_id)
 
@@ -43,4 +43,19 @@ def _without_secrets() -> Iterator[None]:
         yield
         return
     with _SentSettings(profile=own.profile, settings=own.settings):
+        yield
+
+
+def _stand_in() -> None:
+    """Stand in for a flow: a worker needs its name alone."""
+
+
+@contextmanager
+def _without_flow() -> Iterator[None]:
+    """Keep the flow from what is sent: a deployment loads its file as a module that no other process knows."""
+    own = FlowRunContext.get()
+    if own is None or own.flow is None:
+        yield
+        return
+    with own.model_copy(update={"flow": Flow(_stand_in, name=own.flow.name)}):
         yield

@@ -13,11 +13,14 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from tasks.errors import KafkaSortError
+from tasks.run_context import WorkerUse
 from tasks.run_record import RunRecord
 
 PREFIX: Final = "kafka_sort_"
 OUTCOMES: Final = ("completed", "failed", "stopped", "refused")
 CATEGORIES: Final = ("transient", "terminal", "settings", "unexpected")
+# The stages that may run on workers.
+WORKER_STAGES: Final = ("dump", "sort", "publish")
 # The range is from the stages of an empty run to the transaction timeout that brokers permit by default.
 _DURATION_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600, 900)
 _LATENCY_BUCKETS = (0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 300, 900, 3600)
@@ -38,6 +41,11 @@ class RunMetrics:
         self._runs = self._counter("runs", "Runs that ended, by outcome", "outcome")
         self._errors = self._counter("errors", "Errors that ended a run, or caused a retry, by category", "category")
         self._retries = self._counter("task_retries", "Times a task was retried", "task")
+        self._workers = self._gauge("workers", "Workers of Dask at the start of the newest stage")
+        self._tasks = self._gauge("tasks", "Tasks of the newest stage of that name on workers", "stage", "state")
+        self._lost = self._counter("tasks_run_again", "Tasks that were run again, as their worker was lost", "stage")
+        self._cpu = self._counter("worker_cpu_seconds", "CPU time of workers, while they did tasks", "stage")
+        self._memory = self._gauge("worker_memory_bytes", "The most memory that a worker's process has held", "stage")
         self._durations = self._histogram("stage_duration_seconds", "Time a stage took", _DURATION_BUCKETS, "stage")
         self._latency = self._histogram(
             "end_to_end_latency_seconds", "From a record's timestamp to the commit of its run", _LATENCY_BUCKETS
@@ -54,6 +62,11 @@ class RunMetrics:
             self._runs.labels(self.job, outcome)
         for category in CATEGORIES:
             self._errors.labels(self.job, category)
+        self._workers.labels(self.job)
+        for stage in WORKER_STAGES:
+            self._lost.labels(self.job, stage)
+            self._cpu.labels(self.job, stage)
+            self.note_workers(stage, WorkerUse())
 
     def count(self, stage: str, records: int, size: int, *, partition: int | None = None, sort: str = "") -> None:
         """Count the records and bytes that a stage finished: of one source partition, or of one sort."""
@@ -83,6 +96,19 @@ class RunMetrics:
         """Count a retry: a task failed with a transient error."""
         self._retries.labels(self.job, task).inc()
         self._errors.labels(self.job, "transient").inc()
+
+    def note_workers(self, stage: str, use: WorkerUse) -> None:
+        """Set the workers, tasks and memory of a stage, as they are."""
+        self._workers.labels(self.job).set(use.workers)
+        self._tasks.labels(self.job, stage, "done").set(use.done)
+        self._tasks.labels(self.job, stage, "left").set(use.left)
+        self._memory.labels(self.job, stage).set(use.memory_bytes)
+
+    def count_workers(self, stage: str, use: WorkerUse) -> None:
+        """Count what a stage took on workers, at its end."""
+        self.note_workers(stage, use)
+        self._lost.labels(self.job, stage).inc(use.run_again)
+        self._cpu.labels(self.job, stage).inc(use.cpu_seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Note the time of a stage that ended, in whatever way."""

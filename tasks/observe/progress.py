@@ -21,6 +21,8 @@ def format_progress(meters: Sequence[Meter]) -> str:
         return "starting"
     meter = running[-1]
     parts = [f"{meter.stage} {meter.done:,}" + (f" of {meter.total:,}" if meter.total else "")]
+    if meter.use is not None:
+        parts.append(f"{meter.use.done:,} of {meter.use.tasks:,} tasks on {meter.use.workers:,} workers")
     parts.append(f"{meter.rate:,.0f}/s")
     if meter.seconds_left is not None and meter.ended is None:
         parts.append(f"{format_duration(meter.seconds_left)} left")

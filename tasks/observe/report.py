@@ -117,6 +117,23 @@ def stages_table(record: RunRecord) -> Table:
     return ("stage", "time", "records", "rate"), rows
 
 
+def workers_table(progress: Progress) -> Table:
+    """Make the table of stages on workers: tasks, tasks whose worker was lost, CPU time, peak of a worker's memory."""
+    used = [(meter.stage, meter.use) for meter in progress.meters if meter.use is not None]
+    header = ("stage", "workers", "tasks", "run again", "CPU", "memory of a worker")
+    return header, [
+        (
+            stage,
+            f"{use.workers:,}",
+            f"{use.tasks:,}",
+            f"{use.run_again:,}",
+            format_duration(use.cpu_seconds),
+            f"{use.memory_bytes / 1e9:.2f} GB",
+        )
+        for stage, use in used
+    ]
+
+
 def headline(record: RunRecord) -> str:
     """Say in one line what the run was."""
     if record.is_merge:
@@ -188,7 +205,12 @@ def _end_text(job: Job, snapshot: Snapshot) -> str:
 
 def publish_summary(record: RunRecord) -> None:
     """Publish the summary as a markdown artifact; its history by job shows under one key."""
-    tables = (_with_bars(stages_table(record), list(record.seconds.values())), outputs_table(record))
+    workers = workers_table(current_run().progress)
+    tables = (
+        _with_bars(stages_table(record), list(record.seconds.values())),
+        *([workers] if workers[1] else []),
+        outputs_table(record),
+    )
     text = "\n\n".join([f"### {headline(record)}", *map(_markdown, tables)])
     with contextlib.suppress(Exception):
         create_markdown_artifact(text, key=artifact_key("summary", record.job), description=headline(record))

@@ -24,7 +24,7 @@ from tasks.settings.patterns import (
     order_fields,
 )
 from tasks.settings.registry import check_address
-from tasks.settings.scheduler import check_scheduler_address
+from tasks.settings.scheduler import check_scheduler_address, scheduler_of
 from tasks.settings.sorts import SIZE, check_topic_name, parse_delimiter, parse_size, parse_sort, read_columns
 
 SAMPLE_TOPIC = "source"
@@ -248,8 +248,9 @@ class JobOptions(BaseModel):
     )
     scheduler: str | None = Field(
         None,
+        validate_default=True,
         title="Scheduler",
-        description="Address of Dask's scheduler; default: workers on this machine, for this run alone.",
+        description="Address of Dask's scheduler; default: the worker's own, or workers on this machine, for this run.",
         examples=["tls://scheduler.example:8786"],
         json_schema_extra=form(SCHEDULER_PATTERN),
     )
@@ -301,8 +302,9 @@ class JobOptions(BaseModel):
 
     @field_validator("scheduler")
     @classmethod
-    def _scheduler_address(cls, value: str | None) -> str | None:
-        return value if value is None else check_scheduler_address(value)
+    def _scheduler_address(cls, value: str | None, info: ValidationInfo) -> str | None:
+        address = scheduler_of(info.data.get("runner", ""), value)
+        return address if address is None else check_scheduler_address(address)
 
     @field_validator("publishers", mode="before")
     @classmethod

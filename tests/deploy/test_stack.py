@@ -286,6 +286,28 @@ def test_last_success_survives_in_a_real_pushgateway(stack: Stack, command: Comm
     assert after[failed] == before[failed] + 1 == 1
 
 
+def test_workers_of_dask(stack: Stack, command: Command, cluster: Cluster, prefect_server: str) -> None:
+    """Scheduler and workers start by their commands, are healthy, and sort a topic as `worker-dask` asks them to."""
+    stack.addresses["prefect:4200"] = prefect_server.removeprefix("http://").removesuffix("/api")
+    # Two containers have each an address for what is one of this machine.
+    scheduler = stack.place("dask-scheduler:8786")
+    for number, name in enumerate(("dask-scheduler", "dask-worker", "dask-worker")):
+        stack.addresses["127.0.0.1:8787"] = f"127.0.0.1:{free_port()}"
+        line = [stack.local(part) for part in SERVICES[name]["command"]]
+        line = [scheduler.split(":")[1] if part == "8786" else part for part in line]
+        line += ["--host", "127.0.0.1"] if name == "dask-scheduler" else ["--name", f"worker-{number}"]
+        stack.start(name, *line)
+        stack.wait_until_healthy(name)
+    environment = stack.environment("worker-dask")
+    assert environment["KAFKA_SORT_SCHEDULER"] == f"tcp://{scheduler}"
+    source = cluster.make_topic()
+    cluster.produce(source, sample_values(200))
+    job = command.job(source, runner="dask", memory_limit="4GB")
+    done = command.run(job, environment={"KAFKA_SORT_SCHEDULER": environment["KAFKA_SORT_SCHEDULER"]})
+    assert done.status == 0, done.err
+    assert_sorted(cluster, job)
+
+
 def test_the_stack(stack: Stack, command: Command, cluster: Cluster) -> None:
     """Runs on a worker beside a server on Postgres: Completed, logged as JSON, scraped, and each panel has its data."""
     programs = [program(name) for name in ("initdb", "prometheus", "prometheus-pushgateway")]

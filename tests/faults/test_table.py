@@ -25,6 +25,7 @@ def test_every_row_has_a_test() -> None:
 
 
 def test_every_fault_is_in_the_table() -> None:
-    """Each test of this folder is in the table."""
+    """Each test of this folder, and each of a host that dies, is in the table."""
     named = {name for row in ROWS for name in re.findall(r"`(test_\w+)`", row)}
     assert defined(Path(__file__).parent) - {"test_every_row_has_a_test", "test_every_fault_is_in_the_table"} <= named
+    assert {name for name in defined(TESTS / "hosts") if name.startswith("test_a_host_dies_while")} <= named

@@ -1,11 +1,12 @@
 """Three brokers in three JVMs, which are all controllers too; two of three replicas must have each record."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import copyfile, rmtree
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, TopicDescription
@@ -28,12 +29,31 @@ _REPLICATED = {
 }
 
 
-class ThreeBrokers:
-    """The cluster, as a context manager; broker n has node id n, from 1 on."""
+class Place(Protocol):
+    """Where a broker runs: its address, and the command that runs a program there."""
 
-    def __init__(self) -> None:
+    @property
+    def address(self) -> str: ...
+
+    def within(self, *command: str) -> list[str]: ...
+
+
+class Here:
+    """This machine."""
+
+    address = HOST
+
+    def within(self, *command: str) -> list[str]:
+        return [*command]
+
+
+class ThreeBrokers:
+    """The cluster, as a context manager; broker n has node id n, from 1 on. `places`: of the brokers, in this order."""
+
+    def __init__(self, places: Sequence[Place] = (Here(), Here(), Here())) -> None:
         self._home = Path(mkdtemp(prefix="kafka-sort-three-"))
-        controllers = {node: f"{HOST}:{_free_port()}" for node in (1, 2, 3)}
+        self._places = dict(enumerate(places, 1))
+        controllers = {node: f"{place.address}:{_free_port()}" for node, place in self._places.items()}
         voters = ",".join(f"{node}@{address}" for node, address in controllers.items())
         cluster_id = _random_id()
         self.brokers = {node: self._make(node, address, voters, cluster_id) for node, address in controllers.items()}
@@ -53,7 +73,9 @@ class ThreeBrokers:
             "listeners": f"QUORUM://{controller}",
             "listener.security.protocol.map": "QUORUM:PLAINTEXT",
         }
-        return EmbeddedBroker(data=folder, properties=BROKER_PROPERTIES | _REPLICATED | own, heap="256m")
+        place = self._places[node]
+        how: dict[str, Any] = {"heap": "256m", "host": place.address, "within": place.within()}
+        return EmbeddedBroker(data=folder, properties=BROKER_PROPERTIES | _REPLICATED | own, **how)
 
     @property
     def bootstrap_servers(self) -> str:

@@ -17,6 +17,7 @@ from tasks.broker.embedded import EmbeddedBroker
 from tasks.dask.orders import INHERITED, bequeath
 from tasks.failpoints import VARIABLE
 from tasks.kafka.topics import create_topic
+from tasks.observe.export import FILE
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
@@ -129,10 +130,13 @@ def test_a_worker_is_killed(cluster: Cluster, command: Command, site: Site, poin
     job = command.job(fill(cluster), runner="dask", scheduler=site.address, memory_limit="4GB")
     victim = site.start_worker(**{VARIABLE: f"{point}=kill"})
     site.start_worker()
-    outcome = command.run(job)
+    file = site.folder / "metrics.prom"
+    outcome = command.run(job, environment={FILE: str(file)})
     assert victim.process.wait(10) == KILLED
     assert outcome.status == 0, outcome.err
     assert "a worker was lost: its task is run again" in outcome.err
+    stage = "dump" if "dump" in point else "sort"
+    assert f'kafka_sort_tasks_run_again_total{{job="{job.name}",stage="{stage}"}} 1.0' in file.read_text()
     assert_exact(cluster, job)
 
 

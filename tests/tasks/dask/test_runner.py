@@ -14,6 +14,7 @@ from unittest.mock import patch
 import cloudpickle
 import pytest
 from distributed import Client, LocalCluster
+from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
 from tasks.dask import orders
@@ -25,7 +26,8 @@ from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.topics import cluster_id, describe_topic
 from tasks.manifests import Dumped, LostRange, OffsetRange
 from tasks.observe.metrics import RunMetrics, use_metrics
-from tasks.run_context import RunContext, Stop, current_run, run_context
+from tasks.run_context import RunContext, Stop, WorkerUse, current_run, run_context
+from tasks.settings.budget import peak_memory_bytes
 from tasks.settings.connection import Connection, current_connection
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values, wait_for
@@ -95,9 +97,20 @@ def here(cluster: Cluster, scheduler: LocalCluster, prefect_server: str, tmp_pat
 
 
 def test_ranges_are_read_by_workers(here: Here) -> None:
-    """Chunks, counts, seconds and progress come back, in the order of the requests."""
-    requests = here.requests()
-    dumped = here.dump(requests)
+    """Chunks, counts, seconds, progress and what workers took come back, in the order of the requests."""
+    requests, metrics = here.requests(), RunMetrics("j")
+    with use_metrics(metrics):
+        dumped = here.dump(requests)
+    use = current_run().progress.meter("dump").use
+    assert use is not None
+    assert (use.workers, use.tasks, use.done, use.left, use.run_again) == (2, 2, 2, 0, 0)
+    assert use.after(WorkerUse(3, 4, 4, 1, 0.5, 7)) == WorkerUse(3, 6, 6, 1, use.cpu_seconds + 0.5, use.memory_bytes)
+    assert use.cpu_seconds > 0
+    # That of this process, as the workers are in it.
+    assert 100_000_000 < use.memory_bytes <= peak_memory_bytes()
+    for name, value in (("tasks", 2.0), ("worker_cpu_seconds_total", use.cpu_seconds)):
+        labels = {"job": "j", "stage": "dump"} | ({"state": "done"} if name == "tasks" else {})
+        assert metrics.registry.get_sample_value(f"kafka_sort_{name}", labels) == value
     assert [d.range for d in dumped] == [r.range for r in requests]
     assert sum(d.records for d in dumped) == RECORDS - 1
     assert sum(d.dead_letters for d in dumped) == 1
@@ -288,22 +301,42 @@ def test_a_worker_connects_by_the_profile(here: Here, tmp_path: Path, monkeypatc
         assert sum(d.records for d in here.dump()) == RECORDS - 1
 
 
-def test_no_secret_is_sent(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An order to a worker holds neither Kafka's passwords nor Prefect's key."""
-    sent: list[bytes] = []
+def record_sent(monkeypatch: pytest.MonkeyPatch, sent: list[bytes]) -> None:
+    """Keep what is sent to workers."""
     submit = Client.submit
 
     def record(self: Any, *arguments: Any, **named: Any) -> Any:
         sent.append(cloudpickle.dumps((arguments, named)))
         return submit(self, *arguments, **named)
 
-    here.connection = Connection(here.cluster.bootstrap_servers, {"sasl.password": "s3cr3t-kafka"})
     monkeypatch.setattr("distributed.Client.submit", record)
+
+
+def test_no_secret_is_sent(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order to a worker holds neither Kafka's passwords nor Prefect's key."""
+    sent: list[bytes] = []
+    record_sent(monkeypatch, sent)
+    here.connection = Connection(here.cluster.bootstrap_servers, {"sasl.password": "s3cr3t-kafka"})
     with temporary_settings({PREFECT_API_KEY: "s3cr3t-prefect"}):
         here.dump()
     assert len(sent) == 2
     assert not any(b"s3cr3t" in data for data in sent)
     assert all(here.job.source_topic.encode() in data for data in sent)
+
+
+def test_no_module_is_sent_that_workers_do_not_know(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flow that a deployment loaded from its file is in a module of this process alone, and stays there."""
+    sent: list[bytes] = []
+    (tmp_path / "deployed_here.py").write_text("from prefect import flow\n@flow\ndef dump():\n    work()\n")
+    dump: Any = load_flow_from_entrypoint(f"{tmp_path}/deployed_here.py:dump")
+    assert dump.fn.__module__ == "deployed_here"
+    dump.fn.__globals__["work"] = here.dump
+    record_sent(monkeypatch, sent)
+    dump()
+    assert len(sent) == 2
+    assert not any(b"deployed_here" in data for data in sent)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 import pytest
 
 from tasks.errors import StoppedError
-from tasks.observe.report import artifact_key, format_count
-from tasks.run_context import Stop
+from tasks.observe.progress import format_progress
+from tasks.observe.report import artifact_key, format_count, workers_table
+from tasks.run_context import Progress, Stop, WorkerUse
 from tasks.settings.job import Job
 
 
@@ -26,6 +27,16 @@ def test_names_of_runs() -> None:
 def test_artifact_keys() -> None:
     """Any job's name gives a key that Prefect takes."""
     assert artifact_key("summary", "Orders_v2.eu") == "summary-orders-v2-eu"
+
+
+def test_stages_on_workers() -> None:
+    """The summary says what stages took on workers, and the progress how many tasks are done; threads have neither."""
+    progress = Progress()
+    progress.meter("snapshot")
+    assert workers_table(progress)[1] == []
+    progress.meter("dump", 10).use = WorkerUse(3, 1200, 1100, 2, 130.0, 1_230_000_000)
+    assert workers_table(progress)[1] == [("dump", "3", "1,200", "2", "2:10 min", "1.23 GB")]
+    assert format_progress(progress.meters).startswith("dump 0 of 10, 1,100 of 1,200 tasks on 3 workers, ")
 
 
 def test_a_stop_that_came_before() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tasks.errors import SettingsError
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job, load_job
-from tasks.settings.scheduler import CERTIFICATES, certificate_files, check_runner
+from tasks.settings.scheduler import CERTIFICATES, SCHEDULER, certificate_files, check_runner
 from tasks.settings.streaming import check_streamable
 
 ADDRESSES = ("tcp://127.0.0.1:8786", "tls://scheduler.example:8786", "tcp://[::1]:8786", "tls://10.0.0.1:1")
@@ -45,6 +45,20 @@ def test_an_address_without_dask() -> None:
     """A scheduler that would not be used is refused."""
     with pytest.raises(SettingsError, match=r"scheduler \(--scheduler\): is for --runner dask"):
         load_job({"scheduler": ADDRESSES[0]}, {})
+
+
+def test_the_address_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow on Dask that names no scheduler takes that of its process; another address, and threads, are as given."""
+    monkeypatch.setenv(SCHEDULER, ADDRESSES[1])
+    for given in ({}, {"scheduler": None}):
+        assert Job.model_validate({"runner": "dask", **given}).scheduler == ADDRESSES[1]
+    assert Job(runner="dask", scheduler=ADDRESSES[0]).scheduler == ADDRESSES[0]
+    assert Job().scheduler is None
+    monkeypatch.setenv(SCHEDULER, "")
+    assert Job(runner="dask").scheduler is None
+    monkeypatch.setenv(SCHEDULER, "here")
+    with pytest.raises(ValueError, match="write it as tls://"):
+        Job(runner="dask")
 
 
 def check(scheduler: str | None, runner: str = "dask", **connection: Any) -> None:
