@@ -1,10 +1,12 @@
 """A driver and its publishers: who counts, who is too late, and what a publisher may touch."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from tasks.kafka.clients import KafkaTransientError
+from tasks.kafka.native_adopt import PlaceNotFoundError
 from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import publish_run
@@ -105,6 +107,27 @@ def test_one_that_did_not_adopt(
         assert cluster.count(job, committed=False) == 0
         assert reports(engine) == []
         publish_run(owner, publication, several(engine))
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unable", [1, 2], ids=["one of two", "both"])
+def test_who_cannot_adopt_sends_nothing(
+    cluster: Cluster, job: Job, engine: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unable: int
+) -> None:
+    """Where the place is not found, the others send all; where nobody finds it, the run's own process does."""
+    calls = itertools.count()
+
+    def require_adoptable(_: TransactionalProducer) -> None:
+        if next(calls) < unable:
+            raise PlaceNotFoundError("no place")
+
+    monkeypatch.setattr(TransactionalProducer, "require_adoptable", require_adoptable)
+    with owned(cluster, job) as owner:
+        publish_run(owner, prepare(owner, tmp_path), several(engine))
+    engine.join()
+    assert sum(isinstance(error, PlaceNotFoundError) for _, error in engine.outcomes) == unable
+    assert [total.rows for report in reports(engine) for total in report.totals.values()] == [ROWS] * (2 - unable)
     assert_exact(cluster, job)
 
 
