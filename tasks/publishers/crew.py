@@ -12,6 +12,7 @@ import structlog
 
 from tasks.errors import TransientError
 from tasks.failpoints import reach
+from tasks.kafka.native_adopt import PlaceNotFoundError
 from tasks.kafka.topics import cluster_id
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.manifests import SortedRows
@@ -54,7 +55,7 @@ class SeveralPublishers:
 
     @contextmanager
     def gather(self, owner: Owner, publication: Publication) -> Iterator[Crew]:
-        """Do steps 1 and 3; TransientError if no publisher comes."""
+        """Do steps 1 and 3; TransientError if no publisher comes. Alone where none can take another's identity."""
         target = publication.target
         sorts = [rows for rows in publication.sorts if rows.sort in target.sorts - target.staged]
         count = min(self.count, count_partitions(sorts))
@@ -71,7 +72,13 @@ class SeveralPublishers:
             tokens = _Gathering(door, orders[0].attempt, count).gather()
             door.close()
             reach("after-gather")
-            yield _Crew(owner, publication, sorts, door, orders[0].attempt, tokens)
+            if tokens:
+                yield _Crew(owner, publication, sorts, door, orders[0].attempt, tokens)
+                return
+        # The `init` of each of them has fenced this process.
+        owner.fence()
+        with ALONE.gather(owner, publication) as crew:
+            yield crew
 
     def _orders(
         self, owner: Owner, publication: Publication, sorts: list[SortedRows], count: int
@@ -116,15 +123,16 @@ class _Gathering:
     failed: dict[int, Exception] = field(default_factory=dict)
 
     def gather(self) -> Mapping[int, str]:
-        """Return number → token of all that came, at least one; raise an error that all would have."""
+        """Return number → token of all that came; none if they cannot adopt. Raise an error that all would have."""
         deadline = time.monotonic() + _GATHER_SECONDS
         while len(self.came.keys() | self.failed.keys()) < self.count and time.monotonic() < deadline:
             current_run().stop.check()
             message = self.door.listen(_LOOK_SECONDS)
             if message is not None and message.attempt == self.attempt:
                 self._note(message)
-        if not self.came:
-            raise next(iter(self.failed.values()), PublisherLostError("no publisher came: start again"))
+        errors = sorted(self.failed.values(), key=lambda error: not isinstance(error, PlaceNotFoundError))
+        if not self.came and not isinstance(next(iter(errors), None), PlaceNotFoundError):
+            raise next(iter(errors), PublisherLostError("no publisher came: start again"))
         if len(self.came) < self.count:
             why = "; ".join(sorted({str(error) for error in self.failed.values()})) or "they are late"
             get_logger().warning("fewer publishers than asked for", came=len(self.came), asked=self.count, why=why)
@@ -136,7 +144,7 @@ class _Gathering:
                 # A task that its engine runs again has lost its former publisher, so the last one counts.
                 self.came[message.number] = message.token
                 self.failed.pop(message.number, None)
-            case TransientError() as error:
+            case (TransientError() | PlaceNotFoundError()) as error:
                 self._drop(message, error)
             case Exception() as error:
                 raise error
@@ -144,7 +152,8 @@ class _Gathering:
     def _drop(self, message: Message, error: Exception) -> None:
         if message.token in {"", self.came.get(message.number, message.token)}:
             self.came.pop(message.number, None)
-            self.failed[message.number] = error
+            # That its process ended comes after the reason.
+            self.failed.setdefault(message.number, error)
 
 
 @dataclass(frozen=True)

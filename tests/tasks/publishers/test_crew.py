@@ -1,10 +1,14 @@
 """A driver and its publishers: who counts, who is too late, and what a publisher may touch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.contextvars import get_contextvars
+from structlog.testing import capture_logs
 
 from tasks.kafka.clients import KafkaTransientError
+from tasks.kafka.native_adopt import PlaceNotFoundError
 from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import publish_run
@@ -105,6 +109,29 @@ def test_one_that_did_not_adopt(
         assert cluster.count(job, committed=False) == 0
         assert reports(engine) == []
         publish_run(owner, publication, several(engine))
+    assert_exact(cluster, job)
+
+
+@pytest.mark.slow
+@pytest.mark.raises("PlaceNotFoundError")
+@pytest.mark.parametrize("unable", [{1}, {1, 2}], ids=["one", "all"])
+def test_those_that_cannot_adopt(
+    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unable: set[int]
+) -> None:
+    """A run goes on without a publisher that cannot take another's identity, by its own process if none can."""
+    engine = Threads(cluster.connection, change=lambda order: replace(order, fields={"unable": order.number in unable}))
+
+    def require_adoptable(_: TransactionalProducer) -> None:
+        if get_contextvars()["unable"]:
+            raise PlaceNotFoundError("no place")
+
+    monkeypatch.setattr(TransactionalProducer, "require_adoptable", require_adoptable)
+    with owned(cluster, job) as owner, capture_logs() as lines:
+        publish_run(owner, prepare(owner, tmp_path), several(engine))
+    engine.join()
+    assert {number for number, error in engine.outcomes if isinstance(error, PlaceNotFoundError)} == unable
+    assert len(reports(engine)) == 2 - len(unable)
+    assert [line["why"] for line in lines if line["event"] == "fewer publishers than asked for"] == ["no place"]
     assert_exact(cluster, job)
 
 
