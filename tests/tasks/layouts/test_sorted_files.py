@@ -9,6 +9,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pytest
 
+from tasks import sort, sort_part
 from tasks.layouts.sorted_files import split_ranges
 from tasks.manifests import OffsetRange, SortedFile, SortedPart
 from tasks.outputs import prepare_outputs
@@ -18,7 +19,7 @@ from tasks.run import Run
 from tasks.runners import ThreadRunner
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
-from tasks.sorting.rows import RowGatherer
+from tasks.sorting.rows import RowGatherer, RowGroups
 from tasks.stage import Q, R, Stage
 from tasks.verify import verify_job
 from tests.cluster import Cluster, Record, assert_sorted, sample_values
@@ -83,6 +84,19 @@ def test_parts_are_sorted_files(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / publication.attempt
     assert {path.name for path in folder.iterdir()} == {"sorted"}
     assert publication.disk_bytes == publication.sorts[0].file_bytes + sum(c.file_bytes for c in publication.chunks)
+
+
+def test_row_groups_are_small(cluster: Cluster, tmp_path: Path) -> None:
+    """A row group of a sorted file has few bytes more than it is to have, whatever may be gathered at once."""
+    source = cluster.make_topic()
+    cluster.produce(source, [b"%d,name,%s,Asia" % (i, b"a" * 1000) for i in range(COUNT)])
+    with patch.object(sort, "_BATCH_BYTES", 200_000), patch.object(sort_part, "_GROUP_BYTES", 50_000):
+        with small_parts(10**6), owned(cluster, make_job(source, tmp_path)) as owner:
+            parts = prepare(owner, tmp_path).sorts[0].parts
+        groups = [RowGroups(part.files) for part in parts]
+        sizes = [of_file.size(i, ["value"]) for of_file in groups for i in range(len(of_file))]
+    assert sum(sizes) > COUNT * 1000
+    assert max(sizes) < 50_000 + 200_000 / 4
 
 
 def keyed(count: int) -> list[Record]:
