@@ -3,7 +3,8 @@
     python -m bench.scale --records 10000000 --rounds 2
 
 Two workers and their scheduler are started once, as on machines of their own, and share a work folder; the runs take
-turns. CPU seconds are those of the command, its children, Prefect's server, the scheduler and the workers.
+turns. CPU seconds are those of the command, its children, Prefect's server, the scheduler and the workers. Stages have
+their seconds from the run's record.
 """
 
 import argparse
@@ -108,6 +109,7 @@ class Scale:
         outputs = [f"{job}-{column}" for column in COLUMNS]
         line = [KAFKA_SORT, "sort", "--bootstrap-servers", self._servers, "--source-topic", self._topic]
         line += ["--job-name", job, "--workdir", workdir, "--memory-limit", self._arguments.memory_limit, *flags]
+        line += ["--output", "json"]
         for column, topic in zip(COLUMNS, outputs, strict=True):
             line += ["--sort", f"{column}={topic}"]
         before, began = children_seconds() + self._site.cpu_seconds, time.perf_counter()
@@ -117,8 +119,9 @@ class Scale:
         if done.returncode:
             raise SystemExit(done.stderr)
         self.figures[way].append((wall, cpu))
-        load = os.getloadavg()[0]
-        print(f"{way:16} {wall:7.1f} s  {cpu:7.1f} s CPU  load {load:.1f}", flush=True)
+        load, stages = os.getloadavg()[0], json.loads(done.stdout)["seconds"]
+        shown = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+        print(f"{way:24} {wall:7.1f} s  {cpu:7.1f} s CPU  load {load:.1f}  {shown}", flush=True)
         if self._arguments.show:
             print(done.stderr)
         for future in self._admin.delete_topics(outputs).values():
@@ -129,7 +132,7 @@ class Scale:
         for way in walls:
             ratios = f"{walls[way] / walls['threads']:.2f} x wall, {cpus[way] / cpus['threads']:.2f} x CPU"
             each = cpus[way] / self._arguments.records * 1e6
-            print(f"{way:16} {walls[way]:7.1f} s  {cpus[way]:7.1f} s CPU  {each:5.2f} µs·core a record  {ratios}")
+            print(f"{way:24} {walls[way]:7.1f} s  {cpus[way]:7.1f} s CPU  {each:5.2f} µs·core a record  {ratios}")
 
 
 def main() -> None:
@@ -137,6 +140,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--publishers", nargs="*", default=["1", "4"], help="their numbers, each measured in turn")
     parser.add_argument("--memory-limit", default="3GB")
     parser.add_argument("--show", action="store_true", help="print the lines of each run")
     arguments = parser.parse_args()
@@ -144,10 +148,13 @@ def main() -> None:
         servers = broker.bootstrap_servers
         generate_records(Connection(servers), "bench-source", arguments.records, 1, PARTITIONS)
         scale = Scale(servers, "bench-source", site, arguments)
-        ways = {"threads": [], "scheduler": ["--runner", "dask", "--scheduler", site.address]}
+        dask = ["--runner", "dask", "--scheduler", site.address]
+        runners = {"threads": [], "workers": dask}
         for _ in range(arguments.rounds):
-            for way, flags in ways.items():
-                scale.run(way, flags, workdir)
+            for runner, flags in runners.items():
+                for count in arguments.publishers:
+                    way = runner if count == "1" else f"{runner}, {count} publishers"
+                    scale.run(way, [*flags, "--publishers", count], workdir)
         scale.report()
 
 

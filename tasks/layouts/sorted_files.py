@@ -18,6 +18,7 @@ from tasks.dump import CHUNK_OFFSETS, DumpRequest, refuse_lost
 from tasks.errors import TerminalError
 from tasks.file_columns import source_place
 from tasks.formats.known_schemas import describe_schemas
+from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError
 from tasks.keys import chunk_schema
 from tasks.layouts.base import Prepared, Work, count_sorted
 from tasks.manifests import Chunk, OffsetRange, SortedRows
@@ -46,16 +47,16 @@ _TASKS_OF_WORKER: Final = 3
 # Sampled records for each part: its size is then within a third of the mean, mostly.
 _SAMPLED: Final = 100
 _SAMPLE_SECONDS: Final = 10.0
+_NO_SECONDS: Final = -1.0
 _FILL: Final = 0.7
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A sort with its number in the job, its place, and its order behind the column of partitions, if there is one."""
+    """A sort with its place, and its order behind the column of partitions, if there is one."""
 
     sort: Sort
     place: Placement
-    number: int
     order: Order
 
 
@@ -83,14 +84,19 @@ class SortedFiles:
 def _place(work: Work, sort: Sort, place: Placement) -> _Placed:
     order = order_of(work.job.key_columns, sort)
     behind = order.behind(place.partition) if place.partition else order
-    return _Placed(sort, place, work.job.sort_list.index(sort), behind)
+    return _Placed(sort, place, behind)
 
 
 def _sample(work: Work, placements: Placements, capacity: Capacity) -> Survey:
     fetched = Budget.of(capacity.job).fetched_bytes
     rough = work.snapshot.span * work.snapshot.mean_record_bytes / (fetched * _FILL)
     most = max(RECORDS, _SAMPLED * min(_MOST_PARTS, int(rough)))
-    return take_survey(work.owner, work.snapshot, placements, most, _SAMPLE_SECONDS)
+    try:
+        return take_survey(work.owner, work.snapshot, placements, most, _SAMPLE_SECONDS)
+    except (KafkaTransientError, KafkaTerminalError) as error:
+        # Such as records that have expired since the snapshot: the dump knows what to do about these.
+        get_logger().warning("no sample was read, so each sort has one part", error=str(error))
+        return take_survey(work.owner, work.snapshot, placements, most, _NO_SECONDS)
 
 
 def _plan_parts(work: Work, survey: Survey, sort: _Placed, capacity: Capacity) -> PartedSort:

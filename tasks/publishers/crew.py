@@ -55,7 +55,7 @@ class SeveralPublishers:
 
     @contextmanager
     def gather(self, owner: Owner, publication: Publication) -> Iterator[Crew]:
-        """Do steps 1 and 3; TransientError if no publisher comes. Alone where none can take another's identity."""
+        """Do steps 1 and 3; TransientError if no publisher comes. Where none can adopt, the run publishes alone."""
         target = publication.target
         sorts = [rows for rows in publication.sorts if rows.sort in target.sorts - target.staged]
         count = min(self.count, count_partitions(sorts))
@@ -75,10 +75,10 @@ class SeveralPublishers:
             if tokens:
                 yield _Crew(owner, publication, sorts, door, orders[0].attempt, tokens)
                 return
-        # The `init` of each of them has fenced this process.
-        owner.fence()
-        with ALONE.gather(owner, publication) as crew:
-            yield crew
+            # They have fenced the run's producer.
+            owner.fence()
+            with ALONE.gather(owner, publication) as crew:
+                yield crew
 
     def _orders(
         self, owner: Owner, publication: Publication, sorts: list[SortedRows], count: int
@@ -123,16 +123,16 @@ class _Gathering:
     failed: dict[int, Exception] = field(default_factory=dict)
 
     def gather(self) -> Mapping[int, str]:
-        """Return number → token of all that came; none if they cannot adopt. Raise an error that all would have."""
+        """Return number → token of all that came; raise an error that all would have. None came if none can adopt."""
         deadline = time.monotonic() + _GATHER_SECONDS
         while len(self.came.keys() | self.failed.keys()) < self.count and time.monotonic() < deadline:
             current_run().stop.check()
             message = self.door.listen(_LOOK_SECONDS)
             if message is not None and message.attempt == self.attempt:
                 self._note(message)
-        errors = sorted(self.failed.values(), key=lambda error: not isinstance(error, PlaceNotFoundError))
-        if not self.came and not isinstance(next(iter(errors), None), PlaceNotFoundError):
-            raise next(iter(errors), PublisherLostError("no publisher came: start again"))
+        unable = any(isinstance(error, PlaceNotFoundError) for error in self.failed.values())
+        if not self.came and not unable:
+            raise next(iter(self.failed.values()), PublisherLostError("no publisher came: start again"))
         if len(self.came) < self.count:
             why = "; ".join(sorted({str(error) for error in self.failed.values()})) or "they are late"
             get_logger().warning("fewer publishers than asked for", came=len(self.came), asked=self.count, why=why)
@@ -144,7 +144,7 @@ class _Gathering:
                 # A task that its engine runs again has lost its former publisher, so the last one counts.
                 self.came[message.number] = message.token
                 self.failed.pop(message.number, None)
-            case (TransientError() | PlaceNotFoundError()) as error:
+            case TransientError() | PlaceNotFoundError() as error:
                 self._drop(message, error)
             case Exception() as error:
                 raise error
@@ -152,7 +152,7 @@ class _Gathering:
     def _drop(self, message: Message, error: Exception) -> None:
         if message.token in {"", self.came.get(message.number, message.token)}:
             self.came.pop(message.number, None)
-            # That its process ended comes after the reason.
+            # That its process ended comes behind the reason.
             self.failed.setdefault(message.number, error)
 
 

@@ -154,6 +154,7 @@ def test_files_that_a_successor_removed(cluster: Cluster, s3: S3Server) -> None:
             run.prepare(snapshot, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.raises("FilesGoneError")
 def test_sorted_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
     """A publish whose files vanished owns the job before it tries again: here another run has taken it over."""
@@ -175,6 +176,7 @@ def test_sorted_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
     assert_sorted(cluster, job)
 
 
+@pytest.mark.slow
 def test_what_has_no_use_for_it(command: Command, cluster: Cluster, s3: S3Server) -> None:
     """Streams and merges refuse it, and so does a run whose bucket is not there: status 2, and nothing is begun."""
     job = in_s3(cluster, s3)
@@ -187,6 +189,7 @@ def test_what_has_no_use_for_it(command: Command, cluster: Cluster, s3: S3Server
     assert job.ledger not in cluster.admin.list_topics().topics
 
 
+@pytest.mark.slow
 def test_a_plan(command: Command, cluster: Cluster, s3: S3Server) -> None:
     """A plan knows no bound of the space, and writes nothing."""
     job = in_s3(cluster, s3)

@@ -78,6 +78,7 @@ class Site:
     scheduler: LocalCluster
     folder: Path
     workers: dict[int, Program] = field(default_factory=dict)
+    runs: list[Program] = field(default_factory=list)
 
     @property
     def address(self) -> str:
@@ -116,12 +117,14 @@ class Site:
         """Start a run beside the hosts."""
         line = [KAFKA_SORT, "sort", "--bootstrap-servers", self.bed.cluster.bootstrap_servers, *flags_of(job)]
         environment = {**self.bed.environment, **({VARIABLE: failpoint} if failpoint else {})}
-        return Program.start(line, self.folder, environment)
+        self.runs.append(Program.start(line, self.folder, environment))
+        return self.runs[-1]
 
     def stop(self) -> None:
-        for worker in self.workers.values():
-            worker.process.kill()
-            worker.process.wait()
+        """End what is left, also a run that was stopped at its failpoint when its test failed."""
+        for program in (*self.runs, *self.workers.values()):
+            program.process.kill()
+            program.process.wait()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tasks.dask.orders import UnfitWorkerError
 from tasks.settings.connection import Connection
 from tasks.settings.job import Job
 from tasks.settings.scheduler import CERTIFICATES
+from tests.s3_server import running_s3
 from tests.security.certificates import Issued, issue, make_authority
 
 HERE: dict[str, Any] = {
@@ -47,6 +48,16 @@ def test_workers_that_fit_are_taken(job: Job) -> None:
         assert found.per_machine == 2
         assert found.client.submit(sum, [1, 2]).result() == 3
     assert list((job.local_workdir / job.name).iterdir()) == []
+
+
+def test_workers_that_share_a_bucket(job: Job) -> None:
+    """Workers that see what the driver writes to the bucket are taken, and others refused; nothing is left there."""
+    with running_s3() as s3, started() as scheduler:
+        there = job.model_copy(update={"workdir": f"s3://{s3.bucket}/work"})
+        refuse(there, scheduler)
+        with look(content=None), pytest.raises(UnfitWorkerError, match=r"to s3://.*/work/s: .* or s3://BUCKET/PREFIX"):
+            refuse(there, scheduler)
+        assert s3.keys("work") == []
 
 
 def test_the_scheduler_that_was_named_is_taken(job: Job) -> None:

@@ -1,11 +1,9 @@
 """A driver and its publishers: who counts, who is too late, and what a publisher may touch."""
 
-from dataclasses import replace
+import itertools
 from pathlib import Path
 
 import pytest
-from structlog.contextvars import get_contextvars
-from structlog.testing import capture_logs
 
 from tasks.kafka.clients import KafkaTransientError
 from tasks.kafka.native_adopt import PlaceNotFoundError
@@ -13,13 +11,13 @@ from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import publish_run
 from tasks.publishers import crew
-from tasks.publishers.rendezvous import DoorClosedError, Report
+from tasks.publishers.rendezvous import DoorClosedError, Message, PublisherLostError, Report
 from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.faults.oracle import Follower, assert_exact
 from tests.files import flip
-from tests.publishers import Threads, elsewhere, several
+from tests.publishers import Threads, _Door, elsewhere, several
 from tests.stages import make_job, owned, prepare
 
 ROWS = 1000
@@ -113,26 +111,40 @@ def test_one_that_did_not_adopt(
 
 
 @pytest.mark.slow
-@pytest.mark.raises("PlaceNotFoundError")
-@pytest.mark.parametrize("unable", [{1}, {1, 2}], ids=["one", "all"])
-def test_those_that_cannot_adopt(
-    cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unable: set[int]
+@pytest.mark.parametrize("unable", [1, 2], ids=["one of two", "both"])
+def test_who_cannot_adopt_sends_nothing(
+    cluster: Cluster, job: Job, engine: Threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unable: int
 ) -> None:
-    """A run goes on without a publisher that cannot take another's identity, by its own process if none can."""
-    engine = Threads(cluster.connection, change=lambda order: replace(order, fields={"unable": order.number in unable}))
+    """Where the place is not found, the others send all; where nobody finds it, the run's own process does."""
+    calls = itertools.count()
 
     def require_adoptable(_: TransactionalProducer) -> None:
-        if get_contextvars()["unable"]:
+        if next(calls) < unable:
             raise PlaceNotFoundError("no place")
 
     monkeypatch.setattr(TransactionalProducer, "require_adoptable", require_adoptable)
-    with owned(cluster, job) as owner, capture_logs() as lines:
+    with owned(cluster, job) as owner:
         publish_run(owner, prepare(owner, tmp_path), several(engine))
     engine.join()
-    assert {number for number, error in engine.outcomes if isinstance(error, PlaceNotFoundError)} == unable
-    assert len(reports(engine)) == 2 - len(unable)
-    assert [line["why"] for line in lines if line["event"] == "fewer publishers than asked for"] == ["no place"]
+    assert sum(isinstance(error, PlaceNotFoundError) for _, error in engine.outcomes) == unable
+    assert [total.rows for report in reports(engine) for total in report.totals.values()] == [ROWS] * (2 - unable)
     assert_exact(cluster, job)
+
+
+@pytest.mark.parametrize("reason", [PlaceNotFoundError("no place"), DoorClosedError("late")], ids=["no place", "late"])
+def test_the_end_of_a_process_hides_no_reason(cluster: Cluster, reason: Exception) -> None:
+    """The process of a publisher that failed ends as well: the driver keeps why it failed."""
+    door = _Door(Threads(cluster.connection))
+    lost = PublisherLostError("ended")
+    for number, token, error in ((1, "a", reason), (1, "", lost), (2, "", lost)):
+        door.tell(Message("attempt", number, token, error))
+    gathering = crew._Gathering(door, "attempt", 2)
+    if isinstance(reason, PlaceNotFoundError):
+        assert gathering.gather() == {}
+    else:
+        with pytest.raises(DoorClosedError):
+            gathering.gather()
+    assert gathering.failed == {1: reason, 2: lost}
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def table_of(rows: list[tuple[int, bytes, int, int]]) -> pa.Table:
 
 
 def keys_of(order: Order, rows: pa.Table) -> list[bytes]:
+    if order == ORDERS["text"]:
+        return [row["k1"] for row in rows.to_pylist()]
     return [encode_key(order, tuple(row[name] for name in order.columns)) for row in rows.to_pylist()]
 
 
