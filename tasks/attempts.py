@@ -1,25 +1,33 @@
 """The place of an attempt: its private folder on this machine and, for a run whose files lie in S3, its prefix there.
 
 Guarantee: an attempt's prefix is removed by its own run, or by a later one that owns the job by then and has read the
-ledger. That run has fenced, so the other one cannot publish any more. Attempts of other clusters' jobs are left alone.
+ledger. That run has fenced, so the other one cannot publish any more. Prefixes of attempts lie below the id of the
+cluster: jobs of the same name in other clusters are left alone, and what a late task writes after the end of its
+attempt is found as well.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from tasks.errors import SettingsError
 from tasks.kafka.topics import cluster_id
+from tasks.manifests import Location
 from tasks.observe.logs import get_logger
 from tasks.ownership import Owner
 from tasks.settings.job import Job
-from tasks.storage.base import FilesGoneError, Storage, read_file, write_file
+from tasks.storage.base import FilesGoneError, write_file
 from tasks.storage.registry import open_storage
 from tasks.workdir import attempt_folder, shared_folder
 
-# The file that says which cluster an attempt works for.
-_CLUSTER: Final = "cluster"
+
+def storage_of(owner: Owner, folder: Path, attempt: str) -> Location:
+    """Return where an attempt's tasks leave files for each other. `folder`: the attempt's own on this machine."""
+    return folder if owner.job.storage_prefix is None else f"{_attempts(owner)}/{attempt}"
+
+
+def _attempts(owner: Owner) -> str:
+    return f"{shared_folder(owner.job)}/{cluster_id(owner.admin)}"
 
 
 @contextmanager
@@ -37,10 +45,11 @@ def _far_place(owner: Owner, attempt: str) -> Iterator[None]:
     if owner.job.storage_prefix is None:
         yield
         return
-    storage, cluster = open_storage(shared_folder(owner.job)), cluster_id(owner.admin)
+    storage = open_storage(_attempts(owner))
     try:
-        _remove_leftovers(storage, cluster)
-        write_file(storage, f"{attempt}/{_CLUSTER}", cluster.encode())
+        for leftover in storage.names(""):
+            storage.remove(leftover)
+        write_file(storage, f"{attempt}/begun", b"")
     except OSError as error:
         raise SettingsError(f"work folder {owner.job.workdir} cannot be used: {error}") from error
     try:
@@ -50,13 +59,6 @@ def _far_place(owner: Owner, attempt: str) -> Iterator[None]:
             storage.remove(attempt)
         except OSError as error:
             get_logger().warning("files of the run are left in the work folder", attempt=attempt, error=str(error))
-
-
-def _remove_leftovers(storage: Storage, cluster: str) -> None:
-    for other in storage.names(""):
-        with suppress(FileNotFoundError):
-            if read_file(storage, f"{other}/{_CLUSTER}").decode() == cluster:
-                storage.remove(other)
 
 
 def check_storage(job: Job) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from tasks.attempts import explaining_loss
+from tasks.attempts import explaining_loss, storage_of
 from tasks.layouts.base import StageRunner, Work, measure_stage
 from tasks.layouts.registry import choose_layout
 from tasks.manifests import Chunk, Snapshot
@@ -22,7 +22,6 @@ from tasks.run_record import RunRecord
 from tasks.settlement import settle
 from tasks.snapshot import BatchLimits, has_work
 from tasks.targets.base import Target
-from tasks.workdir import storage_of
 
 
 class Runner(StageRunner, Protocol):
@@ -76,7 +75,7 @@ class Run:
 
     def work(self, snapshot: Snapshot, folder: Path) -> Work:
         """Return the work of the stages between snapshot and publish."""
-        return Work(self.owner, self.runner, snapshot, folder, storage_of(self.owner.job, folder, self.attempt))
+        return Work(self.owner, self.runner, snapshot, folder, storage_of(self.owner, folder, self.attempt))
 
     def publish(self, publication: Publication) -> RunRecord:
         """Do step 6, publish and commit."""

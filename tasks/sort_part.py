@@ -43,9 +43,11 @@ from tasks.workdir import scratch_folder
 
 # The folder of sorted files.
 SORTED: Final = "sorted"
-# A row group of a sorted file: it is read whole to look up one key.
+# A row group of a sorted file: it is read whole to look up one key, and a publisher holds four of them.
 _GROUP_ROWS: Final = 122_880
-_GROUP_BYTES: Final = 16_000_000
+_GROUP_BYTES: Final = 8_000_000
+# Of what may be gathered at once: a row group ends with a batch.
+_BATCH_SHARE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _sort(storage: Storage, request: PartRequest, scratch: Path, began: float) -
         sum(part.rows for part in parts),
         tuple(parts),
         tuple(request.schema.names),
-        request.batch_rows,
+        max(1, request.batch_rows // _BATCH_SHARE),
     )
     name = f"{SORTED}/{request.number:03}-{request.part:05}-{uuid4().hex[:12]}.parquet"
     with storage.create(name) as sink:

@@ -30,6 +30,8 @@ from tasks.settings.job import Job
 
 RECORDS: Final = 16_000
 _BYTES: Final = 32_000_000
+# No more is held, though records are larger than the mean has it, or it is not known.
+_MOST_BYTES: Final = 2 * _BYTES
 _SECONDS: Final = 1.5
 # Windows of a range, as long as each can have some records: few long ones would see less of the range.
 _MOST_TURNS: Final = 16
@@ -100,11 +102,15 @@ def _read(
         return
     limits = {"queued.max.messages.kbytes": 1024, "fetch.wait.max.ms": FETCH_WAIT_MS}
     with closing(make_consumer(view.connection, view.job.group, **limits)) as consumer:
-        for windows in _plan(ranges, snapshot.mean_record_bytes, most):
-            messages = _read_turn(consumer, view.job.source_topic, windows, deadline)
+        size = 0
+        for planned in _plan(ranges, snapshot.mean_record_bytes, most):
+            windows, messages = _read_turn(consumer, view.job.source_topic, planned, deadline, _MOST_BYTES - size)
             if time.monotonic() >= deadline:
                 return
             yield windows, messages
+            size += sum(map(record_bytes, messages))
+            if size >= _MOST_BYTES:
+                return
 
 
 def _plan(
@@ -116,9 +122,17 @@ def _plan(
 
 
 def _read_turn(
-    consumer: Consumer, topic: str, windows: Mapping[int, tuple[int, int]], deadline: float
-) -> list[Message]:
-    return [message for messages in read_windows(consumer, topic, windows, deadline) for message in messages]
+    consumer: Consumer, topic: str, windows: Mapping[int, tuple[int, int]], deadline: float, most_bytes: int
+) -> tuple[Mapping[int, tuple[int, int]], list[Message]]:
+    """Return the windows and their messages; what was read of them, if the messages are more bytes than that."""
+    found: list[Message] = []
+    for messages in read_windows(consumer, topic, windows, deadline):
+        found += messages
+        most_bytes -= sum(map(record_bytes, messages))
+        if most_bytes <= 0:
+            ends = {message.partition() or 0: (message.offset() or 0) + 1 for message in found}
+            return {partition: (windows[partition][0], end) for partition, end in ends.items()}, found
+    return windows, found
 
 
 def _by_partition(messages: Sequence[Message]) -> dict[int, list[Message]]:

@@ -52,12 +52,6 @@ def shared_folder(job: Job) -> Location:
     return job_folder(job) if prefix is None else f"{prefix}/{job.name}"
 
 
-def storage_of(job: Job, folder: Path, attempt: str) -> Location:
-    """Return where an attempt's tasks leave files for each other. `folder`: the attempt's own on this machine."""
-    prefix = job.storage_prefix
-    return folder if prefix is None else f"{prefix}/{job.name}/{attempt}"
-
-
 @contextmanager
 def attempt_folder(job: Job, attempt: str) -> Iterator[Path]:
     """Create a private folder, removed at the end; folders of the job that no living process holds go first."""

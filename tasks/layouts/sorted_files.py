@@ -22,7 +22,7 @@ from tasks.kafka.clients import KafkaTerminalError, KafkaTransientError
 from tasks.keys import chunk_schema
 from tasks.layouts.base import Prepared, Work, count_sorted
 from tasks.manifests import Chunk, OffsetRange, SortedRows
-from tasks.observe.logs import get_logger
+from tasks.observe.logs import get_logger, log_context
 from tasks.placement import Placement, Placements
 from tasks.publishers.rows import ContentError
 from tasks.settings.budget import Budget
@@ -188,7 +188,8 @@ def _cut(work: Work, chunks: Sequence[Chunk], sort: _Placed, facts: Sequence[Sor
     ranges = cut_sort(job, sort.sort, order, keys, place.count, placed)
     columns = record_columns(job, sort.sort, chunks, place.key)
     seconds = sum(done.seconds for done in facts)
-    get_logger().info("sorted", sort=sort.sort.name, records=rows, partitions=len(ranges), parts=len(parts))
+    with log_context(stage="sort", run=work.snapshot.run, sort=sort.sort.name):
+        get_logger().info("sorted", records=rows, partitions=len(ranges), parts=len(parts))
     return SortedRows(sort.sort.name, rows, parts, columns, batch_rows(chunks), ranges, seconds, place.key, checksum)
 
 

@@ -130,8 +130,8 @@ class _Gathering:
             message = self.door.listen(_LOOK_SECONDS)
             if message is not None and message.attempt == self.attempt:
                 self._note(message)
-        unable = [error for error in self.failed.values() if isinstance(error, PlaceNotFoundError)]
-        if not self.came and len(unable) < self.count:
+        unable = any(isinstance(error, PlaceNotFoundError) for error in self.failed.values())
+        if not self.came and not unable:
             raise next(iter(self.failed.values()), PublisherLostError("no publisher came: start again"))
         if len(self.came) < self.count:
             why = "; ".join(sorted({str(error) for error in self.failed.values()})) or "they are late"
@@ -152,7 +152,8 @@ class _Gathering:
     def _drop(self, message: Message, error: Exception) -> None:
         if message.token in {"", self.came.get(message.number, message.token)}:
             self.came.pop(message.number, None)
-            self.failed[message.number] = error
+            # That its process ended comes behind the reason.
+            self.failed.setdefault(message.number, error)
 
 
 @dataclass(frozen=True)

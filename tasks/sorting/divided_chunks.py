@@ -1,16 +1,17 @@
 """Chunks that are divided among the parts of each sort while they are written, on the storage of a run.
 
-A file has rows of one chunk for one sort: a row group a part, parts in order, none for a part without rows. The file's
-metadata name the part of each row group. Rows of a part stay in order of arrival. Each try of a task gives files names
-of their own, and the chunk's manifest, which comes last, names them: a chunk that is written twice harms nothing.
+A file has rows of one chunk for one sort: a row group a part, or several if it is large; parts in order, none for a
+part without rows. The file's metadata name the part of each row group. Rows of a part stay in order of arrival. Each
+try of a task gives files names of its own, and the chunk's manifest, which comes last, names them: a chunk that is
+written twice harms nothing.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import count
+from functools import cached_property, partial
+from itertools import chain, count
 from types import TracebackType
 from typing import Final, Self
 from uuid import uuid4
@@ -32,8 +33,9 @@ from tasks.storage.registry import open_storage
 DIVIDED: Final = "divided"
 _PLAN: Final = f"{DIVIDED}/plan.json"
 _PARTS: Final = b"parts"
-# Files whose rows are fetched ahead.
+# Row groups that are fetched ahead, and the bytes of one: a heavy key's rows may be most of a file.
 _AHEAD: Final = 4
+_GROUP_BYTES: Final = 8_000_000
 # Timestamps of a chunk that are kept: with many chunks, the driver has them all.
 _MOST_TIMES: Final = 16
 
@@ -205,15 +207,18 @@ class _Held:
         self.bytes += table.nbytes + 1
 
     def write(self, sink: pa.NativeFile) -> None:
-        """Write all rows, a row group a part, and forget them."""
-        parts = sorted(self._parts)
+        """Write all rows, in row groups of one part each, and forget them."""
+        parts, of_groups = sorted(self._parts), list[int]()
         there = {name for part in parts for table in self._parts[part] for name in table.column_names}
         schema = pa.schema([field for field in self._fields if field.name in there])
         with pq.ParquetWriter(sink, schema, **PLAIN) as writer:
             for part in parts:
                 table = pa.concat_tables(_complete(table, schema) for table in self._parts.pop(part))
-                writer.write_table(table, row_group_size=len(table))
-            writer.add_key_value_metadata({_PARTS.decode(): ",".join(map(str, parts))})
+                groups = min(-(-table.nbytes // _GROUP_BYTES) or 1, len(table))
+                size = -(-len(table) // groups)
+                writer.write_table(table, row_group_size=size)
+                of_groups += [part] * -(-len(table) // size)
+            writer.add_key_value_metadata({_PARTS.decode(): ",".join(map(str, of_groups))})
         self.bytes = 0
 
 
@@ -226,19 +231,36 @@ def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def fetch_part(storage: Storage, files: Sequence[str], part: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of a part from all files of its sort, in the order of the files; threads work ahead."""
+    """Yield the rows of a part from all files of its sort, in the order of the files; threads work ahead.
 
-    def fetch(name: str) -> pa.Table | None:
+    What is ahead is bounded, however large the part is: a row group at a time, or the rows of a file if these are few.
+    """
+
+    def read(file: pq.ParquetFile, groups: Sequence[int]) -> pa.Table:
+        there = set(file.schema_arrow.names)
+        names = [name for name in schema.names if name in there]
+        return _complete(file.read_row_groups(groups, names, use_threads=False).select(names), schema)
+
+    def read_again(name: str, metadata: pq.FileMetaData, group: int) -> pa.Table:
+        with open_parquet(storage.locate(name), metadata) as file:
+            return read(file, [group])
+
+    def look(name: str) -> Sequence[Callable[[], pa.Table]]:
         with open_parquet(storage.locate(name)) as file:
-            found = file.metadata.metadata[_PARTS].decode().split(",")
+            metadata = file.metadata
+            found = metadata.metadata[_PARTS].decode().split(",")
             groups = [i for i, number in enumerate(found) if int(number) == part]
-            if not groups:
-                return None
-            there = set(file.schema_arrow.names)
-            table = file.read_row_groups(groups, [n for n in schema.names if n in there], use_threads=False)
-            return _complete(table.select([n for n in schema.names if n in there]), schema)
+            if len(groups) > 1:
+                return [partial(read_again, name, metadata, group) for group in groups]
+            tables = [read(file, [group]) for group in groups]
+        return [partial(_itself, table) for table in tables]
 
-    return (table for table in work_ahead(fetch, files, _AHEAD) if table is not None)
+    found = chain.from_iterable(work_ahead(look, files, _AHEAD))
+    return work_ahead(lambda load: load(), found, _AHEAD)
+
+
+def _itself(table: pa.Table) -> pa.Table:
+    return table
 
 
 def thin_times(times: Sequence[int]) -> tuple[int, ...]:

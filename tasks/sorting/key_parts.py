@@ -8,6 +8,7 @@ Keys and bounds are compared as bytes: those of a column that is in this order a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,8 +21,9 @@ from tasks.sorting.encoded import encode_rows
 from tasks.sorting.order import Order
 
 _WORD: Final = 8
-# A bound need not be a key: the first bytes of one divide rows as well.
+# A bound need not be a key: the first bytes of one divide rows as well, if they tell it from the bound before.
 _KEPT_BYTES: Final = 64
+_MOST_BYTES: Final = 4096
 
 _Words = npt.NDArray[np.uint64]
 Parts = npt.NDArray[np.int16]
@@ -109,10 +111,19 @@ def sample_parts(order: Order, rows: Mapping[str, pa.Array], weights: npt.NDArra
     ends = np.cumsum(weights[ranked])
     # The sampled row at which a part begins is the first behind the weight of those before it.
     places = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts, side="right")
-    firsts = keys.take(pa.array(ranked[np.minimum(places, len(ranked) - 1)])).to_pylist()
-    return KeyParts(order, _ascending(firsts))
+    least, *firsts = keys.take(pa.array(ranked[[0, *np.minimum(places, len(ranked) - 1)]])).to_pylist()
+    return KeyParts(order, _ascending(least, firsts))
 
 
-def _ascending(keys: Sequence[bytes]) -> tuple[bytes, ...]:
+def _ascending(least: bytes, keys: Sequence[bytes]) -> tuple[bytes, ...]:
     """Return the bounds, each once: a key that is the quantile of several parts is in one of them."""
-    return tuple(dict.fromkeys(key[:_KEPT_BYTES] for key in keys))
+    pairs = pairwise([least, *dict.fromkeys(keys)])
+    return tuple(dict.fromkeys(_shorten(former, key) for former, key in pairs))
+
+
+def _shorten(former: bytes, key: bytes) -> bytes:
+    """Return the first bytes of a key, enough to tell it from the key before."""
+    size = _KEPT_BYTES
+    while size < _MOST_BYTES and key[:size] <= former:
+        size *= 2
+    return key[:size]

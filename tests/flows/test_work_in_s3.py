@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tasks.attempts import run_folder
+from tasks.attempts import run_folder, storage_of
 from tasks.errors import SettingsError
 from tasks.kafka.lease import LeaseLostError
 from tasks.kafka.topics import cluster_id
@@ -18,7 +18,7 @@ from tasks.run import Run
 from tasks.runners import ThreadRunner
 from tasks.settings.job import Job
 from tasks.stage import Q, R, Stage
-from tasks.storage.base import FilesGoneError, write_file
+from tasks.storage.base import FilesGoneError, Storage, write_file
 from tasks.storage.registry import open_storage
 from tests.cluster import Cluster, assert_sorted, sample_values
 from tests.command import KILLED, Command
@@ -91,7 +91,7 @@ def test_the_stages(cluster: Cluster, s3: S3Server) -> None:
     with owned(cluster, job) as owner, run_folder(owner, "one") as folder:
         run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "one")
         publication = run.prepare(run.take_snapshot(), folder)
-        assert {key.split("/")[:3][1] for key in keys_of(s3, job)} == {"one"}
+        assert {tuple(key.split("/")[:3]) for key in keys_of(s3, job)} == {(job.name, cluster_id(cluster.admin), "one")}
         assert list(folder.iterdir()) == []
         publish_run(owner, publication)
     assert_sorted(cluster, job)
@@ -99,18 +99,25 @@ def test_the_stages(cluster: Cluster, s3: S3Server) -> None:
     assert keys_of(s3, job) == []
 
 
+def attempts_of(cluster: Cluster, job: Job) -> Storage:
+    return open_storage(f"{job.workdir}/{job.name}/{cluster_id(cluster.admin)}")
+
+
 def test_leftovers(cluster: Cluster, s3: S3Server) -> None:
-    """Attempts of this job in this cluster are removed by its owner; those of another cluster are left alone."""
+    """Attempts in this cluster are removed by the owner of the job, and what a late task wrote after the end of one.
+
+    Those of another cluster are left alone.
+    """
     job = in_s3(cluster, s3)
-    storage = open_storage(f"{job.workdir}/{job.name}")
-    for attempt, own in (("former", cluster_id(cluster.admin)), ("foreign", "another")):
-        write_file(storage, f"{attempt}/cluster", own.encode())
-        write_file(storage, f"{attempt}/divided/plan.json", b"{}")
+    storage, foreign = attempts_of(cluster, job), open_storage(f"{job.workdir}/{job.name}/another")
+    for place in (storage, foreign):
+        write_file(place, "former/divided/000/chunk.parquet", b"late")
     with owned(cluster, job) as owner:
         assert "former" in storage.names("")
         with run_folder(owner, "one"):
-            assert sorted(storage.names("")) == ["foreign", "one"]
-    assert storage.names("") == ["foreign"]
+            assert storage.names("") == ["one"]
+    assert storage.names("") == []
+    assert foreign.names("") == ["former"]
 
 
 class _Losing(ThreadRunner):
@@ -123,7 +130,7 @@ class _Losing(ThreadRunner):
 
     def run(self, stage: Stage[Q, R], requests: Sequence[Q]) -> list[R]:
         if stage.name == "sort-part":
-            open_storage(f"{self._job.workdir}/{self._job.name}").remove("one")
+            open_storage(storage_of(self._owner, Path(), "one")).remove("")
         return super().run(stage, requests)
 
 
@@ -155,7 +162,7 @@ def test_sorted_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
     with owned(cluster, job) as owner, run_folder(owner, "one") as folder:
         run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "one")
         publication = run.prepare(run.take_snapshot(), folder)
-        open_storage(f"{job.workdir}/{job.name}").remove("one")
+        attempts_of(cluster, job).remove("one")
         with pytest.raises(FilesGoneError, match="sorted file s3://.* is gone"):
             publish_run(owner, publication)
         assert cluster.count(job) == 0

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 
+from tasks import sort, sort_part
 from tasks.layouts.sorted_files import split_ranges
-from tasks.manifests import Dumped, LostRange, OffsetRange, SortedFile
+from tasks.manifests import Dumped, LostRange, OffsetRange, SortedFile, SortedPart
 from tasks.outputs import prepare_outputs
 from tasks.publish import publish_run
 from tasks.publishers.rows import ContentError
@@ -17,6 +19,7 @@ from tasks.run import Run
 from tasks.runners import ThreadRunner
 from tasks.settings.budget import Budget
 from tasks.settings.job import Job
+from tasks.sorting.rows import RowGatherer, RowGroups
 from tasks.stage import Q, R, Stage
 from tasks.verify import verify_job
 from tests.cluster import Cluster, Record, assert_sorted, expected, sample_values
@@ -81,6 +84,19 @@ def test_parts_are_sorted_files(cluster: Cluster, tmp_path: Path) -> None:
     folder = tmp_path / publication.attempt
     assert {path.name for path in folder.iterdir()} == {"sorted"}
     assert publication.disk_bytes == publication.sorts[0].file_bytes + sum(c.file_bytes for c in publication.chunks)
+
+
+def test_row_groups_are_small(cluster: Cluster, tmp_path: Path) -> None:
+    """A row group of a sorted file has few bytes more than it is to have, whatever may be gathered at once."""
+    source = cluster.make_topic()
+    cluster.produce(source, [b"%d,name,%s,Asia" % (i, b"a" * 1000) for i in range(COUNT)])
+    with patch.object(sort, "_BATCH_BYTES", 200_000), patch.object(sort_part, "_GROUP_BYTES", 50_000):
+        with small_parts(10**6), owned(cluster, make_job(source, tmp_path)) as owner:
+            parts = prepare(owner, tmp_path).sorts[0].parts
+        groups = [RowGroups(part.files) for part in parts]
+        sizes = [of_file.size(i, ["value"]) for of_file in groups for i in range(len(of_file))]
+    assert sum(sizes) > COUNT * 1000
+    assert max(sizes) < 50_000 + 200_000 / 4
 
 
 def keyed(count: int) -> list[Record]:
@@ -289,3 +305,30 @@ def test_ranges_are_split(spans: list[int], workers: int, sizes: list[int]) -> N
     assert [piece.span for piece in pieces] == sizes
     first = [piece for piece in pieces if piece.partition == 0]
     assert [piece.start for piece in first] == [7, *(piece.end for piece in first[:-1])]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "over",
+    [{}, {"partition_by": "hash"}, {"split_heavy_keys": True, "output_partitions": 3}],
+    ids=["ranges", "hash", "split"],
+)
+def test_both_layouts_are_alike(cluster: Cluster, tmp_path: Path, over: dict[str, Any]) -> None:
+    """Ranges, sparse index and records are those of row numbers, of parts that are smaller than an index needs."""
+    source = cluster.make_topic()
+    rows = [*rows_of(lambda i: 7 if i % 5 < 3 else i * 7919 % 10_000, 6000), *sample_values(6000)]
+    cluster.produce_records(source, [Record(row, row[-9:], (), i % 4) for i, row in enumerate(rows)])
+    found = []
+    for layout in (nullcontext(), small_parts(100_000)):
+        job = make_job(source, tmp_path, sorts=[f"{by}=o-{source}-{i}" for i, by in enumerate(SORTS)], **over)
+        with layout, owned(cluster, job) as owner:
+            publication = prepare(owner, tmp_path)
+            records = [pa.Table.from_batches(RowGatherer().batches(rows)) for rows in publication.sorts]
+        found.append(([rows.ranges for rows in publication.sorts], records))
+        kinds = {type(part) for rows in publication.sorts for part in rows.parts}
+        assert kinds == {SortedFile if len(found) == 2 else SortedPart}
+    (ranges, records), (other_ranges, other_records) = found
+    assert any(r.index.count(b"\n") > 1 for of_sort in ranges for r in of_sort)
+    assert ranges == other_ranges
+    for table, other in zip(records, other_records, strict=True):
+        assert table.select(other.column_names).combine_chunks() == other.combine_chunks()

@@ -11,13 +11,13 @@ from tasks.kafka.same_cluster import OtherClusterError
 from tasks.kafka.transaction import TransactionalProducer
 from tasks.publish import publish_run
 from tasks.publishers import crew
-from tasks.publishers.rendezvous import DoorClosedError, Report
+from tasks.publishers.rendezvous import DoorClosedError, Message, PublisherLostError, Report
 from tasks.publishers.rows import ContentError
 from tasks.settings.job import Job
 from tests.cluster import Cluster, sample_values
 from tests.faults.oracle import Follower, assert_exact
 from tests.files import flip
-from tests.publishers import Threads, elsewhere, several
+from tests.publishers import Threads, _Door, elsewhere, several
 from tests.stages import make_job, owned, prepare
 
 ROWS = 1000
@@ -129,6 +129,22 @@ def test_who_cannot_adopt_sends_nothing(
     assert sum(isinstance(error, PlaceNotFoundError) for _, error in engine.outcomes) == unable
     assert [total.rows for report in reports(engine) for total in report.totals.values()] == [ROWS] * (2 - unable)
     assert_exact(cluster, job)
+
+
+@pytest.mark.parametrize("reason", [PlaceNotFoundError("no place"), DoorClosedError("late")], ids=["no place", "late"])
+def test_the_end_of_a_process_hides_no_reason(cluster: Cluster, reason: Exception) -> None:
+    """The process of a publisher that failed ends as well: the driver keeps why it failed."""
+    door = _Door(Threads(cluster.connection))
+    lost = PublisherLostError("ended")
+    for number, token, error in ((1, "a", reason), (1, "", lost), (2, "", lost)):
+        door.tell(Message("attempt", number, token, error))
+    gathering = crew._Gathering(door, "attempt", 2)
+    if isinstance(reason, PlaceNotFoundError):
+        assert gathering.gather() == {}
+    else:
+        with pytest.raises(DoorClosedError):
+            gathering.gather()
+    assert gathering.failed == {1: reason, 2: lost}
 
 
 @pytest.mark.slow

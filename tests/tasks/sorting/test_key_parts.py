@@ -76,12 +76,16 @@ def test_a_heavy_key_is_one_part() -> None:
     assert len({part for part, i in zip(made.find(table).tolist(), numbers, strict=True) if i == 300}) == 1
 
 
-def test_long_keys_make_short_bounds() -> None:
-    """A plan stays small, whatever the size of keys; keys that differ behind 64 bytes are in one part."""
-    order, stem = ORDERS["text"], b"k" * 100
-    columns = {"k1": pa.array([stem + bytes([i]) for i in range(1, 100)], pa.binary())}
-    made = sample_parts(order, columns, np.ones(99), 4)
-    assert [len(bound) for bound in made.bounds] == [64]
+@pytest.mark.parametrize(("stem", "behind", "lengths"), [(0, 100, [64] * 3), (100, 100, [128] * 3), (5000, 0, [4096])])
+def test_long_keys_make_short_bounds(stem: int, behind: int, lengths: list[int]) -> None:
+    """A plan stays small, whatever the size of keys: a bound has no more of its key than tells it from others."""
+    keys = [b"k" * stem + bytes([i]) + b"e" * behind for i in range(1, 100)]
+    made = sample_parts(ORDERS["text"], {"k1": pa.array(keys, pa.binary())}, np.ones(99), 4)
+    assert [len(bound) for bound in made.bounds] == lengths
+    table = table_of([(1, key, 0, 0) for key in keys])
+    found = made.find(table).tolist()
+    assert found == [bisect_right(made.bounds, key) for key in keys_of(ORDERS["text"], table)]
+    assert len(set(found)) == (4 if stem < 5000 else 1)
 
 
 @pytest.mark.parametrize("keys", [[], [b""], [b"a", b"", b"12345678", b"123456789"]], ids=["none", "empty", "several"])
