@@ -39,27 +39,27 @@ class Work:
 class Constants:
     """All fitted numbers. `dump` is for a record, the others for a record and sort.
 
-    dump, order, publish: fitted to the points of bench/cost_points.toml, which are whole commands on two cores. Kafka's
-    own work is in them. divide, fetch, gather, reread: what sorted files on shared storage take besides; measured step
-    by step with 4,000,000 rows of 63.5 bytes, half of it counted by record and half by byte.
+    All are fitted to the points of bench/cost_points.toml, which are whole commands on two cores, and to the seconds of
+    their stages. Kafka's own work is in dump and publish. divide, fetch, gather, reread: what sorted files on shared
+    storage take besides, half of it counted by record and half by byte.
     """
 
     dump: Work = Work(0.43, 8)
     order: Work = Work(0.25, 0)
     publish: Work = Work(0.59, 8)
-    divide: Work = Work(0.31, 6)
+    divide: Work = Work(0.08, 1.75)
     fetch: Work = Work(0.05, 1)
-    gather: Work = Work(0.15, 3)
-    reread: Work = Work(0.05, 1)
-    # Seconds: a run that finds nothing new; workers, until their first task ends; a task of Prefect and Dask.
+    gather: Work = Work(0.2, 3.5)
+    reread: Work = Work(0.02, 0.5)
+    # Seconds: a run that finds nothing new; workers that wait, until their first task ends; a task of Prefect and Dask.
     start: float = 3.0
-    workers: float = 7.0
+    workers: float = 3.0
     task: float = 0.12
     # Tasks of a dump for each worker, and the most of a stage; the most parts of a sort.
     ranges: int = 3
     most_tasks: int = 1000
     most_parts: int = 500
-    # The slowest task against the mean one: skew and slow machines.
+    # The slowest task against the mean one, among several machines: skew and slow machines.
     spread: float = 1.33
     # Bytes of a part that a worker sorts at a memory limit of 2 GB.
     part: float = 0.5e9
@@ -178,7 +178,10 @@ def on_threads(load: Load) -> Cost:
 
 
 def on_workers(load: Load, machines: int) -> Cost:
-    """Return the cost on so many machines of Dask workers, with sorted files on shared storage."""
+    """Return the cost on so many machines of Dask workers, with sorted files on shared storage.
+
+    As on threads, one publisher has two cores' work.
+    """
     workers, brokers = machines * load.cores, load.brokers
     ranges = min(C.ranges * workers, C.most_tasks)
     # An output partition has one publisher.
@@ -189,10 +192,10 @@ def on_workers(load: Load, machines: int) -> Cost:
     read = load.records * load.size * C.wire
     files = load.rows * load.size * C.parquet
     published = load.rows * load.size * C.wire
-    through = machines * load.gbit / 8 * 1e9
+    through, spread = machines * load.gbit / 8 * 1e9, C.spread if machines > 1 else 1.0
 
     def stage(cpu: float, at_once: int, moved: float) -> float:
-        return C.spread * max(cpu / min(workers, at_once), moved / through)
+        return spread * max(cpu / min(workers, at_once), moved / through)
 
     return Cost(
         load,
@@ -202,7 +205,9 @@ def on_workers(load: Load, machines: int) -> Cost:
         start=C.start + C.workers + C.task * (ranges + load.parts),
         dump=stage(divide, ranges, read + files),
         sort=stage(order, load.parts, 2 * files),
-        publish=max(stage(publish, publishers, files + published), load.written / (C.broker * brokers)),
+        publish=max(
+            stage(publish, publishers * _PUBLISHING_CORES, files + published), load.written / (C.broker * brokers)
+        ),
         cpu=divide + order + publish,
         network=read + 4 * files + published,
         storage=2 * files,
@@ -288,7 +293,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 @dataclass(frozen=True)
 class Point:
-    """A measured run of threads on `cores` cores, the broker on them too."""
+    """A measured run of one machine with `cores` cores, the broker on them too; on threads or `workers` of Dask."""
 
     source: str
     date: str
@@ -298,12 +303,18 @@ class Point:
     seconds: float
     sorts: int = 3
     cores: int = 2
+    workers: bool = False
+
+    @property
+    def where(self) -> str:
+        """The machine, and what the stages ran on if it was not threads."""
+        return f"{self.machine}, workers" if self.workers else self.machine
 
     @property
     def model(self) -> float:
         """Seconds by the model."""
         load = Load(self.records, self.bytes, self.sorts, partitions=4, cores=self.cores)
-        return on_threads(load).total
+        return (on_workers(load, 1) if self.workers else on_threads(load)).total
 
 
 def read_points(path: Path = POINTS) -> list[Point]:
@@ -320,7 +331,7 @@ def comparison() -> list[str]:
             f"{p.seconds:g} s",
             f"{p.model:.1f} s",
             f"{p.model / p.seconds:.2f}",
-            p.machine,
+            p.where,
         )
         for p in read_points()
     ]

@@ -52,16 +52,23 @@ def test_workers() -> None:
     """Workers divide what tasks, parts and publishers permit; the slowest takes a third longer than the mean."""
     load = Load(1e9, partitions=10, cores=8, gbit=100)
     cost = on_workers(load, 4)
-    assert cost.dump == pytest.approx(1.33 * (1e9 * DUMP + 3e9 * 0.622e-6) / 32)
+    assert cost.dump == pytest.approx(1.33 * (1e9 * DUMP + 3e9 * 0.171e-6) / 32)
     # 52e9 bytes as Parquet are 63.44 GB, and so 127 parts of 0.5 GB for each sort.
     assert load.parts == 3 * 127
-    assert cost.sort == pytest.approx(1.33 * 3e9 * (0.102 + 0.25 + 0.306) * 1e-6 / 32)
+    assert cost.sort == pytest.approx(1.33 * 3e9 * (0.102 + 0.25 + 0.382) * 1e-6 / 32)
     assert cost.publishers == load.publishers == math.ceil(3e9 / (400_000 * 630))
-    assert cost.publish == pytest.approx(1.33 * 3e9 * (PUBLISH + 0.102e-6) / 12)
+    assert cost.publish == pytest.approx(1.33 * 3e9 * (PUBLISH + 0.046e-6) / 24)
     # Three tasks a worker in the dump, and a task a part.
-    assert cost.start == pytest.approx(3 + 7 + 0.12 * (96 + 381))
+    assert cost.start == pytest.approx(3 + 3 + 0.12 * (96 + 381))
     assert cost.network == pytest.approx(1e9 * (40.04 + 3 * 4 * 63.44 + 3 * 40.04))
     assert cost.storage == pytest.approx(1e9 * 3 * 2 * 63.44)
+
+
+def test_workers_of_one_machine() -> None:
+    """There is no slowest of several machines, and one publisher has the work of both cores."""
+    cost = on_workers(SAMPLE, 1)
+    assert cost.publishers == 1
+    assert cost.publish == pytest.approx(3e7 * (PUBLISH + 0.046e-6) / 2)
 
 
 def test_what_is_bounded() -> None:
