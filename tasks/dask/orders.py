@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prefect.logging.handlers import APILogHandler
 
@@ -74,7 +75,7 @@ class Order:
             stack.enter_context(private_files())
             stack.enter_context(use_scratch(reporter.folder))
             stack.enter_context(log_context(**self.fields))
-            stack.enter_context(_telling_lines(reporter))
+            stack.enter_context(telling_lines(reporter))
             self._require_folder(reporter.address)
             stack.enter_context(use_metrics(_ReportedMetrics(reporter)))
             context = stack.enter_context(run_context(Stop(self.consequence)))
@@ -179,27 +180,39 @@ class _Reporter:
             return True
 
 
-class _LineReporter(logging.Handler):
-    """Tells the driver the lines of one task, which is one thread."""
+class LineReporter(Protocol):
+    """The part of a reporter that tells lines of the log."""
 
-    def __init__(self, reporter: _Reporter) -> None:
+    def report_line(self, record: logging.LogRecord) -> None:
+        """Tell a line."""
+
+
+class _LineTeller(logging.Handler):
+    """Tells the driver the lines of one task."""
+
+    def __init__(self, reporter: LineReporter) -> None:
         super().__init__()
         self._reporter = reporter
-        self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
+        if _present_task.get() is self:
             self._reporter.report_line(record)
 
 
+_present_task: ContextVar[_LineTeller | None] = ContextVar("present_task", default=None)
+
+
 @contextmanager
-def _telling_lines(reporter: _Reporter) -> Iterator[None]:
-    handler, logger = _LineReporter(reporter), logging.getLogger(LOGGER)
+def telling_lines(reporter: LineReporter) -> Iterator[None]:
+    """Tell the driver the lines of the block, and of threads that work in a copy of its context."""
+    handler, logger = _LineTeller(reporter), logging.getLogger(LOGGER)
+    former = _present_task.set(handler)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        _present_task.reset(former)
 
 
 class _ReportedMetrics(RunMetrics):
