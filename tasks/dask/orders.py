@@ -81,6 +81,9 @@ class Order:
             context = stack.enter_context(run_context(Stop(self.consequence)))
             # The first report says where the task is, the last one comes after the last look.
             reporter.report_progress(context)
+            # Its scheduler's answer comes behind the report: of a worker that dies from here on the task is known.
+            if reporter.is_over():
+                context.stop.set()
             stack.callback(reporter.report_progress, context)
             stack.enter_context(watching(lambda ended: reporter.watch(context, ended), "order"))
             yield
@@ -145,7 +148,7 @@ class _Reporter:
         """Report the progress, and stop the task with the run, until the task is done."""
         while not ended.wait(self._order.seconds):
             self.report_progress(context)
-            if self._is_over():
+            if self.is_over():
                 context.stop.set()
 
     def report_progress(self, context: RunContext) -> None:
@@ -167,7 +170,7 @@ class _Reporter:
         place = {"run": self._order.run, "number": self._order.number, "worker": self.address}
         self._worker.log_event(TOPIC, {**place, **facts})
 
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the run is to stop, the driver is gone, or the scheduler, with which all is lost."""
         state = self._worker.state.tasks.get(self._task)
         if state is None or state.state == "cancelled":
