@@ -134,6 +134,7 @@ class _Losing(ThreadRunner):
         return super().run(stage, requests)
 
 
+@pytest.mark.slow
 def test_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
     """A run that lost its files, and nothing else, says so."""
     job = in_s3(cluster, s3)
@@ -143,6 +144,7 @@ def test_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
             run.prepare(run.take_snapshot(), folder)
 
 
+@pytest.mark.slow
 def test_files_that_a_successor_removed(cluster: Cluster, s3: S3Server) -> None:
     """A run whose files were removed since another one was committed says that it lost the job."""
     job = in_s3(cluster, s3)

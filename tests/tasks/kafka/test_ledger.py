@@ -18,6 +18,7 @@ from tests.stages import make_job, owned, run_once
 MADE = RunRecord("j", 1, "a", "s", "i", {}, (), (), 2, "d", 1, {}, (), "", "")
 
 
+@pytest.mark.slow
 def test_old_runs_are_folded(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the newest run records are kept; later transactions fold the older ones into one record."""
     monkeypatch.setattr(ledger_module, "KEPT_RUNS", 2)

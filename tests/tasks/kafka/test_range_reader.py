@@ -103,9 +103,7 @@ def test_gaps_are_read_over(cluster: Cluster, make_range_reader: Callable[[str],
     assert offsets_of(make_range_reader(topic), 0, 43) == there
 
 
-@pytest.mark.parametrize(
-    "size", [pytest.param(1, marks=pytest.mark.slow), 3, 7, 10, pytest.param(11, marks=pytest.mark.slow), 20]
-)
+@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.slow) for size in (1, 7, 10, 11)] + [3, 20])
 def test_ranges_one_behind_the_other(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], size: int
 ) -> None:
@@ -157,6 +155,7 @@ def test_what_is_removed_beyond_a_range_is_lost_in_the_next_one_too(
     assert lost == [LostRange(0, 0, 10), LostRange(0, 10, 20), LostRange(0, 20, 25)]
 
 
+@pytest.mark.slow
 def test_what_is_removed_while_it_is_read(
     cluster: Cluster, make_range_reader: Callable[[str], RangeReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:

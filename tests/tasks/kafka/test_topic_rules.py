@@ -76,6 +76,7 @@ def make_old_source(cluster: Cluster) -> str:
     return source
 
 
+@pytest.mark.slow
 def test_a_job_on_hostile_defaults(hostile: Cluster, tmp_path: Path) -> None:
     """Two runs with kept timestamps and dead letters verify, even after the broker has applied retention."""
     source = make_old_source(hostile)

@@ -267,6 +267,7 @@ def test_a_source_that_is_made_again_during_the_run(cluster: Cluster, job: Job, 
     assert uncommitted(cluster, job) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["connection", "stop"])
 def test_a_call_that_is_never_answered(
     cluster: Cluster, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str

@@ -201,6 +201,7 @@ def test_nothing_to_sort(cluster: Cluster, tmp_path: Path) -> None:
     assert len(cluster.read(job.dead_letters)) == 3
 
 
+@pytest.mark.slow
 def test_a_sample_that_saw_nothing(cluster: Cluster, tmp_path: Path) -> None:
     """Without a sample there is one part, which is divided where it is sorted."""
     source = cluster.make_topic()
@@ -259,6 +260,7 @@ def test_a_task_that_is_run_twice(cluster: Cluster, tmp_path: Path) -> None:
     assert_sorted(cluster, job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "said"),
     [

@@ -164,6 +164,7 @@ def test_one_that_comes_too_late(cluster: Cluster, job: Job, tmp_path: Path, mon
     assert_exact(cluster, job)
 
 
+@pytest.mark.slow
 def test_twins(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """Publishers that their engine runs twice: one of each two sends, and the other one nothing."""
     engine = Threads(cluster.connection, copies=2)
@@ -176,6 +177,7 @@ def test_twins(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     assert_exact(cluster, job)
 
 
+@pytest.mark.slow
 def test_another_cluster(cluster: Cluster, job: Job, tmp_path: Path) -> None:
     """A publisher whose environment leads to another cluster touches no transactional id there."""
     engine = Threads(cluster.connection, change=elsewhere)
