@@ -80,7 +80,8 @@ class Run:
     def publish(self, publication: Publication) -> RunRecord:
         """Do step 6, publish and commit."""
         snapshot = publication.snapshot
-        with measure_stage("publish", snapshot, sum(rows.rows for rows in publication.sorts)):
+        total = sum(rows.rows for rows in publication.sorts)
+        with measure_stage("publish", snapshot, total), explaining_loss(self.owner):
             record = self.runner.publish(self.owner, publication)
         current_metrics().count_committed(record, publication.record_bytes, snapshot.lag_left)
         return record

@@ -21,7 +21,7 @@ from prefect.logging.handlers import APILogHandler
 from tasks.errors import SettingsError
 from tasks.kafka.same_cluster import require_cluster
 from tasks.manifests import Location
-from tasks.observe.logs import LOGGER, configure_logging, log_context
+from tasks.observe.logs import LOGGER, configure_logging, fields_of, log_context
 from tasks.observe.metrics import RunMetrics, use_metrics
 from tasks.observe.progress import watching
 from tasks.run_context import RunContext, Stop, run_context
@@ -162,7 +162,7 @@ class _Reporter:
 
     def report_line(self, record: logging.LogRecord) -> None:
         """Tell a line of the log."""
-        fields = getattr(record, "fields", {"event": record.getMessage()})
+        fields = fields_of(record)
         plain = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in fields.items()}
         self._report(level=record.levelno, fields=plain)
 

@@ -81,12 +81,13 @@ def show_line(level: int, fields: Mapping[str, Any]) -> None:
             handler.handle(record)
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a line, its event among them."""
+    return dict(getattr(record, "fields", {"event": record.getMessage()}))
+
+
 class _LineHandler(logging.StreamHandler[Any]):
     """A handler of ours; the logger has at most one."""
-
-    @staticmethod
-    def fields(record: logging.LogRecord) -> dict[str, Any]:
-        return dict(getattr(record, "fields", {"event": record.getMessage()}))
 
 
 class _TerminalHandler(_LineHandler):
@@ -101,7 +102,7 @@ class _TerminalHandler(_LineHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         time = logging.Formatter("%(asctime)s", "%H:%M:%S").formatTime(record, "%H:%M:%S")
-        line = self._console(None, "", {"timestamp": time, "level": record.levelname.lower(), **self.fields(record)})
+        line = self._console(None, "", {"timestamp": time, "level": record.levelname.lower(), **fields_of(record)})
         return str(line)
 
 
@@ -112,7 +113,7 @@ class _JsonHandler(_LineHandler):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         run = _flow_run_id()
         head = {"timestamp": time, "level": record.levelname.lower(), **({"flow_run_id": run} if run else {})}
-        return str(_JSON(None, "", {**head, **self.fields(record)}))
+        return str(_JSON(None, "", {**head, **fields_of(record)}))
 
 
 def _flow_run_id() -> str | None:

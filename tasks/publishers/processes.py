@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as PipeEnd, Pipe, wait
 from typing import Any, Final
 
-from tasks.observe.logs import LOGGER, configure_logging, get_logger
+from tasks.observe.logs import LOGGER, configure_logging, fields_of, get_logger
 from tasks.publishers.alone import ALONE
 from tasks.publishers.base import Publishers
 from tasks.publishers.crew import SeveralPublishers
@@ -209,7 +209,7 @@ class _LineTeller(logging.Handler):
         self._post = post
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = getattr(record, "fields", {"event": record.getMessage()})
+        fields = fields_of(record)
         with suppress(OSError):
             self._post.send(_Line(record.levelno, fields))
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.arrow import binary_buffers
+from tasks.errors import TransientError
 from tasks.manifests import Key, Location, SortedFile, SortedPart, SortedRows
 from tasks.storage.base import FilesGoneError
 from tasks.storage.registry import open_file
@@ -170,11 +171,19 @@ class RowGatherer:
 def read_sorted(
     part: SortedFile, columns: Sequence[str], batch_rows: int, first: int = 0, end: int | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yield rows [first, end) of a sorted file, each row group read while the one before it is used."""
+    """Yield rows [first, end) of a sorted file, each row group read while the one before it is used.
+
+    FilesGoneError if it is not there; TransientError if a bucket does not give it; OSError if a disk altered it.
+    """
     try:
         yield from _read_sorted(part, columns, batch_rows, first, part.rows if end is None else end)
     except FileNotFoundError as error:
         raise FilesGoneError(f"sorted file {part.location} is gone: start again") from error
+    except OSError as error:
+        # A bucket compares what it gives with its own checksums, so its errors are those of the network or the service.
+        if isinstance(part.location, Path):
+            raise
+        raise TransientError(f"sorted file {part.location} cannot be read: {error}; nothing was published") from error
 
 
 def _read_sorted(

@@ -30,7 +30,7 @@ _REPLICATED = {
 
 
 class Place(Protocol):
-    """Where a broker runs: its address, and the command that runs a program there."""
+    """The host of a broker: it has an address, and runs programs."""
 
     @property
     def address(self) -> str: ...

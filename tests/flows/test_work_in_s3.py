@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tasks.attempts import run_folder, storage_of
-from tasks.errors import SettingsError
+from tasks.errors import SettingsError, TransientError
 from tasks.kafka.lease import LeaseLostError
 from tasks.kafka.topics import cluster_id
 from tasks.outputs import prepare_outputs
@@ -175,6 +175,37 @@ def test_sorted_files_that_vanish(cluster: Cluster, s3: S3Server) -> None:
             publish_run(successor, again.prepare(again.take_snapshot(), folder))
         with pytest.raises(LeaseLostError):
             publish_run(owner, publication)
+    assert_sorted(cluster, job)
+
+
+@pytest.mark.slow
+def test_sorted_files_that_a_successor_removed(cluster: Cluster, s3: S3Server) -> None:
+    """A run whose sorted files were removed since another one was committed says that it lost the job."""
+    job = in_s3(cluster, s3)
+    with owned(cluster, job) as owner, run_folder(owner, "one") as folder:
+        run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "one")
+        publication = run.prepare(run.take_snapshot(), folder)
+        attempts_of(cluster, job).remove("one")
+        lost = LeaseLostError(job.owner_group, "another run was committed")
+        with patch.object(Owner, "require_current_ledger", side_effect=lost), pytest.raises(LeaseLostError):
+            run.publish(publication)
+
+
+@pytest.mark.slow
+def test_a_bucket_that_does_not_answer_while_a_run_publishes(cluster: Cluster, s3: S3Server) -> None:
+    """It is no sign that rows were altered: the publish may be tried again, and then it is exact."""
+    job = in_s3(cluster, s3)
+    with owned(cluster, job) as owner, run_folder(owner, "one") as folder:
+        run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "one")
+        publication = run.prepare(run.take_snapshot(), folder)
+        away = OSError("AWS Error NETWORK_CONNECTION during HeadObject")
+        with (
+            patch("tasks.sorting.rows.open_file", side_effect=away),
+            pytest.raises(TransientError, match="sorted file s3://.* cannot be read: AWS Error NETWORK_CONNECTION"),
+        ):
+            run.publish(publication)
+        assert cluster.count(job) == 0
+        run.publish(publication)
     assert_sorted(cluster, job)
 
 

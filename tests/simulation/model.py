@@ -76,7 +76,7 @@ class PartitionLog:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a commit decided at the coordinator: the rows of each partition that were open then."""
+    """A commit that the coordinator has decided, with the rows of each partition that were open then."""
 
     rows: dict[str, tuple[Row, ...]]
 

@@ -1,4 +1,4 @@
-"""What a task on a worker tells: its own log lines, those of its threads, and no other task's."""
+"""A task on a worker tells the driver its own log lines and those of its threads, and no other task's."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ class Heard:
 
 
 def test_lines_of_a_task_and_of_its_threads() -> None:
-    """Of two tasks at once, each with a thread in a copy of its context, each tells its own two lines."""
+    """Two tasks work at once, each with a thread in a copy of its context. Each tells its own two lines."""
     tasks, both = {"first": Heard(), "second": Heard()}, Barrier(2)
     logger = logging.getLogger(LOGGER)
 

@@ -67,7 +67,7 @@ def test_more_publishers_than_partitions(cluster: Cluster, job: Job, engine: Thr
 
 @pytest.mark.slow
 def test_one_partition(cluster: Cluster, tmp_path: Path, engine: Threads) -> None:
-    """Where one partition gets rows, the run's own process sends them."""
+    """The run's own process sends the rows if only one partition gets any."""
     source = cluster.make_topic(1)
     cluster.produce(source, sample_values(10), 1)
     job = make_job(source, tmp_path)
