@@ -7,20 +7,8 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
-from bench.cost import (
-    C,
-    Load,
-    Work,
-    choose,
-    comparison,
-    describe,
-    lines_of,
-    on_threads,
-    on_workers,
-    plan_table,
-    read_arguments,
-    read_points,
-)
+from bench.cost import comparison, describe, lines_of, plan_table, read_arguments, read_points
+from bench.cost_model import C, Load, Work, choose, on_threads, on_workers
 from tasks.settings.job import Job
 from tasks.snapshot import most_records
 from tests.documents import text_of

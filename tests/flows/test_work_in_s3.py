@@ -193,7 +193,7 @@ def test_sorted_files_that_a_successor_removed(cluster: Cluster, s3: S3Server) -
 
 @pytest.mark.slow
 def test_a_bucket_that_does_not_answer_while_a_run_publishes(cluster: Cluster, s3: S3Server) -> None:
-    """It is no sign that rows were altered: the publish may be tried again, and then it is exact."""
+    """The error permits a retry, which is exact: the rows were not altered."""
     job = in_s3(cluster, s3)
     with owned(cluster, job) as owner, run_folder(owner, "one") as folder:
         run = Run(owner, ThreadRunner(), lambda _: prepare_outputs(owner), "one")
