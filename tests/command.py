@@ -138,6 +138,20 @@ class Command:
         """Run the command to its end; `how` is what `start` takes."""
         return self.start(job, *flags, **how).finish()
 
+    def succeed_while_away(self, job: Job, point: str) -> None:
+        """Stop a run at the point, let another one commit, and wake the first: it fails, and says why in one line."""
+        old = self.start(job, failpoint=f"{point}=stop")
+        try:
+            old.wait_until_stopped()
+            successor = self.run(job)
+        finally:
+            outcome = old.finish_awake()
+        assert successor.status == 0, successor.err
+        assert outcome.status == 1, outcome.out + outcome.err
+        last = outcome.err.splitlines()[-1]
+        assert last.startswith("kafka-sort: ")
+        assert "lease" in last or "superseded" in last, outcome.err
+
 
 def flags_of(job: Job) -> list[str]:
     """Return the flags that make this job."""

@@ -226,16 +226,7 @@ def test_a_driver_that_was_away(cluster: Cluster, command: Command, source: str,
     """SIGSTOP of the driver past a successor's commit, then SIGCONT: it fails, and has changed nothing."""
     job = command.job(source, publishers="2")
     with Follower(cluster, job) as follower:
-        old = command.start(job, failpoint=f"{point}=stop")
-        try:
-            old.wait_until_stopped()
-            successor = command.run(job)
-        finally:
-            outcome = old.finish_awake()
-        assert successor.status == 0, successor.err
-        assert outcome.status == 1, outcome.out + outcome.err
-        last = outcome.err.splitlines()[-1]
-        assert "lease" in last or "superseded" in last, outcome.err
+        command.succeed_while_away(job, point)
         assert_exact(cluster, job, follower=follower)
 
 

@@ -32,17 +32,7 @@ def test_a_run_that_was_away(cluster: Cluster, command: Command, point: str) -> 
     job = command.job(source)
     cluster.produce(source, sample_values(1000))
     with Follower(cluster, job) as follower:
-        old = command.start(job, failpoint=f"{point}=stop")
-        try:
-            old.wait_until_stopped()
-            successor = command.run(job)
-        finally:
-            outcome = old.finish_awake()
-        assert successor.status == 0, successor.err
-        assert outcome.status == 1, outcome.out + outcome.err
-        last = outcome.err.splitlines()[-1]
-        assert last.startswith("kafka-sort: ")
-        assert "lease" in last or "superseded" in last, outcome.err
+        command.succeed_while_away(job, point)
         assert_exact(cluster, job, follower=follower)
 
 
